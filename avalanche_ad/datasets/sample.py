@@ -1,0 +1,69 @@
+"""One image of an anomaly-detection data set, and the data set that holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["AnomalyData", "GOOD", "Sample", "Split"]
+
+GOOD = "good"
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image: where it is, what it shows and where its mask is.
+
+    :param path: the image file; for a data set held in memory, a path that names the
+        image uniquely but does not exist on disk.
+    :param category: the product category, for example ``"bottle"``.
+    :param split: ``"train"`` (always normal) or ``"test"``.
+    :param defect_type: ``"good"`` or the name of the defect.
+    :param mask_path: the mask file of an anomalous image, ``None`` for a normal one.
+    """
+
+    path: Path
+    category: str
+    split: Split
+    defect_type: str = GOOD
+    mask_path: Path | None = None
+
+    @property
+    def is_anomaly(self) -> bool:
+        """Whether the image shows a defect."""
+        return self.defect_type != GOOD
+
+
+@runtime_checkable
+class AnomalyData(Protocol):
+    """A data set: its samples, and how to get their pixels.
+
+    Implemented by the readers of folders on disk and by the procedural data set.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name, for example ``"mvtec_ad"``."""
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """All categories, in the data set's own order."""
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """All samples, sorted by category, split, defect type and path."""
+
+    def image(self, sample: Sample) -> npt.NDArray[np.uint8]:
+        """Return the image as RGB, shape (H, W, 3), values 0-255."""
+
+    def mask(self, sample: Sample) -> npt.NDArray[np.bool_]:
+        """Return the defect mask at the image's own size, shape (H, W); all false for a normal image."""
+
+    def fingerprint(self, sample: Sample) -> str:
+        """Return a hexadecimal digest of all that decides the image's pixels."""

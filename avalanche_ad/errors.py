@@ -1,0 +1,46 @@
+"""The one exception family of the package.
+
+Every error a person can cause ends as one of these, with a message of one line that
+says what was found, where, what was expected and how to mend it. The command line
+prints that line and exits with code 2.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AvalancheADError",
+    "CacheError",
+    "DatasetError",
+    "RecipeError",
+    "ResultsError",
+    "TrainingError",
+    "WeightsError",
+]
+
+
+class AvalancheADError(ValueError):
+    """Base of every error this package raises on purpose."""
+
+
+class DatasetError(AvalancheADError):
+    """A data set on disk is missing, incomplete or damaged."""
+
+
+class WeightsError(AvalancheADError):
+    """A weight file is missing, damaged or made for another network."""
+
+
+class CacheError(AvalancheADError):
+    """The feature cache cannot be read or written."""
+
+
+class RecipeError(AvalancheADError):
+    """A recipe or an option asks for something that does not exist."""
+
+
+class TrainingError(AvalancheADError):
+    """Training broke, for example by a loss that is not finite."""
+
+
+class ResultsError(AvalancheADError):
+    """A run's files are missing, incomplete or cannot be written."""

@@ -1,0 +1,63 @@
+"""How the feature levels of one image are packed into one vector and unpacked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+__all__ = ["FeatureLayout"]
+
+
+@dataclass(frozen=True)
+class FeatureLayout:
+    """Shapes of the feature levels packed into one vector per image.
+
+    A level is stored position by position, channels last, so that the rows a flow
+    reads are contiguous. ``unpack`` returns views; nothing is copied.
+
+    :param levels: (height, width, channels) of every level, finest first.
+
+    >>> layout = FeatureLayout(((4, 4, 3), (2, 2, 3)))
+    >>> [tuple(level.shape) for level in layout.unpack(torch.zeros(5, layout.size))]
+    [(5, 4, 4, 3), (5, 2, 2, 3)]
+    """
+
+    levels: tuple[tuple[int, int, int], ...]
+
+    @property
+    def size(self) -> int:
+        """Numbers per image over all levels."""
+        return sum(prod(level) for level in self.levels)
+
+    def pack(self, levels: Sequence[Tensor]) -> Tensor:
+        """Pack feature maps into one vector per image.
+
+        :param levels: one tensor (N, H, W, C) per level.
+        :return: (N, size).
+        :raises ValueError: when the shapes are not those of the layout.
+        """
+        found = tuple(tuple(level.shape[1:]) for level in levels)
+        if found != self.levels:
+            raise ValueError(f"expected levels (H, W, C) {self.levels}, got {found}")
+        return torch.cat([level.flatten(1) for level in levels], dim=1)
+
+    def unpack(self, packed: Tensor) -> list[Tensor]:
+        """Return one view (N, H, W, C) per level.
+
+        :param packed: (N, size).
+        :raises ValueError: when the width is not ``size``.
+        """
+        if packed.dim() != 2 or packed.shape[1] != self.size:
+            raise ValueError(
+                f"expected packed features of shape (N, {self.size}), "
+                f"got {tuple(packed.shape)}"
+            )
+        parts = packed.split([prod(level) for level in self.levels], dim=1)
+        return [
+            part.unflatten(1, level)
+            for part, level in zip(parts, self.levels, strict=True)
+        ]
