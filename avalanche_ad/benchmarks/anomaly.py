@@ -1,0 +1,212 @@
+"""Class-incremental anomaly streams from any data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from avalanche.benchmarks import CLScenario, benchmark_from_datasets
+from avalanche.benchmarks.scenarios.supervised import with_classes_timeline
+from avalanche.benchmarks.scenarios.task_aware import with_task_labels
+from avalanche.benchmarks.utils import (
+    DataAttribute,
+    TaskAwareSupervisedClassificationDataset,
+)
+from avalanche.benchmarks.utils.flat_data import ConstantSequence
+
+from avalanche_ad.benchmarks.items import (
+    FeatureSource,
+    ImageSource,
+    PackedMasks,
+    TestItems,
+    TrainItems,
+)
+from avalanche_ad.benchmarks.order import split_categories
+from avalanche_ad.datasets.loading import resize_mask
+from avalanche_ad.datasets.sample import AnomalyData, Sample
+from avalanche_ad.errors import DatasetError
+from avalanche_ad.features import Backbone, FeatureCache, FeatureLayout
+
+__all__ = ["AnomalyBenchmark", "anomaly_benchmark"]
+
+Progress = Callable[[str, int, int], None]
+
+
+class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
+    """An Avalanche benchmark of anomaly experiences.
+
+    Train items are (x, y, t), test items (x, y, is_anomaly, mask, t): x packed
+    features (size,) or an image (3, S, S), y the category's index in
+    ``category_names``, mask (M, M) boolean, t the task label. Every test experience
+    holds the categories of the train experience with the same index. The data
+    attributes ``defect_type`` and ``path`` ride along outside the items.
+
+    :param streams: Avalanche streams ``train`` and ``test``.
+    :param experiences: names of the categories of each experience.
+    :param layout: shapes of the packed features, ``None`` for an image stream.
+    :param image_size: edge of the images in pixels.
+    :param mask_size: edge of the masks in pixels.
+    """
+
+    def __init__(
+        self,
+        streams: Sequence[Any],
+        experiences: Sequence[Sequence[str]],
+        layout: FeatureLayout | None,
+        image_size: int,
+        mask_size: int,
+    ) -> None:
+        super().__init__(list(streams))
+        self.experiences = tuple(tuple(names) for names in experiences)
+        self.layout = layout
+        self.image_size = image_size
+        self.mask_size = mask_size
+
+    @property
+    def category_names(self) -> tuple[str, ...]:
+        """Names of the categories in order of arrival; target y is the index."""
+        return tuple(name for names in self.experiences for name in names)
+
+
+def anomaly_benchmark(
+    data: AnomalyData,
+    *,
+    n_experiences: int | None = None,
+    classes_per_experience: int | Sequence[int] | None = None,
+    experiences: Sequence[Sequence[str]] | None = None,
+    class_order: Sequence[str] | None = None,
+    seed: int | None = None,
+    return_task_id: bool = False,
+    image_size: int = 256,
+    mask_size: int | None = None,
+    backbone: Backbone | None = None,
+    cache: FeatureCache | None = None,
+    feature_dtype: str = "float16",
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> AnomalyBenchmark:
+    """Turn a data set into a class-incremental stream of anomaly experiences.
+
+    With a ``backbone`` it is a feature stream: every image goes through the backbone
+    once, into the cache, and never again. Without, it is an image stream, for a model
+    with a backbone attached; both give the same scores.
+
+    All masks are loaded here, so that nothing about them can break during training.
+
+    :param data: the data set.
+    :param n_experiences: see :func:`split_categories`, as the four that follow.
+    :param classes_per_experience: categories per experience.
+    :param experiences: category names per experience.
+    :param class_order: names in order of arrival.
+    :param seed: shuffle the order of arrival by this seed.
+    :param return_task_id: give every experience its own task label instead of 0.
+    :param image_size: edge of the images in pixels.
+    :param mask_size: edge of the masks in pixels, ``image_size`` by default.
+    :param backbone: frozen backbone of a feature stream.
+    :param cache: where features are kept, the user's cache folder by default.
+    :param feature_dtype: ``"float16"`` or ``"float32"`` on disk.
+    :param device: where the backbone runs.
+    :param progress: called with (what, done, all) while features are computed.
+    :raises DatasetError: when names or sizes do not fit, or a file cannot be read.
+    """
+    split = split_categories(
+        data.categories,
+        n_experiences=n_experiences,
+        classes_per_experience=classes_per_experience,
+        experiences=experiences,
+        class_order=class_order,
+        seed=seed,
+    )
+    mask_size = mask_size or image_size
+    names = [name for experience in split for name in experience]
+    index_of = {name: index for index, name in enumerate(names)}
+    by_category: dict[str, list[Sample]] = {name: [] for name in names}
+    for sample in data.samples:
+        if sample.category in by_category:
+            by_category[sample.category].append(sample)
+    for name, samples in by_category.items():
+        for split_name in ("train", "test"):
+            if not any(sample.split == split_name for sample in samples):
+                raise DatasetError(
+                    f"category {name!r} of {data.name} has no {split_name} image"
+                )
+
+    rows: dict[Sample, tuple[Any, int]] = {}
+    layout: FeatureLayout | None = None
+    if backbone is not None:
+        cache = cache or FeatureCache()
+        layout = backbone.layout(image_size)
+        for name, samples in by_category.items():
+            features = cache.features(
+                backbone,
+                data,
+                samples,
+                image_size,
+                dtype=feature_dtype,
+                device=device,
+                progress=_about(progress, f"features of {name}"),
+            )
+            rows.update(
+                (sample, (features, row)) for row, sample in enumerate(samples)
+            )
+
+    def source(samples: Sequence[Sample]) -> FeatureSource | ImageSource:
+        if backbone is None:
+            return ImageSource(data, samples, image_size)
+        return FeatureSource([rows[sample] for sample in samples])
+
+    train, test = [], []
+    for task, experience in enumerate(split):
+        label = task if return_task_id else 0
+        members = [sample for name in experience for sample in by_category[name]]
+        learned = [sample for sample in members if sample.split == "train"]
+        targets = [index_of[sample.category] for sample in learned]
+        train.append(
+            _dataset(TrainItems(source(learned), targets), learned, targets, label)
+        )
+        tested = [sample for sample in members if sample.split == "test"]
+        targets = [index_of[sample.category] for sample in tested]
+        masks = PackedMasks(
+            [resize_mask(data.mask(sample), mask_size) for sample in tested]
+        )
+        anomalous = [sample.is_anomaly for sample in tested]
+        items = TestItems(source(tested), targets, anomalous, masks)
+        test.append(_dataset(items, tested, targets, label))
+
+    scenario = with_task_labels(
+        with_classes_timeline(benchmark_from_datasets(train=train, test=test))
+    )
+    return AnomalyBenchmark(
+        list(scenario.streams.values()), split, layout, image_size, mask_size
+    )
+
+
+def _dataset(
+    items: TrainItems | TestItems,
+    samples: Sequence[Sample],
+    targets: Sequence[int],
+    task_label: int,
+) -> TaskAwareSupervisedClassificationDataset[Any]:
+    return TaskAwareSupervisedClassificationDataset(
+        [items],
+        data_attributes=[
+            DataAttribute(list(targets), "targets"),
+            DataAttribute(
+                ConstantSequence(task_label, len(samples)),
+                "targets_task_labels",
+                use_in_getitem=True,
+            ),
+            DataAttribute([sample.defect_type for sample in samples], "defect_type"),
+            DataAttribute([str(sample.path) for sample in samples], "path"),
+        ],
+    )
+
+
+def _about(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+
+    def report(done: int, total: int) -> None:
+        progress(what, done, total)
+
+    return report

@@ -1,0 +1,111 @@
+"""The torch data sets behind the streams: images or cached features, with targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from avalanche_ad.datasets.loading import resize_image
+from avalanche_ad.datasets.sample import AnomalyData, Sample
+
+__all__ = ["FeatureSource", "ImageSource", "PackedMasks", "TestItems", "TrainItems"]
+
+
+class ImageSource:
+    """Images of a data set, resized, as float tensors (3, S, S) in [0, 1]."""
+
+    def __init__(
+        self, data: AnomalyData, samples: Sequence[Sample], image_size: int
+    ) -> None:
+        self.data = data
+        self.samples = tuple(samples)
+        self.image_size = image_size
+
+    def __getitem__(self, index: int) -> Tensor:
+        image = self.data.image(self.samples[index])
+        pixels = torch.from_numpy(resize_image(image, self.image_size))
+        return pixels.permute(2, 0, 1).float().div_(255.0)
+
+
+class FeatureSource:
+    """Rows of one or more caches of packed features, as float tensors (size,).
+
+    :param rows: (cache, row) of every item.
+    """
+
+    def __init__(self, rows: Sequence[tuple[Any, int]]) -> None:
+        self.rows = tuple(rows)
+
+    def __getitem__(self, index: int) -> Tensor:
+        cache, row = self.rows[index]
+        features: Tensor = cache[row]
+        return features
+
+
+class PackedMasks:
+    """Defect masks at mask size, eight pixels a byte.
+
+    :param masks: one (H, W) boolean array per image.
+    """
+
+    def __init__(self, masks: Sequence[npt.NDArray[np.bool_]]) -> None:
+        self.shape = masks[0].shape if masks else (0, 0)
+        self.bits = [np.packbits(mask) if mask.any() else None for mask in masks]
+
+    def __getitem__(self, index: int) -> Tensor:
+        bits = self.bits[index]
+        if bits is None:
+            return torch.zeros(self.shape, dtype=torch.bool)
+        flat = np.unpackbits(bits, count=int(np.prod(self.shape)))
+        return torch.from_numpy(flat.reshape(self.shape).astype(bool))
+
+
+class TrainItems(Dataset[tuple[Tensor, int]]):
+    """Training items (x, category)."""
+
+    def __init__(
+        self, source: ImageSource | FeatureSource, targets: Sequence[int]
+    ) -> None:
+        self.source = source
+        self.targets = list(targets)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.source[index], self.targets[index]
+
+
+class TestItems(Dataset[tuple[Tensor, int, bool, Tensor]]):
+    """Test items (x, category, is_anomaly, mask)."""
+
+    __test__ = False  # not a test case, whatever pytest thinks of the name
+
+    def __init__(
+        self,
+        source: ImageSource | FeatureSource,
+        targets: Sequence[int],
+        anomalous: Sequence[bool],
+        masks: PackedMasks,
+    ) -> None:
+        self.source = source
+        self.targets = list(targets)
+        self.anomalous = list(anomalous)
+        self.masks = masks
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, bool, Tensor]:
+        return (
+            self.source[index],
+            self.targets[index],
+            self.anomalous[index],
+            self.masks[index],
+        )

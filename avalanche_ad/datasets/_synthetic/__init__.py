@@ -1,0 +1,1 @@
+"""How the procedural data set is drawn: raster, textures, objects, defects."""

@@ -1,0 +1,270 @@
+"""What all readers share: folders listed, categories chosen, trees walked.
+
+A scan is a generator of samples, in order, and of problems as it meets them. Opening
+a data set stops at the first error; checking one collects them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeAlias
+
+from avalanche_ad.datasets.disk import Problem
+from avalanche_ad.datasets.loading import IMAGE_SUFFIXES
+from avalanche_ad.datasets.sample import GOOD, Sample
+
+__all__ = [
+    "Found",
+    "Layout",
+    "choose_categories",
+    "find_folders",
+    "missing_mask",
+    "missing_root",
+    "report_unreadable",
+    "scan_category",
+    "scan_official",
+]
+
+Found: TypeAlias = Iterator[Sample | Problem]
+_Arguments = ParamSpec("_Arguments")
+
+_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
+_SHOWN_NAMES = 8
+_SUFFIXES = f"({', '.join(sorted(IMAGE_SUFFIXES))})"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a category keeps its images and masks.
+
+    :param good: folder name of normal images, below ``train`` and ``test``.
+    :param images: folder of the images below a defect's folder.
+    :param masks: folder of a defect's masks below the category; ``{defect}`` is filled.
+    :param mask_stems: names of an image's mask without its extension, the first that
+        exists is taken; ``{stem}`` is filled.
+    """
+
+    good: str = GOOD
+    images: str = "."
+    masks: str = "ground_truth/{defect}"
+    mask_stems: tuple[str, ...] = ("{stem}_mask",)
+
+
+def report_unreadable(
+    scan: Callable[_Arguments, Found],
+) -> Callable[_Arguments, Found]:
+    """Let a scan report a folder that may not be read, instead of failing there.
+
+    :param scan: a generator of samples and problems.
+    :return: the same, with an ``OSError`` as its last problem.
+    """
+
+    @wraps(scan)
+    def guarded(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Found:
+        try:
+            yield from scan(*args, **kwargs)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            where = Path(error.filename or ".")
+            yield Problem(
+                where, f"cannot be read: {reason}; check it and its permissions"
+            )
+
+    return guarded
+
+
+def missing_root(root: Path, content: str) -> Problem | None:
+    """Return the problem of a root that is not a readable folder.
+
+    :param root: the data set's folder.
+    :param content: what it should hold, for the message.
+    """
+    if root.is_dir():
+        return None
+    if root.exists():
+        return Problem(root, f"not a folder; unpack it first; expected {content}")
+    return Problem(root, f"folder not found; expected {content}")
+
+
+def choose_categories(
+    root: Path, known: Sequence[str], asked: Sequence[str] | None
+) -> Iterator[str | Problem]:
+    """Yield the categories asked for, in the data set's own order, and the problems.
+
+    :param root: the data set's folder, for the messages.
+    :param known: all categories, in the data set's own order.
+    :param asked: a selection in any order, or ``None`` for all.
+    """
+    if asked is None:
+        yield from known
+        return
+    if isinstance(asked, str):
+        asked = [asked]
+    for category in dict.fromkeys(asked):
+        if category not in known:
+            close = get_close_matches(category, known, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            names = ", ".join(known) or "none"
+            yield Problem(root, f"unknown category {category!r}; {hint}Known: {names}")
+    yield from (category for category in known if category in asked)
+    if not asked:
+        yield Problem(root, "no category asked for; name at least one, or leave it out")
+
+
+@report_unreadable
+def scan_official(
+    root: Path,
+    official: Sequence[str],
+    asked: Sequence[str] | None,
+    layout: Layout,
+) -> Found:
+    """Scan a published data set whose categories are folders below the root.
+
+    :param root: the data set's folder.
+    :param official: its categories, in the official order.
+    :param asked: a selection, or ``None`` for all.
+    :param layout: where a category keeps its images and masks.
+    """
+    content = f"one folder per category: {', '.join(official)}"
+    if problem := missing_root(root, content):
+        yield problem
+        return
+    if not any((root / category).is_dir() for category in official):
+        found = _names(folder.name for folder in find_folders(root))
+        yield Problem(root, f"no category found; expected {content}; found {found}")
+        return
+    for category in choose_categories(root, official, asked):
+        if isinstance(category, Problem):
+            yield category
+        elif not (root / category).is_dir():
+            yield Problem(
+                root / category,
+                f"folder of category {category!r} not found; unpack it there, or name "
+                "the categories to use",
+            )
+        else:
+            yield from scan_category(root / category, category, layout)
+
+
+@report_unreadable
+def scan_category(folder: Path, category: str, layout: Layout) -> Found:
+    """Scan one category: ``train/<good>``, ``test/<defect>`` and the masks.
+
+    :param folder: the category's folder.
+    :param category: its name.
+    :param layout: where it keeps its images and masks.
+    """
+    yield from _scan_train(folder / "train", category, layout)
+    yield from _scan_test(folder, category, layout)
+
+
+def _scan_train(folder: Path, category: str, layout: Layout) -> Found:
+    good = folder / layout.good / layout.images
+    images, problems = _list_images(good)
+    yield from problems
+    if not images:
+        yield Problem(good, f"no training image; expected files {_SUFFIXES}")
+    for path in images.values():
+        yield Sample(path, category, "train")
+    for other in find_folders(folder):
+        if other.name != layout.good:
+            yield Problem(
+                other,
+                f"ignored: training uses only the normal images in {layout.good!r}",
+                "note",
+            )
+
+
+def _scan_test(folder: Path, category: str, layout: Layout) -> Found:
+    test = folder / "test"
+    empty = True
+    for defect in find_folders(test):
+        images, problems = _list_images(defect / layout.images)
+        yield from problems
+        if not images:
+            yield Problem(defect, f"ignored: no image in it {_SUFFIXES}", "note")
+        elif defect.name == layout.good:
+            for path in images.values():
+                yield Sample(path, category, "test")
+        else:
+            yield from _pair_masks(folder, category, layout, defect.name, images)
+        empty = empty and not images
+    if empty:
+        yield Problem(
+            test,
+            f"no test image; expected folders {layout.good!r} and one per defect, "
+            f"with files {_SUFFIXES}",
+        )
+
+
+def _pair_masks(
+    folder: Path, category: str, layout: Layout, defect: str, images: dict[str, Path]
+) -> Found:
+    """Yield the anomalous images of one defect, each with its mask."""
+    mask_folder = folder / layout.masks.format(defect=defect)
+    masks, problems = _list_images(mask_folder)
+    yield from problems
+    used = set()
+    for stem, path in images.items():
+        names = [name.format(stem=stem) for name in layout.mask_stems]
+        name = next((name for name in names if name in masks), None)
+        mask = masks[name] if name else mask_folder / f"{names[0]}.png"
+        sample = Sample(path, category, "test", defect, mask)
+        if name is None:
+            yield missing_mask(sample)
+        yield sample
+        used.add(name)
+    for name, mask in masks.items():
+        if name not in used:
+            yield Problem(mask, "ignored: mask without an image", "note")
+
+
+def missing_mask(sample: Sample) -> Problem:
+    """Return the problem of an anomalous image whose mask file does not exist.
+
+    :param sample: its ``mask_path`` is where the mask should be.
+    """
+    return Problem(
+        sample.path, f"anomalous image without mask; expected {sample.mask_path}"
+    )
+
+
+def find_folders(folder: Path) -> list[Path]:
+    """Return the visible folders inside a folder, by name; none if it is missing."""
+    if not folder.is_dir():
+        return []
+    entries = sorted(folder.iterdir(), key=lambda path: path.name)
+    return [path for path in entries if path.is_dir() and not path.name.startswith(".")]
+
+
+def _list_images(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
+    """Return a folder's images by stem, sorted by name, and what is odd about it."""
+    images: dict[str, Path] = {}
+    problems = []
+    entries = folder.iterdir() if folder.is_dir() else iter(())
+    for path in sorted(entries, key=lambda path: path.name):
+        # Hidden files: macOS leaves "._000.png" beside "000.png".
+        if path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES:
+            continue
+        if path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+            kind = "not an image" if path.is_file() else "a folder among images"
+            problems.append(Problem(path, f"ignored: {kind}", "note"))
+        elif path.stem in images:
+            other = images[path.stem].name
+            problems.append(
+                Problem(path, f"same name as {other}; remove or rename one of the two")
+            )
+        else:
+            images[path.stem] = path
+    return images, problems
+
+
+def _names(names: Iterable[str]) -> str:
+    """Return names for a message, cut to a readable number."""
+    listed = list(names)
+    shown = ", ".join(listed[:_SHOWN_NAMES]) or "no folder"
+    return shown + (", …" if len(listed) > _SHOWN_NAMES else "")

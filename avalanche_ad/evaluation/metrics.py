@@ -1,0 +1,346 @@
+"""Anomaly-detection metrics for Avalanche's ``EvaluationPlugin``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from avalanche.evaluation import PluginMetric
+from avalanche.evaluation.metric_results import MetricValue
+from avalanche.evaluation.metric_utils import get_metric_name, stream_type
+
+from avalanche_ad.errors import AvalancheADError
+from avalanche_ad.evaluation.functional import (
+    UndefinedMetricWarning,
+    binary_metrics,
+    mean_defined,
+    missing_class,
+    pixel_metrics,
+)
+from avalanche_ad.evaluation.names import (
+    CATEGORY_ACCURACY,
+    IMAGE_METRICS,
+    METRICS,
+    ORACLE,
+    PIXEL_METRICS,
+    metric_names,
+)
+
+__all__ = ["AnomalyMetrics", "anomaly_metrics"]
+
+Values = dict[str, float | None]
+
+
+def anomaly_metrics(
+    category_names: Sequence[str],
+    *,
+    metrics: Sequence[str] = METRICS,
+    oracle: bool = True,
+    per_category: bool = True,
+    fpr_limit: float = 0.3,
+) -> list[PluginMetric[Any]]:
+    """Create the metrics of an anomaly stream, for ``EvaluationPlugin``.
+
+    The arguments are those of :class:`AnomalyMetrics`.
+
+    :return: a list, as Avalanche's own helpers return.
+    """
+    return [
+        AnomalyMetrics(
+            category_names,
+            metrics=metrics,
+            oracle=oracle,
+            per_category=per_category,
+            fpr_limit=fpr_limit,
+        )
+    ]
+
+
+class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
+    """Measure detection, localization, category inference and their forgetting.
+
+    Every minibatch of an evaluated experience is scored once (once more with the true
+    category for the ``_oracle`` metrics), whatever the number of metrics. After the
+    experience its categories are measured one by one and the scores are dropped, so
+    that memory never holds more than one experience. Emitted are Python floats:
+
+    - ``NAME/eval_phase/test_stream[/TaskTTT]/ExpEEE/CATEGORY``: one category;
+    - ``NAME/eval_phase/test_stream[/TaskTTT]/ExpEEE``: mean over its categories;
+    - ``NAME/eval_phase/test_stream``: mean over all categories of the evaluation, not
+      over pooled samples;
+    - ``NAME_forgetting/…`` and ``NAME_bwt/…`` of an experience learned earlier: its
+      value when learned minus its value now, and the negative; for the stream, the
+      mean over those experiences.
+
+    The strategy's minibatch must be ``[x, category, is_anomaly, mask(, task)]``; a
+    shorter one, such as a training experience's, is not measured. The model must offer
+    ``score(output, mask_size=(H, W), category=None)`` with the fields ``image`` (N,),
+    ``maps`` (N, H, W) and ``category`` (N,). A measure that is undefined because the
+    category has normal or anomalous samples only is not emitted, is ``None`` in
+    :attr:`history` and gives one :class:`UndefinedMetricWarning` per category.
+
+    :param category_names: name of every category index.
+    :param metrics: a selection of :data:`METRICS`.
+    :param oracle: also score with the true category given.
+    :param per_category: also emit a value per category.
+    :param fpr_limit: where AUPRO's integral ends.
+    :raises AvalancheADError: for a metric that does not exist.
+    """
+
+    history: list[dict[str, Any]]
+    """One plain dictionary per evaluated category: ``step`` (training iterations),
+    ``training_experience`` (the latest, ``None`` before any), ``stream``,
+    ``experience``, ``category`` and every metric, ``None`` where undefined."""
+
+    def __init__(
+        self,
+        category_names: Sequence[str],
+        *,
+        metrics: Sequence[str] = METRICS,
+        oracle: bool = True,
+        per_category: bool = True,
+        fpr_limit: float = 0.3,
+    ) -> None:
+        super().__init__()
+        unknown = sorted(set(metrics) - set(METRICS))
+        if unknown:
+            raise AvalancheADError(
+                f"unknown metric {', '.join(map(repr, unknown))}; expected some of "
+                f"{', '.join(METRICS)}"
+            )
+        self.category_names = category_names
+        self.metrics = metrics
+        self.oracle = oracle
+        self.per_category = per_category
+        self.fpr_limit = fpr_limit
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, the values when learned and the history included."""
+        self.history = []
+        self._training_experience: int | None = None
+        self._learned: dict[tuple[str, int], Values] = {}
+        self._warned: set[str] = set()
+        self._start_evaluation()
+        self._batches: list[dict[str, npt.NDArray[Any]]] = []
+
+    def result(self) -> dict[str, float]:
+        """Return the mean over all categories of the latest evaluation."""
+        return _defined(_means(self._categories, self._names))
+
+    def __str__(self) -> str:
+        return "AnomalyMetrics"
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return metric_names(self.metrics, oracle=self.oracle)
+
+    def _start_evaluation(self) -> None:
+        self._categories: list[Values] = []
+        self._forgetting: list[Values] = []
+
+    def before_training_exp(self, strategy: Any) -> None:  # noqa: ANN401
+        """Note which experience is being learned."""
+        self._training_experience = strategy.experience.current_experience
+
+    def before_eval(self, strategy: Any) -> None:  # noqa: ANN401
+        """Start the means over the stream."""
+        self._start_evaluation()
+
+    def before_eval_exp(self, strategy: Any) -> None:  # noqa: ANN401
+        """Drop what an interrupted evaluation may have left."""
+        self._batches = []
+
+    def after_eval_iteration(self, strategy: Any) -> None:  # noqa: ANN401
+        """Score the minibatch and keep scores, masks and flags on the CPU."""
+        if len(strategy.mbatch) < 4:
+            return
+        _, category, is_anomaly, mask = strategy.mbatch[:4]
+        pixels = self._wants(PIXEL_METRICS)
+        batch = {
+            "y": category.cpu().numpy(),
+            "is_anomaly": is_anomaly.bool().cpu().numpy(),
+        }
+        if pixels:
+            batch["mask"] = mask.bool().cpu().numpy()
+        for suffix, given in self._modes(category):
+            scores = _score(strategy, tuple(mask.shape[-2:]), given)
+            batch["image" + suffix] = scores.image.detach().float().cpu().numpy()
+            if pixels:
+                batch["maps" + suffix] = scores.maps.detach().float().cpu().numpy()
+            if given is None:
+                batch["inferred"] = scores.category.cpu().numpy()
+        self._batches.append(batch)
+
+    def _modes(self, category: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+        yield "", None
+        if self.oracle:
+            yield ORACLE, category
+
+    def _wants(self, group: Sequence[str]) -> bool:
+        return not set(group).isdisjoint(self.metrics)
+
+    def after_eval_exp(self, strategy: Any) -> list[MetricValue]:  # noqa: ANN401
+        """Measure every category of the experience and what has been forgotten."""
+        if not self._batches:
+            return []
+        data = {
+            key: np.concatenate([batch[key] for batch in self._batches])
+            for key in self._batches[0]
+        }
+        self._batches = []
+        experience = strategy.experience.current_experience
+        stream = stream_type(strategy.experience)
+        emitted: list[MetricValue] = []
+        categories: list[Values] = []
+        for index in np.unique(data["y"]).tolist():
+            name = self._category_name(index)
+            chosen = data["y"] == index
+            values = self._measure(
+                name, index, {key: array[chosen] for key, array in data.items()}
+            )
+            categories.append(values)
+            self.history.append(
+                {
+                    "step": strategy.clock.train_iterations,
+                    "training_experience": self._training_experience,
+                    "stream": stream,
+                    "experience": experience,
+                    "category": name,
+                    **values,
+                }
+            )
+            if self.per_category:
+                emitted += self._emit(strategy, values, f"/{name}")
+        self._categories += categories
+        now = _means(categories, self._names)
+        emitted += self._emit(strategy, now)
+
+        if experience == self._training_experience:
+            self._learned[stream, experience] = now
+        elif (stream, experience) in self._learned:
+            learned = self._learned[stream, experience]
+            lost = {name: _difference(learned[name], now[name]) for name in now}
+            self._forgetting.append(lost)
+            emitted += self._emit(strategy, _forgetting_and_transfer(lost))
+        return emitted
+
+    def after_eval(self, strategy: Any) -> list[MetricValue]:  # noqa: ANN401
+        """Emit the means over all categories and over all experiences learned."""
+        means = _means(self._categories, self._names)
+        lost = _means(self._forgetting, self._names)
+        return self._emit(
+            strategy, {**means, **_forgetting_and_transfer(lost)}, of_stream=True
+        )
+
+    def _measure(
+        self, name: str, index: int, data: Mapping[str, npt.NDArray[Any]]
+    ) -> Values:
+        """Compute all metrics of one category."""
+        images, pixels = self._wants(IMAGE_METRICS), self._wants(PIXEL_METRICS)
+        lacks_image = missing_class(data["is_anomaly"]) if images else None
+        lacks_pixel = missing_class(data["mask"]) if pixels else None
+        found: Values = {CATEGORY_ACCURACY: float(np.mean(data["inferred"] == index))}
+        try:
+            for suffix, _ in self._modes(None):
+                if images and lacks_image is None:
+                    image = binary_metrics(data["image" + suffix], data["is_anomaly"])
+                    found["image_auroc" + suffix] = image.auroc
+                    found["image_ap" + suffix] = image.ap
+                    found["image_f1max" + suffix] = image.f1max
+                if pixels and lacks_pixel is None:
+                    pixel = pixel_metrics(
+                        data["maps" + suffix], data["mask"], self.fpr_limit
+                    )
+                    found["pixel_auroc" + suffix] = pixel.auroc
+                    found["pixel_ap" + suffix] = pixel.ap
+                    found["pixel_f1max" + suffix] = pixel.f1max
+                    found["aupro" + suffix] = pixel.aupro
+        except AvalancheADError as error:
+            raise AvalancheADError(f"category {name!r}: {error}") from error
+        self._warn(name, lacks_image, lacks_pixel)
+        return {metric: found.get(metric) for metric in self._names}
+
+    def _warn(self, category: str, image: str | None, pixel: str | None) -> None:
+        missing = [f"no {image} image"] if image else []
+        missing += [f"no {pixel} pixel"] if pixel else []
+        if missing and category not in self._warned:
+            self._warned.add(category)
+            warnings.warn(
+                f"category {category!r} has {' and '.join(missing)} in its test split, "
+                "so the metrics that need them are undefined (null)",
+                UndefinedMetricWarning,
+                stacklevel=2,
+            )
+
+    def _category_name(self, index: int) -> str:
+        if not 0 <= index < len(self.category_names):
+            raise AvalancheADError(
+                f"the stream holds category index {index}, but only "
+                f"{len(self.category_names)} category names were given; pass the names "
+                "of all categories of the benchmark"
+            )
+        return self.category_names[index]
+
+    def _emit(
+        self,
+        strategy: Any,  # noqa: ANN401
+        values: Values,
+        suffix: str = "",
+        *,
+        of_stream: bool = False,
+    ) -> list[MetricValue]:
+        """Package the defined values under Avalanche's naming convention."""
+        return [
+            MetricValue(
+                self,
+                get_metric_name(
+                    name,
+                    strategy,
+                    add_experience=not of_stream,
+                    # the last experience's task says nothing about a stream
+                    add_task=not of_stream,
+                )
+                + suffix,
+                value,
+                strategy.clock.train_iterations,
+            )
+            for name, value in _defined(values).items()
+        ]
+
+
+def _score(
+    strategy: Any,  # noqa: ANN401
+    mask_size: tuple[int, ...],
+    category: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    score = getattr(strategy.model, "score", None)
+    if score is None:
+        raise AvalancheADError(
+            f"model {type(strategy.model).__name__} has no method score(output, "
+            "mask_size=, category=), which anomaly metrics need; use a model such as "
+            "FlowGMM"
+        )
+    return score(strategy.mb_output, mask_size=mask_size, category=category)
+
+
+def _means(rows: Sequence[Values], names: Sequence[str]) -> Values:
+    return {name: mean_defined(row[name] for row in rows) for name in names}
+
+
+def _defined(values: Values) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _difference(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
+
+
+def _forgetting_and_transfer(lost: Values) -> Values:
+    transfer = {
+        f"{name}_bwt": None if value is None else -value for name, value in lost.items()
+    }
+    return {f"{name}_forgetting": value for name, value in lost.items()} | transfer

@@ -1,0 +1,269 @@
+"""What every anomaly model of the package offers: scores, calibration, prediction."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from avalanche_ad.errors import TrainingError
+from avalanche_ad.features.layout import FeatureLayout
+from avalanche_ad.models.latents import latents_of
+from avalanche_ad.models.scoring import AnomalyScores, ScoreKind, normality_map
+
+__all__ = ["MASKED", "AnomalyModel", "Backbone"]
+
+MASKED = -1e4  # log-likelihood of a category not seen yet: finite, so softmax stays so
+
+Backbone = Callable[[Tensor], Sequence[Tensor]]
+
+
+class _Shared:
+    """Holds a frozen backbone outside the module tree; copies share it."""
+
+    def __init__(self, backbone: Backbone | None, image_size: int) -> None:
+        self.backbone = backbone
+        self.image_size = image_size
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
+        return self
+
+
+class AnomalyModel(nn.Module, ABC):
+    """A density model of packed features, one component group per category.
+
+    ``model(x)`` gives joint log-likelihoods log p(x|c) + log π_c per image, (N, C), in
+    units in which a softmax over categories is neither saturated nor flat, with the
+    dense latents attached. :meth:`score` turns them into anomaly scores.
+
+    :param layout: shapes of the feature levels.
+    :param score_kind: ``"product"`` (HGAD's final score), ``"likelihood"`` or
+        ``"uncertainty"``.
+    :param smoothing_sigma: standard deviation of the score map's Gaussian filter, in
+        pixels of the mask.
+    """
+
+    level_maximum: Tensor
+
+    def __init__(
+        self,
+        layout: FeatureLayout,
+        score_kind: ScoreKind = "product",
+        smoothing_sigma: float = 4.0,
+    ) -> None:
+        super().__init__()
+        self.layout = layout
+        self.score_kind = score_kind
+        self.smoothing_sigma = smoothing_sigma
+        self.transform = "exp"
+        self.register_buffer("level_maximum", torch.zeros(0, len(layout.levels)))
+        self._shared = _Shared(None, 0)
+
+    # What a model must say ------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def num_categories(self) -> int:
+        """Categories there is room for, seen or not."""
+
+    @property
+    @abstractmethod
+    def known_categories(self) -> Tensor:
+        """Indices of the categories learned so far, ascending, (C_known,)."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Return joint log-likelihoods per image.
+
+        :param x: packed features (N, layout.size).
+        :return: (N, C); −1e4 for categories not seen yet. The dense latents ride along
+            as the attribute ``latents``.
+        """
+
+    @abstractmethod
+    def log_likelihood_levels(self, latents: object, category: Tensor) -> list[Tensor]:
+        """Return log p(x|c)/D per position, one (N, H, W) per level.
+
+        :param latents: what :meth:`forward` attached to its output.
+        :param category: index of the category of each image, (N,).
+        """
+
+    @abstractmethod
+    def negative_entropy_levels(self, latents: object) -> list[Tensor]:
+        """Return Σ_c p_c log p_c over the known categories, (N, H, W) per level."""
+
+    # What follows ---------------------------------------------------------------
+
+    @torch.no_grad()
+    def calibrate(self, batches: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Set the score's normalisation from training normals.
+
+        Per level l and category c the constant m_lc is the largest log p(x|c)/D over
+        all positions of the category's images given here. Categories without an image
+        keep what they have.
+
+        :param batches: minibatches (packed features (N, size), category indices (N,)).
+        """
+        missing = self.num_categories - len(self.level_maximum)
+        if missing > 0:
+            blank = self.level_maximum.new_full(
+                (missing, len(self.layout.levels)), float("nan")
+            )
+            self.level_maximum = torch.cat([self.level_maximum, blank])
+        best = torch.full_like(self.level_maximum, -torch.inf)
+        for x, category in batches:
+            levels = self.log_likelihood_levels(latents_of(self(x)), category)
+            top = torch.stack([level.flatten(1).amax(1) for level in levels], 1)
+            best.index_reduce_(0, category, top.to(best), "amax")
+        self.level_maximum = torch.where(best > -torch.inf, best, self.level_maximum)
+
+    @torch.no_grad()
+    def score(
+        self,
+        output: Tensor,
+        mask_size: tuple[int, int],
+        category: Tensor | None = None,
+        kind: ScoreKind | None = None,
+    ) -> AnomalyScores:
+        """Return anomaly scores of a minibatch from the model's output.
+
+        Task-agnostic by default: every image is judged by the category the model
+        infers for it. With ``category`` it is the oracle score, whose likelihood is
+        given the true category, as HGAD's released code is.
+
+        With v_l = log p(x|c)/D, the constants m_lc of :meth:`calibrate`, and L levels:
+
+        - likelihood: L − G ∗ Σ_l U_l exp(v_l − m_lc)
+        - uncertainty: L − G ∗ Σ_l U_l exp(Σ_c p_c log p_c)
+        - product: the product of both; the likelihood alone while one category is
+          known, since one category leaves nothing to be uncertain about.
+
+        :param output: the tensor :meth:`forward` returned, unsliced.
+        :param mask_size: (H, W) of the score maps.
+        :param category: true category indices (N,), for oracle scoring.
+        :param kind: another score than the model's own ``score_kind``.
+        :raises TrainingError: when the model is not calibrated for a category, or the
+            output has lost its latents.
+        """
+        latents = latents_of(output)
+        if latents is None:
+            raise TrainingError(
+                "the model's output carries no latents (it was sliced or changed): "
+                "pass score() the tensor that the model returned"
+            )
+        kind = kind or self.score_kind
+        if category is None:
+            category = self.infer_category(output)
+        product: Tensor | None = None
+        if kind in ("likelihood", "product") or len(self.known_categories) < 2:
+            product = self._likelihood_map(latents, category, mask_size)
+        if kind in ("uncertainty", "product") and len(self.known_categories) > 1:
+            uncertainty = self._uncertainty_map(latents, mask_size)
+            product = uncertainty if product is None else product * uncertainty
+        assert product is not None
+        return AnomalyScores(product.flatten(1).amax(1), product, category)
+
+    def infer_category(self, output: Tensor) -> Tensor:
+        """Return the most likely known category of each image, (N,)."""
+        known = self.known_categories
+        if not len(known):
+            raise TrainingError(
+                "the model knows no category yet: train it on an experience first"
+            )
+        return known[output[:, known].argmax(1)]
+
+    def _likelihood_map(
+        self, latents: object, category: Tensor, mask_size: tuple[int, int]
+    ) -> Tensor:
+        if len(self.level_maximum) <= int(category.max()):
+            maximum = self.level_maximum.new_full((1, 1), float("nan"))
+        else:
+            maximum = self.level_maximum[category]
+        if bool(maximum.isnan().any()):
+            raise TrainingError(
+                "the scores of the inferred category are not calibrated on training "
+                "normals: add CalibrationPlugin to the strategy, or call "
+                "model.calibrate(...) after training"
+            )
+        levels = [
+            self._transform(level - maximum[:, index, None, None])
+            for index, level in enumerate(self.log_likelihood_levels(latents, category))
+        ]
+        return len(levels) - normality_map(levels, mask_size, self.smoothing_sigma)
+
+    def _uncertainty_map(self, latents: object, mask_size: tuple[int, int]) -> Tensor:
+        levels = [level.exp() for level in self.negative_entropy_levels(latents)]
+        return len(levels) - normality_map(levels, mask_size, self.smoothing_sigma)
+
+    def _transform(self, level: Tensor) -> Tensor:
+        if self.transform == "exp":
+            return level.exp()
+        return 1 + level
+
+    def packed(self, x: Tensor) -> Tensor:
+        """Return packed features: as they are, or of images (N, 3, S, S).
+
+        :raises TrainingError: when ``x`` holds images and no backbone was attached.
+        """
+        if x.dim() != 4:
+            return x
+        if self._shared.backbone is None:
+            raise TrainingError(
+                "the model has no backbone to compute features with: call "
+                "model.attach_backbone(backbone, image_size) first"
+            )
+        return self.layout.pack(list(self._shared.backbone(x)))
+
+    # Prediction -----------------------------------------------------------------
+
+    def attach_backbone(self, backbone: Backbone, image_size: int) -> None:
+        """Give the model the frozen backbone that :meth:`predict` needs.
+
+        It stays outside the module tree: no parameters, no state, shared by copies.
+        """
+        self._shared = _Shared(backbone, image_size)
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images: Tensor,
+        batch_size: int = 32,
+        mask_size: tuple[int, int] | None = None,
+        kind: ScoreKind | None = None,
+    ) -> AnomalyScores:
+        """Return anomaly scores, score maps and inferred categories of images.
+
+        :param images: (N, 3, H, W), floats in [0, 1] or 8-bit integers; resized to the
+            model's image size when they are of another.
+        :param batch_size: images per forward pass.
+        :param mask_size: (H, W) of the score maps, the images' own by default.
+        :param kind: another score than the model's own.
+        :raises TrainingError: when no backbone was attached.
+        :raises ValueError: when ``images`` has another shape.
+        """
+        size = self._shared.image_size
+        if images.dim() != 4 or images.shape[1] != 3:
+            raise ValueError(
+                f"expected images of shape (N, 3, H, W), got {tuple(images.shape)}"
+            )
+        if mask_size is None:
+            mask_size = (int(images.shape[2]), int(images.shape[3]))
+        training = self.training
+        self.eval()
+        try:
+            parts = []
+            for batch in images.split(batch_size):
+                batch = batch / 255.0 if not batch.is_floating_point() else batch
+                batch = batch.to(self.level_maximum)
+                if size and batch.shape[2:] != (size, size):
+                    batch = F.interpolate(
+                        batch, (size, size), mode="bilinear", antialias=True
+                    ).clamp(0, 1)
+                parts.append(self.score(self(batch), mask_size, kind=kind))
+        finally:
+            self.train(training)
+        return AnomalyScores.concatenate(parts)

@@ -1,0 +1,186 @@
+"""The flow-free reference: a Gaussian mixture per category directly on the features."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+from torch import Tensor, nn
+
+from avalanche_ad.features.layout import FeatureLayout
+from avalanche_ad.models.base import MASKED, AnomalyModel
+from avalanche_ad.models.latents import attach_latents
+from avalanche_ad.models.scoring import ScoreKind
+
+__all__ = ["FeatureGMM"]
+
+
+@dataclass(frozen=True)
+class _FeatureLatents:
+    """log p(x|c) per position, one (N, H, W, C_known) per level."""
+
+    levels: list[Tensor]
+    known: Tensor
+
+
+class FeatureGMM(AnomalyModel):
+    """A full-covariance Gaussian mixture per category and level in feature space.
+
+    Each category is fitted once and never touched again, so nothing is forgotten: the
+    reference every flow has to beat. Fitted by scikit-learn's ``GaussianMixture``.
+
+    :param layout: shapes of the feature levels.
+    :param num_categories: room made beforehand; more is made when categories arrive.
+    :param components: Gaussians K per category and level.
+    :param covariance_shrinkage: added to the diagonal, relative to the features'
+        mean variance.
+    :param max_positions: feature vectors per category and level used for fitting.
+    :param score_kind: see :class:`AnomalyModel`; ``"likelihood"`` by default, since
+        there is no entropy that training has shaped.
+    :param smoothing_sigma: see :class:`AnomalyModel`.
+    :param seed: decides the positions drawn and the start of the EM.
+    """
+
+    def __init__(
+        self,
+        layout: FeatureLayout,
+        num_categories: int = 0,
+        components: int = 1,
+        covariance_shrinkage: float = 1e-2,
+        max_positions: int = 20_000,
+        score_kind: ScoreKind = "likelihood",
+        smoothing_sigma: float = 4.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(layout, score_kind, smoothing_sigma)
+        self.components = components
+        self.covariance_shrinkage = covariance_shrinkage
+        self.max_positions = max_positions
+        self.seed = seed
+        for index, (_, _, channels) in enumerate(layout.levels):
+            shape = (0, components)
+            self.register_buffer(f"log_weights_{index}", torch.zeros(shape))
+            self.register_buffer(f"means_{index}", torch.zeros(*shape, channels))
+            # lower-triangular, covariance⁻¹ = R Rᵀ
+            self.register_buffer(
+                f"precision_roots_{index}", torch.zeros(*shape, channels, channels)
+            )
+        self.register_buffer("known", torch.zeros(0, dtype=torch.bool))
+        # Optimizers refuse a model without parameters; this one takes no gradient.
+        self.temperature = nn.Parameter(
+            torch.tensor(math.sqrt(layout.levels[0][2])), requires_grad=False
+        )
+        self.resize(num_categories)
+
+    known: Tensor
+
+    @property
+    def num_categories(self) -> int:
+        """Categories there is room for, seen or not."""
+        return len(self.known)
+
+    @property
+    def known_categories(self) -> Tensor:
+        """Indices of the categories fitted so far, ascending."""
+        return self.known.nonzero().flatten()
+
+    def resize(self, num_categories: int) -> None:
+        """Make room for categories without fitting them."""
+        missing = num_categories - self.num_categories
+        if missing <= 0:
+            return
+        for name, buffer in list(self.named_buffers(recurse=False)):
+            if name == "level_maximum":
+                continue
+            blank = buffer.new_zeros(missing, *buffer.shape[1:])
+            setattr(self, name, torch.cat([buffer, blank]))
+
+    @torch.no_grad()
+    def fit_category(self, category: int, packed: Tensor) -> None:
+        """Fit one category's mixtures, one per level.
+
+        :param category: category index.
+        :param packed: its training features (N, layout.size).
+        """
+        self.resize(category + 1)
+        generator = torch.Generator().manual_seed(self.seed * 1009 + category)
+        for index, level in enumerate(self.layout.unpack(self.packed(packed))):
+            x = level.reshape(-1, level.shape[-1]).cpu()
+            if len(x) > self.max_positions:
+                x = x[torch.randperm(len(x), generator=generator)[: self.max_positions]]
+            shrinkage = self.covariance_shrinkage * float(x.var(0).mean())
+            mixture = GaussianMixture(
+                self.components,
+                covariance_type="full",
+                reg_covar=max(shrinkage, 1e-6),
+                max_iter=30,
+                random_state=self.seed,
+            )
+            with warnings.catch_warnings():
+                # a likelihood still creeping up after 30 steps is good enough here
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                mixture.fit(x.double().numpy())
+            for name, value in (
+                ("log_weights", mixture.weights_),
+                ("means", mixture.means_),
+                ("precision_roots", mixture.precisions_cholesky_),
+            ):
+                buffer: Tensor = getattr(self, f"{name}_{index}")
+                tensor = torch.as_tensor(value).to(buffer)
+                buffer[category] = tensor.log() if name == "log_weights" else tensor
+        self.known[category] = True
+
+    def _level_log_likelihood(self, index: int, features: Tensor) -> Tensor:
+        known = self.known_categories
+        weights: Tensor = getattr(self, f"log_weights_{index}")[known]
+        means: Tensor = getattr(self, f"means_{index}")[known]
+        roots: Tensor = getattr(self, f"precision_roots_{index}")[known]
+        x = features.reshape(-1, features.shape[-1])
+        outputs = []
+        for category in range(len(known)):
+            projected = x @ roots[category] - torch.einsum(
+                "kd,kde->ke", means[category], roots[category]
+            ).unsqueeze(1)
+            half_log_det = roots[category].diagonal(0, -2, -1).log().sum(-1)
+            constant = half_log_det - 0.5 * x.shape[1] * math.log(2 * math.pi)
+            component = -0.5 * projected.square().sum(-1) + constant[:, None]
+            outputs.append(torch.logsumexp(component + weights[category][:, None], 0))
+        return torch.stack(outputs, -1).view(*features.shape[:3], len(known))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return joint log-likelihoods per image, see :class:`AnomalyModel`.
+
+        out_c = mean_l mean_p log p(x|c) / √D, every category equally likely.
+        """
+        levels = [
+            self._level_log_likelihood(index, features)
+            for index, features in enumerate(self.layout.unpack(self.packed(x)))
+        ]
+        output = x.new_full((len(x), self.num_categories), MASKED)
+        known = self.known_categories
+        if len(known):
+            mean = torch.stack([level.mean((1, 2)) for level in levels]).mean(0)
+            output[:, known] = mean / self.temperature - math.log(len(known))
+        return attach_latents(output, _FeatureLatents(levels, known))
+
+    def log_likelihood_levels(self, latents: object, category: Tensor) -> list[Tensor]:
+        """Return log p(x|c)/D per position, one (N, H, W) per level."""
+        assert isinstance(latents, _FeatureLatents)
+        row = torch.searchsorted(latents.known, category)
+        return [
+            level[torch.arange(len(row)), :, :, row] / shape[2]
+            for level, shape in zip(latents.levels, self.layout.levels, strict=True)
+        ]
+
+    def negative_entropy_levels(self, latents: object) -> list[Tensor]:
+        """Return Σ_c p_c log p_c over the known categories, (N, H, W) per level."""
+        assert isinstance(latents, _FeatureLatents)
+        maps = []
+        for level in latents.levels:
+            log_p = level.log_softmax(-1)
+            maps.append((log_p.exp() * log_p).sum(-1))
+        return maps

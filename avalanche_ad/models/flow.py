@@ -1,0 +1,139 @@
+"""The conditional normalizing flow of one feature level, built from FrEIA's blocks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from FrEIA.modules import AllInOneBlock
+from torch import Tensor, nn
+
+__all__ = ["ConditionalFlow", "position_code"]
+
+
+def position_code(channels: int, height: int, width: int) -> Tensor:
+    """Return the two-dimensional sinusoidal position code.
+
+    The first half of the channels encodes the column, the second half the row, each
+    as pairs (sin, cos) of geometrically falling frequencies.
+
+    :param channels: number of channels, a multiple of 4.
+    :param height: rows.
+    :param width: columns.
+    :return: (channels, height, width), values in [-1, 1].
+    :raises ValueError: when ``channels`` is not a positive multiple of 4.
+
+    Source: Z. Wang and J.-C. Liu, "Translating math formula images to LaTeX
+    sequences", 2021; used by HGAD (Yao et al., ECCV 2024).
+    """
+    if channels <= 0 or channels % 4:
+        raise ValueError(
+            f"expected condition channels to be a positive multiple of 4, got {channels}"
+        )
+    half = channels // 2
+    frequency = torch.exp(torch.arange(0.0, half, 2) * (-math.log(1e4) / half))
+    code = torch.zeros(channels, height, width)
+    column = torch.arange(float(width)) * frequency[:, None]
+    row = torch.arange(float(height)) * frequency[:, None]
+    code[0:half:2] = column.sin()[:, None, :]
+    code[1:half:2] = column.cos()[:, None, :]
+    code[half::2] = row.sin()[:, :, None]
+    code[half + 1 :: 2] = row.cos()[:, :, None]
+    return code
+
+
+class ConditionalFlow(nn.Module):
+    """Invertible map of feature vectors to latents, conditioned on the position.
+
+    A stack of FrEIA ``AllInOneBlock`` s: affine coupling with soft clamping, a learned
+    global affine (softplus) and a fixed random rotation ("soft permutation"). The
+    coupling network is Linear(d, h·d) - ReLU - Linear, as in HGAD.
+
+    The rotations are drawn from ``seed`` alone and kept as buffers, so that the same
+    arguments build the same flow whatever was drawn before.
+
+    :param channels: feature channels D.
+    :param condition_channels: channels of the condition, 0 for none.
+    :param couplings: number of blocks.
+    :param hidden_ratio: width of the coupling network relative to its input.
+    :param clamp: bound of the log-scale of a coupling.
+    :param seed: decides rotations and initial weights.
+
+    >>> flow = ConditionalFlow(channels=8, condition_channels=4, couplings=2)
+    >>> x, condition = torch.randn(5, 8), torch.randn(5, 4)
+    >>> z, log_det = flow(x, condition)
+    >>> torch.allclose(flow.inverse(z, condition), x, atol=1e-4)
+    True
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        condition_channels: int = 256,
+        couplings: int = 12,
+        hidden_ratio: float = 2.0,
+        clamp: float = 1.9,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.condition_channels = condition_channels
+
+        def subnet(inputs: int, outputs: int) -> nn.Module:
+            hidden = max(1, round(hidden_ratio * inputs))
+            return nn.Sequential(
+                nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs)
+            )
+
+        # FrEIA draws its rotations from NumPy's global generator and torch its
+        # weights from the global one: both are borrowed, seeded and given back.
+        numpy_state = np.random.get_state()  # noqa: NPY002
+        try:
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.blocks = nn.ModuleList(
+                    AllInOneBlock(
+                        [(channels,)],
+                        dims_c=[(condition_channels,)] if condition_channels else [],
+                        subnet_constructor=subnet,
+                        affine_clamping=clamp,
+                        global_affine_type="SOFTPLUS",
+                        permute_soft=True,
+                    )
+                    for _ in range(couplings)
+                )
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002
+        for block in self.blocks:
+            for name in ("w_perm", "w_perm_inv"):
+                rotation = getattr(block, name).detach().clone()
+                delattr(block, name)
+                block.register_buffer(name, rotation)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map features to latents.
+
+        :param x: (P, D).
+        :param condition: (P, condition_channels), or ``None`` without condition.
+        :return: latents (P, D) and log |det ∂z/∂x| (P,).
+        """
+        conditions = [] if condition is None else [condition]
+        log_det = x.new_zeros(len(x))
+        for block in self.blocks:
+            (x,), block_log_det = block([x], c=conditions)
+            log_det = log_det + block_log_det
+        return x, log_det
+
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Map latents back to features.
+
+        :param z: (P, D).
+        :param condition: (P, condition_channels), or ``None`` without condition.
+        :return: features (P, D).
+        """
+        conditions = [] if condition is None else [condition]
+        for block in reversed(self.blocks):
+            (z,), _ = block([z], c=conditions, rev=True)
+        return z

@@ -1,0 +1,236 @@
+"""The flow-GMM: per feature level a conditional flow and a hierarchical mixture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_ad.features.layout import FeatureLayout
+from avalanche_ad.models.base import MASKED, AnomalyModel
+from avalanche_ad.models.flow import ConditionalFlow, position_code
+from avalanche_ad.models.gmm import (
+    CenterInit,
+    HierarchicalMixture,
+    category_log_likelihood,
+    inner_centers,
+    orthogonal_centers,
+    pattern_centers,
+    squared_distances,
+)
+from avalanche_ad.models.latents import Latents, LevelLatents, attach_latents
+from avalanche_ad.models.scoring import ScoreKind, negative_entropy
+
+__all__ = ["FlowGMM"]
+
+
+class FlowGMM(AnomalyModel):
+    """HGAD's density model: normalizing flows into mixtures that grow by category.
+
+    Per level: z = f(x; position) and J = log |det ∂f/∂x|, every spatial position a
+    sample. The output is, with d_c = ‖z − μ_c‖² to the main centres,
+
+        out_c = mean_l mean_p [−½ d_c − ½D log 2π + J] / √D + mean_l log_softmax(φ)_c
+
+    where the division by √D keeps differences between categories at a few units.
+
+    :param layout: shapes of the feature levels.
+    :param num_categories: room made beforehand; more is made when categories arrive.
+    :param couplings: coupling blocks per flow.
+    :param hidden_ratio: width of the coupling networks relative to their input.
+    :param clamp: bound of a coupling's log-scale.
+    :param condition_channels: channels of the position code, 0 for no condition.
+    :param centers_per_category: K.
+    :param center_init: where new main centres start: ``"pattern"`` (HGAD's),
+        ``"orthogonal"`` to the centres there are, or ``"data"`` (mean latent of the
+        category's training images).
+    :param pattern_period: period P of HGAD's pattern.
+    :param score_kind: see :class:`AnomalyModel`.
+    :param smoothing_sigma: see :class:`AnomalyModel`.
+    :param seed: decides initial weights and centres.
+
+    Source: Yao et al., "Hierarchical Gaussian Mixture Normalizing Flow Modeling for
+    Unified Anomaly Detection", ECCV 2024, arXiv 2403.13349.
+
+    >>> model = FlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2, condition_channels=8)
+    >>> model.add_categories([0, 1])
+    >>> model(torch.randn(3, 128)).shape
+    torch.Size([3, 2])
+    """
+
+    def __init__(
+        self,
+        layout: FeatureLayout,
+        num_categories: int = 0,
+        couplings: int = 12,
+        hidden_ratio: float = 2.0,
+        clamp: float = 1.9,
+        condition_channels: int = 256,
+        centers_per_category: int = 10,
+        center_init: CenterInit = "pattern",
+        pattern_period: int = 16,
+        score_kind: ScoreKind = "product",
+        smoothing_sigma: float = 4.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(layout, score_kind, smoothing_sigma)
+        self.center_init = center_init
+        self.pattern_period = pattern_period
+        self.seed = seed
+        self.flows = nn.ModuleList()
+        self.mixtures = nn.ModuleList()
+        for index, (height, width, channels) in enumerate(layout.levels):
+            level_seed = seed * 1009 + index
+            self.flows.append(
+                ConditionalFlow(
+                    channels,
+                    condition_channels,
+                    couplings,
+                    hidden_ratio,
+                    clamp,
+                    level_seed,
+                )
+            )
+            self.mixtures.append(
+                HierarchicalMixture(channels, centers_per_category, level_seed)
+            )
+            code = (
+                position_code(condition_channels, height, width)
+                .flatten(1)
+                .T.contiguous()
+                if condition_channels
+                else torch.zeros(height * width, 0)
+            )
+            self.register_buffer(f"position_code_{index}", code, persistent=False)
+        self.resize(num_categories)
+
+    @property
+    def num_categories(self) -> int:
+        """Categories there is room for, seen or not."""
+        return int(self.mixtures[0].num_categories)  # type: ignore[arg-type]
+
+    @property
+    def known_categories(self) -> Tensor:
+        """Indices of the categories learned so far, ascending."""
+        return self.mixtures[0].known.nonzero().flatten()  # type: ignore[operator, union-attr, no-any-return]
+
+    def resize(self, num_categories: int) -> None:
+        """Make room for categories without starting them."""
+        for mixture in self.mixtures:
+            mixture.resize(num_categories)  # type: ignore[operator]
+
+    @torch.no_grad()
+    def add_categories(
+        self, categories: Sequence[int], features: dict[int, Tensor] | None = None
+    ) -> None:
+        """Start the mixture groups of new categories.
+
+        :param categories: category indices; those already known are left alone.
+        :param features: packed features (N, size) of each new category, needed by
+            ``center_init="data"`` alone.
+        """
+        known = set(self.known_categories.tolist())
+        new = [category for category in categories if category not in known]
+        if not new:
+            return
+        self.resize(max(new) + 1)
+        for index, mixture in enumerate(self.mixtures):
+            assert isinstance(mixture, HierarchicalMixture)
+            if self.center_init == "pattern":
+                main = pattern_centers(new, mixture.dimensions, self.pattern_period)
+            elif self.center_init == "orthogonal":
+                generator = torch.Generator().manual_seed(self.seed * 1009 + new[0])
+                existing = mixture.centers[mixture.known, 0]
+                main = orthogonal_centers(existing, len(new), generator)
+            else:
+                if features is None or set(new) - set(features):
+                    raise ValueError(
+                        "center_init='data' needs the features of every new category"
+                    )
+                main = torch.stack(
+                    [self._mean_latent(index, features[category]) for category in new]
+                )
+            mixture.add(new, main)
+
+    def _mean_latent(self, index: int, packed: Tensor) -> Tensor:
+        level = [
+            self.latent_level(index, self.layout.unpack(self.packed(batch))[index])[
+                0
+            ].mean((0, 1))
+            * len(batch)
+            for batch in packed.split(16)
+        ]
+        return torch.stack(level).sum(0) / len(packed)
+
+    def latent_level(self, index: int, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Push one level's features through its flow.
+
+        :param index: level.
+        :param features: (N, H, W, D).
+        :return: latents (N, H·W, D) and log-determinants (N, H·W).
+        """
+        count, height, width, channels = features.shape
+        code: Tensor = getattr(self, f"position_code_{index}")
+        condition = None
+        if code.shape[1]:
+            condition = code.repeat(count, 1)
+        z, log_det = self.flows[index](features.reshape(-1, channels), condition)
+        positions = height * width
+        return z.view(count, positions, channels), log_det.view(count, positions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return joint log-likelihoods per image, see :class:`AnomalyModel`."""
+        known = self.known_categories
+        levels, outputs = [], []
+        for index, features in enumerate(self.layout.unpack(self.packed(x))):
+            mixture = self.mixtures[index]
+            assert isinstance(mixture, HierarchicalMixture)
+            z, log_det = self.latent_level(index, features)
+            centers = mixture.centers[known]
+            class_logits = mixture.class_logits[known]
+            dimensions = z.shape[-1]
+            distance = squared_distances(z, centers[:, 0]).mean(1)
+            constant = 0.5 * dimensions * math.log(2 * math.pi)
+            log_likelihood = -0.5 * distance - constant + log_det.mean(1, keepdim=True)
+            outputs.append(
+                log_likelihood / math.sqrt(dimensions) + class_logits.log_softmax(0)
+            )
+            shape = features.shape[:3]
+            levels.append(
+                LevelLatents(
+                    z.view(*shape, dimensions),
+                    log_det.view(shape),
+                    centers,
+                    class_logits,
+                    mixture.inner_logits[known],
+                )
+            )
+        output = x.new_full((len(x), self.num_categories), MASKED)
+        output = output.index_copy(1, known, torch.stack(outputs).mean(0))
+        return attach_latents(output, Latents(levels, known))
+
+    def log_likelihood_levels(self, latents: object, category: Tensor) -> list[Tensor]:
+        """Return log p(x|c)/D per position, one (N, H, W) per level."""
+        assert isinstance(latents, Latents)
+        row = torch.searchsorted(latents.known, category)
+        maps = []
+        for level in latents.levels:
+            dimensions = level.z.shape[-1]
+            log_likelihood = category_log_likelihood(
+                level.z.flatten(1, 2),
+                level.log_det.flatten(1),
+                inner_centers(level.centers)[row],
+                level.inner_logits[row],
+            )
+            maps.append((log_likelihood / dimensions).view(level.log_det.shape))
+        return maps
+
+    def negative_entropy_levels(self, latents: object) -> list[Tensor]:
+        """Return Σ_c p_c log p_c over the known categories, (N, H, W) per level."""
+        assert isinstance(latents, Latents)
+        return [
+            negative_entropy(squared_distances(level.z, level.centers[:, 0]))
+            for level in latents.levels
+        ]

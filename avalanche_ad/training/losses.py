@@ -1,0 +1,191 @@
+"""HGAD's losses as pure functions, and the criterion that strategies are given."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from avalanche_ad.errors import TrainingError
+from avalanche_ad.models.gmm import (
+    category_log_likelihood,
+    inner_centers,
+    squared_distances,
+)
+from avalanche_ad.models.latents import Latents, LevelLatents, latents_of
+from avalanche_ad.models.scoring import negative_entropy
+
+__all__ = ["FlowGMMLoss", "HGADTerms", "hgad_terms", "image_loss"]
+
+
+class HGADTerms(NamedTuple):
+    """The five terms of one level, each per image (N,).
+
+    ``inter`` L_g, ``mutual_information`` L_mi (to be maximised), ``entropy`` L_e,
+    ``intra`` L_gi and ``likelihood`` L_z; the last two are zero while the inner
+    mixture is left out.
+    """
+
+    inter: Tensor
+    mutual_information: Tensor
+    entropy: Tensor
+    intra: Tensor
+    likelihood: Tensor
+
+
+def hgad_terms(
+    level: LevelLatents, target: Tensor, smoothing: float = 0.02, intra: bool = True
+) -> HGADTerms:
+    """Return HGAD's loss terms of one level, averaged over positions.
+
+    With d_c = ‖z−μ_c‖², logπ = log_softmax(φ), ỹ the smoothed one-hot target
+    (1−ε)·1[y] + ε/C, q = logsumexp_k(−½d_yk + logω_yk) and sg the stop-gradient:
+
+    - L_g = (−logsumexp_c(−½d_c + logπ_c) − J) / D
+    - L_mi = Σ_c ỹ_c [log_softmax_c(−½d_c + sg logπ_c) − sg logπ_c]
+    - L_e = H(softmax_c(−½d_c))
+    - L_gi = (−q − J) / D
+    - L_z = −logsigmoid((q − ½D·log 2π + J) / D)
+
+    :param level: latents (N, H, W, D) and the mixture's parameters.
+    :param target: row of the centre group of each image's category, (N,).
+    :param smoothing: ε.
+    :param intra: whether to compute L_gi and L_z.
+    :return: five tensors (N,).
+
+    Source: Yao et al., ECCV 2024, arXiv 2403.13349, Eq. 6 and 8-10, with the
+    constants of the released code.
+    """
+    dimensions = level.z.shape[-1]
+    z = level.z.flatten(1, 2)
+    log_det = level.log_det.flatten(1)
+    negative_half = -0.5 * squared_distances(z, level.centers[:, 0])
+    log_prior = level.class_logits.log_softmax(0)
+
+    inter = (-torch.logsumexp(negative_half + log_prior, -1) - log_det) / dimensions
+    fixed_prior = log_prior.detach()
+    posterior = (negative_half + fixed_prior).log_softmax(-1) - fixed_prior
+    categories = posterior.shape[-1]
+    own = posterior.gather(-1, target[:, None, None].expand(-1, z.shape[1], 1))
+    mutual_information = (1 - smoothing) * own.squeeze(
+        -1
+    ) + smoothing / categories * posterior.sum(-1)
+    entropy = -negative_entropy(-2 * negative_half)
+
+    if intra:
+        log_likelihood = category_log_likelihood(
+            z,
+            log_det,
+            inner_centers(level.centers)[target],
+            level.inner_logits[target],
+        )
+        likelihood = -F.logsigmoid(log_likelihood / dimensions).mean(1)
+        constant = 0.5 * torch.log(log_det.new_tensor(2 * torch.pi))
+        inner = (-log_likelihood / dimensions - constant).mean(1)
+    else:
+        inner = likelihood = inter.new_zeros(len(inter))
+    return HGADTerms(
+        inter.mean(1), mutual_information.mean(1), entropy.mean(1), inner, likelihood
+    )
+
+
+def image_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Return the image-level stand-in for the dense losses, per image (N,).
+
+    −logsumexp_c out_c + cross-entropy(out, y): the image's marginal likelihood and its
+    category, in the units of the model's output.
+
+    :param output: joint log-likelihoods (N, C).
+    :param target: category indices (N,).
+    """
+    classification = F.cross_entropy(output, target, reduction="none")
+    return classification - torch.logsumexp(output, dim=1)
+
+
+class FlowGMMLoss(nn.Module):
+    """HGAD's training loss as a criterion ``criterion(model(x), y)``.
+
+    Summed over levels: λ1·L_g − λ2·L_mi + L_e + L_gi + L_z. The dense latents come
+    with the model's output; where a plugin has sliced them away, and in evaluation,
+    where no gradient is wanted, the image-level loss takes their place.
+
+    :param lambda1: weight of L_g.
+    :param lambda2: weight of L_mi.
+    :param smoothing: label smoothing ε.
+    :param reduction: ``"mean"``, ``"sum"`` or ``"none"`` over images.
+
+    ``intra`` says whether the inner mixture takes part; HGAD leaves it out in the
+    first epochs, which :class:`~avalanche_ad.training.plugins.IntraClassWarmupPlugin`
+    does. ``terms`` holds the last minibatch's terms without a graph, (levels, 5).
+
+    Source: Yao et al., ECCV 2024, Eq. 11.
+    """
+
+    terms: Tensor | None
+
+    def __init__(
+        self,
+        lambda1: float = 1.0,
+        lambda2: float = 100.0,
+        smoothing: float = 0.02,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__()
+        if reduction not in ("mean", "sum", "none"):
+            raise ValueError(
+                f"expected reduction 'mean', 'sum' or 'none', got {reduction!r}"
+            )
+        self.lambda1 = lambda1
+        self.lambda2 = lambda2
+        self.smoothing = smoothing
+        self.reduction = reduction
+        self.intra = True
+        self.terms = None
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of a minibatch.
+
+        :param output: the model's output (N, C).
+        :param target: category indices (N,).
+        :raises TrainingError: when a target is a category the model does not know.
+        """
+        latents = latents_of(output)
+        if isinstance(latents, Latents) and output.requires_grad:
+            loss = self._dense(latents, target)
+        else:
+            if len(target) and int(target.max()) >= output.shape[1]:
+                raise TrainingError(
+                    f"category {int(target.max())} is beyond the model's "
+                    f"{output.shape[1]} categories: train on it first, or build the "
+                    f"model with num_categories > {int(target.max())}"
+                )
+            loss = image_loss(output, target)
+        if self.reduction == "mean":
+            return loss.mean()
+        return loss.sum() if self.reduction == "sum" else loss
+
+    def _dense(self, latents: Latents, target: Tensor) -> Tensor:
+        known = latents.known
+        row = torch.searchsorted(known, target).clamp_max(len(known) - 1)
+        if not torch.equal(known[row], target):
+            missing = sorted(set(target.tolist()) - set(known.tolist()))
+            raise TrainingError(
+                f"categories {missing} are not known to the model (known: "
+                f"{known.tolist()}): call its adaptation with their experience first"
+            )
+        total = target.new_zeros(len(target), dtype=latents.levels[0].z.dtype)
+        report = []
+        for level in latents.levels:
+            terms = hgad_terms(level, row, self.smoothing, self.intra)
+            total = total + (
+                self.lambda1 * terms.inter
+                - self.lambda2 * terms.mutual_information
+                + terms.entropy
+                + terms.intra
+                + terms.likelihood
+            )
+            report.append(torch.stack([term.detach().mean() for term in terms]))
+        self.terms = torch.stack(report)
+        return total

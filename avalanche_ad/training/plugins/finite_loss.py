@@ -1,0 +1,41 @@
+"""Stop a run whose loss is not finite, naming what broke."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+
+from avalanche_ad.errors import TrainingError
+from avalanche_ad.training.losses import HGADTerms
+
+__all__ = ["FiniteLossPlugin"]
+
+
+class FiniteLossPlugin(SupervisedPlugin):  # type: ignore[misc]
+    """Raise before the step when the loss is not finite.
+
+    The message names the experience, the step, and the level and term that broke; when
+    every term of the criterion is finite, what a plugin added did.
+    """
+
+    def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Check the loss with all that plugins added to it."""
+        if bool(torch.isfinite(strategy.loss)):
+            return
+        culprit = "what a plugin added to the loss"
+        terms = getattr(strategy._criterion, "terms", None)
+        if terms is not None:
+            for level, values in enumerate(terms):
+                broken = (~torch.isfinite(values)).nonzero().flatten().tolist()
+                if broken:
+                    names = ", ".join(HGADTerms._fields[index] for index in broken)
+                    culprit = f"level {level}, term {names}"
+                    break
+        raise TrainingError(
+            f"the loss became {float(strategy.loss)} in experience "
+            f"{strategy.clock.train_exp_counter}, step "
+            f"{strategy.clock.train_exp_iterations} ({culprit}): lower the learning "
+            "rate ([training] lr) or the gradient norm ([training] gradient_clip)"
+        )

@@ -1,0 +1,252 @@
+"""Every kind of file becomes RGB or booleans; every damage becomes one line."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from avalanche_ad.datasets.loading import (
+    describe_conversion,
+    file_digest,
+    image_size,
+    load_image,
+    load_mask,
+    resize_image,
+    resize_mask,
+)
+from avalanche_ad.errors import DatasetError
+
+COLOUR = hnp.arrays(
+    np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))
+)
+GREY = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9))
+GREY16 = hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9))
+on_disk = settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(image: Image.Image, name: str = "image.png", **options) -> Path:
+        image.save(tmp_path / name, **options)
+        return tmp_path / name
+
+    return write
+
+
+@on_disk
+@given(pixels=COLOUR, suffix=st.sampled_from([".png", ".bmp", ".tif", ".TIFF"]))
+def test_colour_is_kept(save, pixels, suffix):
+    path = save(Image.fromarray(pixels), f"image{suffix}")
+    np.testing.assert_array_equal(load_image(path), pixels)
+    assert image_size(path) == pixels.shape[:2]
+    assert describe_conversion(path) is None
+
+
+@on_disk
+@given(pixels=GREY)
+def test_grey_becomes_three_equal_channels(save, pixels):
+    path = save(Image.fromarray(pixels))
+    image = load_image(path)
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, np.stack([pixels] * 3, axis=2))
+    assert "grey" in describe_conversion(path)
+
+
+@on_disk
+@given(pixels=GREY16, suffix=st.sampled_from(["png", "tif"]))
+def test_sixteen_bit_is_scaled_by_its_full_range(save, pixels, suffix):
+    path = save(Image.fromarray(pixels), f"image.{suffix}")
+    expected = np.rint(pixels / 65535 * 255).astype(np.uint8)
+    np.testing.assert_array_equal(load_image(path), np.stack([expected] * 3, axis=2))
+    assert "16-bit" in describe_conversion(path)
+
+
+def test_sixteen_bit_that_uses_few_bits_is_described_as_dark(save):
+    path = save(Image.fromarray(np.full((4, 4), 4095, dtype=np.uint16)))
+    assert "12 bits are used, nearly black" in describe_conversion(path)
+
+
+@on_disk
+@given(pixels=COLOUR, alpha=st.integers(0, 255))
+def test_alpha_is_dropped_not_blended(save, pixels, alpha):
+    image = Image.fromarray(pixels)
+    image.putalpha(alpha)
+    path = save(image)
+    np.testing.assert_array_equal(load_image(path), pixels)
+    assert "alpha" in describe_conversion(path)
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "LA", "CMYK", "YCbCr"])
+def test_other_modes_become_rgb(save, mode):
+    source = Image.fromarray(np.full((5, 4, 3), 255, dtype=np.uint8)).convert(mode)
+    path = save(source, "image.jpg" if mode in {"CMYK", "YCbCr"} else "image.png")
+    image = load_image(path)
+    assert image.shape == (5, 4, 3)
+    assert image.dtype == np.uint8
+    assert image.min() >= 180
+
+
+def test_palette_with_transparency_is_read_without_a_warning(save):
+    image = Image.fromarray(np.eye(4, dtype=np.uint8), mode=None).convert("P")
+    path = save(image, transparency=bytes([0, 128]))
+    assert load_image(path).shape == (4, 4, 3)
+
+
+def test_exif_orientation_is_ignored_and_described(save):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(np.zeros((5, 9, 3), dtype=np.uint8))
+    path = save(image, "image.jpg", exif=exif)
+    assert load_image(path).shape == (5, 9, 3)
+    assert "EXIF" in describe_conversion(path)
+
+
+@on_disk
+@given(pixels=GREY)
+def test_mask_is_true_wherever_not_zero(save, pixels):
+    mask = load_mask(save(Image.fromarray(pixels)))
+    assert mask.dtype == np.bool_
+    np.testing.assert_array_equal(mask, pixels != 0)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_mask_reads_the_same_in_every_mode(save, mode):
+    expected = np.eye(6, dtype=np.bool_)
+    if mode == "I;16":
+        source = Image.fromarray(expected.astype(np.uint16) * 300)
+    else:
+        source = Image.fromarray(expected.astype(np.uint8) * 255).convert(mode)
+    np.testing.assert_array_equal(load_mask(save(source)), expected)
+
+
+def test_mask_goes_by_colour_where_palette_index_zero_is_white(save):
+    image = Image.fromarray(np.eye(3, dtype=np.uint8)).convert("P")
+    image.putpalette([255, 255, 255, 0, 0, 0])
+    np.testing.assert_array_equal(load_mask(save(image)), ~np.eye(3, dtype=np.bool_))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "not an image"),
+        (b"plain text", "not an image"),
+        (None, "file not found"),
+    ],
+)
+@pytest.mark.parametrize("load", [load_image, load_mask, image_size])
+def test_what_is_no_image_gives_one_line(tmp_path, load, content, expected):
+    path = tmp_path / "000.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DatasetError, match=expected) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_floating_point_image_is_refused(save):
+    path = save(Image.fromarray(np.ones((4, 4), dtype=np.float32)), "image.tif")
+    with pytest.raises(DatasetError, match="floating-point .* convert to 8 or 16 bits"):
+        load_image(path)
+
+
+def test_thirty_two_bit_image_is_refused(save):
+    path = save(Image.fromarray(np.full((4, 4), 1 << 20, dtype=np.int32)), "image.tif")
+    with pytest.raises(DatasetError, match="within 0-65535, found 1048576"):
+        load_image(path)
+
+
+def test_decompression_bomb_is_refused(save, monkeypatch):
+    path = save(Image.fromarray(np.zeros((40, 40, 3), dtype=np.uint8)))
+    for limit in (1000, 100):  # Pillow warns above its limit, and fails above twice
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(DatasetError, match=f"more than {limit:,} pixels; cut"):
+            load_image(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp"])
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_damage_is_one_line_or_harmless(tmp_path_factory, suffix, data):
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    name = {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper())
+    Image.fromarray(pixels).save(buffer, name)
+    content = bytearray(buffer.getvalue())
+    for _ in range(data.draw(st.integers(0, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(
+            st.integers(0, 255)
+        )
+    del content[data.draw(st.integers(0, len(content))) :]
+    path = tmp_path_factory.mktemp("damage") / f"image.{suffix}"
+    path.write_bytes(content)
+    message = ""
+    try:
+        assert load_image(path).ndim == 3
+    except DatasetError as error:
+        message = str(error)
+    assert not message or message.startswith(f"{path}: ")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
+def test_truncated_file_is_refused(save, suffix):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    path = save(Image.fromarray(pixels), f"image.{suffix}")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DatasetError, match="truncated.*replace or remove"):
+        load_image(path)
+
+
+@given(pixels=COLOUR, size=st.integers(1, 12))
+@settings(max_examples=30, deadline=None)
+def test_resize_gives_a_square(pixels, size):
+    resized = resize_image(pixels, size)
+    assert resized.shape == (size, size, 3)
+    assert resized.dtype == np.uint8
+    assert pixels.min() <= resized.min() <= resized.max() <= pixels.max()
+
+
+def test_resize_averages_when_it_shrinks():
+    stripes = np.zeros((64, 64, 3), dtype=np.uint8)
+    stripes[:, ::2] = 255
+    inner = resize_image(stripes, 8)[1:-1, 1:-1].astype(int)
+    assert abs(inner - 127).max() <= 1
+
+
+@given(factor=st.integers(1, 4), size=st.integers(1, 8))
+@settings(max_examples=20, deadline=None)
+def test_mask_resize_is_nearest(factor, size):
+    mask = np.random.default_rng(size).random((size, size)) < 0.5
+    large = resize_mask(mask, size * factor)
+    assert large.dtype == np.bool_
+    np.testing.assert_array_equal(large, np.kron(mask, np.ones((factor,) * 2)) > 0)
+
+
+@pytest.mark.parametrize("resize", [resize_image, resize_mask])
+def test_resize_refuses_a_size_that_is_not_positive(resize):
+    with pytest.raises(DatasetError, match="at least 1 pixel, got 0"):
+        resize(np.zeros((4, 4), dtype=np.uint8), 0)
+
+
+def test_digest_goes_by_content(tmp_path):
+    for name, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        (tmp_path / name).write_bytes(content)
+    a, b, c = (file_digest(tmp_path / name) for name in "abc")
+    assert a == b != c
+    assert len(a) == 32
+    with pytest.raises(DatasetError, match="missing: file not found"):
+        file_digest(tmp_path / "missing")
