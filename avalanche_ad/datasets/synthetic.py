@@ -65,7 +65,7 @@ _CATALOGUE: dict[str, _Category] = {
         ("debris",),
     ),
     "flask_top": _Category(
-        objects.flask_top, ("chipped_rim",), ("crack", "debris", "smear")
+        objects.flask_top, ("chipped_rim",), ("crack", "debris", "stain")
     ),
     "gear": _Category(
         objects.gear, ("missing_tooth", "worn_tooth"), ("crack", "scratch", "stain")
@@ -75,7 +75,7 @@ _CATALOGUE: dict[str, _Category] = {
         objects.hex_nut, ("broken_corner", "stripped_thread"), ("colour_shift", "scratch")
     ),
     "leather_hide": _Category(
-        textures.leather_hide, (), ("colour_shift", "dent", "hole", "scratch", "smear")
+        textures.leather_hide, (), ("colour_shift", "dent", "hole", "scratch", "stain")
     ),
     "terrazzo": _Category(textures.terrazzo, (), ("crack", "dent", "hole", "stain")),
     "tile_grid": _Category(
@@ -93,7 +93,7 @@ SYNTHETIC_CATEGORIES: tuple[str, ...] = tuple(_CATALOGUE)
 
 # A pixel counts as defective where a channel of the finished picture changes by this
 # many of 255 steps; less cannot be seen beside the sensor noise.
-_VISIBLE = 6
+_VISIBLE = 8
 _AREA = (0.003, 0.065)
 _ATTEMPTS = 24
 _SMALLEST_SIZE = 32
@@ -320,12 +320,12 @@ def _frozen(*arrays: npt.NDArray[np.uint8] | npt.NDArray[np.bool_]) -> Rendered:
 def _develop(canvas: Canvas, key: str) -> npt.NDArray[np.uint8]:
     """Light the scene, add the sensor's noise and quantise."""
     draw = Draw(key, "camera")
-    gain = draw.uniform(0.92, 1.06)
-    warmth = draw.uniform(-0.025, 0.025)
-    tilt = draw.uniform(-0.04, 0.04) * canvas.x + draw.uniform(-0.04, 0.04) * canvas.y
+    gain = draw.uniform(0.90, 1.10)
+    warmth = draw.uniform(-0.035, 0.035)
+    tilt = draw.uniform(-0.06, 0.06) * canvas.x + draw.uniform(-0.06, 0.06) * canvas.y
     balance = np.array((1.0 + warmth, 1.0, 1.0 - warmth))[:, None, None]
     lit = canvas.rgb * (gain * (1.0 + tilt) * balance)
-    level = draw.uniform(1.5, 2.1)
+    level = draw.uniform(3.2, 4.0)
     noisy = 255.0 * lit + level * draw.bell(*canvas.rgb.shape)
     values = np.clip(np.floor(noisy + 0.5), 0.0, 255.0).astype(np.uint8)
     return np.ascontiguousarray(values.transpose(1, 2, 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from avalanche_ad.evaluation.names import (
 
 __all__ = ["AnomalyMetrics", "anomaly_metrics"]
 
+Arrays = dict[str, npt.NDArray[Any]]
 Values = dict[str, float | None]
 
 
@@ -93,7 +94,8 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
     history: list[dict[str, Any]]
     """One plain dictionary per evaluated category: ``step`` (training iterations),
     ``training_experience`` (the latest, ``None`` before any), ``stream``,
-    ``experience``, ``category`` and every metric, ``None`` where undefined."""
+    ``experience``, ``category``, every metric, and ``image_threshold`` and
+    ``pixel_threshold``, the scores at which F1 is highest; ``None`` where undefined."""
 
     def __init__(
         self,
@@ -125,7 +127,7 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
         self._learned: dict[tuple[str, int], Values] = {}
         self._warned: set[str] = set()
         self._start_evaluation()
-        self._batches: list[dict[str, npt.NDArray[Any]]] = []
+        self._gathered: dict[int, list[Arrays]] = {}
 
     def result(self) -> dict[str, float]:
         """Return the mean over all categories of the latest evaluation."""
@@ -152,7 +154,7 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
 
     def before_eval_exp(self, strategy: Any) -> None:  # noqa: ANN401
         """Drop what an interrupted evaluation may have left."""
-        self._batches = []
+        self._gathered = {}
 
     def after_eval_iteration(self, strategy: Any) -> None:  # noqa: ANN401
         """Score the minibatch and keep scores, masks and flags on the CPU."""
@@ -160,10 +162,7 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
             return
         _, category, is_anomaly, mask = strategy.mbatch[:4]
         pixels = self._wants(PIXEL_METRICS)
-        batch = {
-            "y": category.cpu().numpy(),
-            "is_anomaly": is_anomaly.bool().cpu().numpy(),
-        }
+        batch: Arrays = {"is_anomaly": is_anomaly.bool().cpu().numpy()}
         if pixels:
             batch["mask"] = mask.bool().cpu().numpy()
         for suffix, given in self._modes(category):
@@ -173,7 +172,10 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
                 batch["maps" + suffix] = scores.maps.detach().float().cpu().numpy()
             if given is None:
                 batch["inferred"] = scores.category.cpu().numpy()
-        self._batches.append(batch)
+        y = category.cpu().numpy()
+        for index in np.unique(y).tolist():
+            chosen = {key: array[y == index] for key, array in batch.items()}
+            self._gathered.setdefault(index, []).append(chosen)
 
     def _modes(self, category: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
         yield "", None
@@ -185,22 +187,19 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
 
     def after_eval_exp(self, strategy: Any) -> list[MetricValue]:  # noqa: ANN401
         """Measure every category of the experience and what has been forgotten."""
-        if not self._batches:
+        if not self._gathered:
             return []
-        data = {
-            key: np.concatenate([batch[key] for batch in self._batches])
-            for key in self._batches[0]
-        }
-        self._batches = []
         experience = strategy.experience.current_experience
         stream = stream_type(strategy.experience)
         emitted: list[MetricValue] = []
         categories: list[Values] = []
-        for index in np.unique(data["y"]).tolist():
+        for index in sorted(self._gathered):
+            batches = self._gathered.pop(index)
             name = self._category_name(index)
-            chosen = data["y"] == index
             values = self._measure(
-                name, index, {key: array[chosen] for key, array in data.items()}
+                name,
+                index,
+                {key: np.concatenate([b[key] for b in batches]) for key in batches[0]},
             )
             categories.append(values)
             self.history.append(
@@ -214,7 +213,9 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
                 }
             )
             if self.per_category:
-                emitted += self._emit(strategy, values, f"/{name}")
+                emitted += self._emit(
+                    strategy, {key: values[key] for key in self._names}, f"/{name}"
+                )
         self._categories += categories
         now = _means(categories, self._names)
         emitted += self._emit(strategy, now)
@@ -236,10 +237,8 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
             strategy, {**means, **_forgetting_and_transfer(lost)}, of_stream=True
         )
 
-    def _measure(
-        self, name: str, index: int, data: Mapping[str, npt.NDArray[Any]]
-    ) -> Values:
-        """Compute all metrics of one category."""
+    def _measure(self, name: str, index: int, data: Arrays) -> Values:
+        """Compute all metrics of one category, and the thresholds at F1-max."""
         images, pixels = self._wants(IMAGE_METRICS), self._wants(PIXEL_METRICS)
         lacks_image = missing_class(data["is_anomaly"]) if images else None
         lacks_pixel = missing_class(data["mask"]) if pixels else None
@@ -248,6 +247,7 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
             for suffix, _ in self._modes(None):
                 if images and lacks_image is None:
                     image = binary_metrics(data["image" + suffix], data["is_anomaly"])
+                    found["image_threshold" + suffix] = image.threshold
                     found["image_auroc" + suffix] = image.auroc
                     found["image_ap" + suffix] = image.ap
                     found["image_f1max" + suffix] = image.f1max
@@ -255,6 +255,7 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
                     pixel = pixel_metrics(
                         data["maps" + suffix], data["mask"], self.fpr_limit
                     )
+                    found["pixel_threshold" + suffix] = pixel.threshold
                     found["pixel_auroc" + suffix] = pixel.auroc
                     found["pixel_ap" + suffix] = pixel.ap
                     found["pixel_f1max" + suffix] = pixel.f1max
@@ -262,7 +263,8 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
         except AvalancheADError as error:
             raise AvalancheADError(f"category {name!r}: {error}") from error
         self._warn(name, lacks_image, lacks_pixel)
-        return {metric: found.get(metric) for metric in self._names}
+        kept = (*self._names, "image_threshold", "pixel_threshold")
+        return {key: found.get(key) for key in kept}
 
     def _warn(self, category: str, image: str | None, pixel: str | None) -> None:
         missing = [f"no {image} image"] if image else []

@@ -104,7 +104,7 @@ def main() -> None:
     ]:
         mine, base = seconds(call, 3), seconds(other, 1)
         ratio = base / mine
-        print(f"| {measure} | {mine:.2f} | {against} | {base:.2f} | {ratio:.1f}× |")
+        print(f"| {measure} | {mine:.3f} | {against} | {base:.3f} | {ratio:.0f}× |")
     tracemalloc.start()
     pixel_metrics(maps, masks)
     peak = tracemalloc.get_traced_memory()[1]

@@ -96,6 +96,12 @@ def test_values_names_and_history(make_benchmark, make_strategy, with_task_ids):
     assert (entry["training_experience"], entry["experience"]) == (0, 1)
     assert entry["aupro"] == pytest.approx(expected[1, 2]["aupro"])
     assert set(metric_names()) < set(entry)
+    found_at = [
+        item[0].max() >= entry["image_threshold"]
+        for item in benchmark.test_stream[1].dataset
+    ]
+    assert 0 < sum(found_at) < len(found_at)
+    assert entry["pixel_threshold"] is not None
 
 
 def test_every_minibatch_is_scored_once_per_mode(make_benchmark, make_strategy, model):
@@ -240,7 +246,7 @@ def test_deepcopy_and_reset(make_benchmark, make_strategy):
 def test_memory_holds_no_scores_between_experiences(make_benchmark, make_strategy):
     (metrics,) = anomaly_metrics(NAMES)
     make_strategy(metrics).eval(make_benchmark().test_stream)
-    assert metrics._batches == []
+    assert metrics._gathered == {}
 
 
 def test_wrong_arguments_and_models_are_refused(make_benchmark, make_strategy):

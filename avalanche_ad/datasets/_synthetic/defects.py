@@ -68,11 +68,11 @@ def _blob(canvas: Canvas, draw: Draw, spot: Point, radius: float) -> Array:
 def scratch(canvas: Canvas, body: Array, draw: Draw, strength: float) -> None:
     """Draw a thin line, lighter or darker, with a shadow on one side."""
     spot = _spot(canvas, body, draw)
-    count = 4 + draw.integer(5)
+    count = 5 + draw.integer(5)
     path = _walk(draw, spot, draw.uniform(), draw.uniform(0.06, 0.13), count, 0.03)
-    width = draw.uniform(0.012, 0.024)
-    widths = [width * draw.uniform(0.5, 1.2) for _ in range(count)]
-    depth = draw.sign() * draw.uniform(0.22, 0.60) * strength
+    width = draw.uniform(0.014, 0.026)
+    widths = [width * draw.uniform(0.7, 1.2) for _ in range(count)]
+    depth = draw.sign() * draw.uniform(0.30, 0.70) * strength
     shadow = [(x + 1.6 * width, y + 1.6 * width) for x, y in path]
     canvas.shade(1.0 - 0.5 * depth * canvas.line(shadow, widths) * body)
     canvas.shade(1.0 + depth * canvas.line(path, widths) * body)
@@ -84,24 +84,24 @@ def crack(canvas: Canvas, body: Array, draw: Draw, strength: float) -> None:
     turn = draw.uniform()
     count = 6 + draw.integer(7)
     path = _walk(draw, spot, turn, 0.06, count, 0.13)
-    width = draw.uniform(0.012, 0.022)
+    width = draw.uniform(0.016, 0.028)
     alpha = canvas.line(path, [width * (1.0 - 0.7 * i / count) for i in range(count)])
     for _ in range(1 + draw.integer(2)):
         at = 1 + draw.integer(count - 2)
         fork = _walk(draw, path[at], turn + draw.sign() * 0.12, 0.05, 4, 0.13)
         alpha = np.maximum(alpha, canvas.line(fork, [0.6 * width] * 4))
-    canvas.shade(1.0 - np.clip(draw.uniform(0.40, 0.80) * strength, 0, 0.9) * alpha * body)
+    canvas.shade(1.0 - np.clip(draw.uniform(0.50, 0.85) * strength, 0, 0.9) * alpha * body)
 
 
 def stain(canvas: Canvas, body: Array, draw: Draw, strength: float) -> None:
     """Draw a spill that tints the surface, darker at its rim."""
     distance = _blob(canvas, draw, _spot(canvas, body, draw), draw.uniform(0.12, 0.25))
-    tint = draw.choice(((0.55, 0.40, 0.15), (0.15, 0.12, 0.12), (0.92, 0.92, 0.86)))
+    tint = draw.choice(((0.62, 0.34, 0.10), (0.12, 0.10, 0.10), (0.95, 0.95, 0.88)))
     soft = draw.uniform(0.01, 0.05)
     alpha = smooth(soft, -soft, distance) * body
     rim = smooth(0.04, 0.0, np.abs(distance)) * body
-    depth = min(draw.uniform(0.22, 0.60) * strength, 0.9)
-    grain = 0.85 + 0.35 * canvas.noise(draw, 34)
+    depth = min(draw.uniform(0.30, 0.70) * strength, 0.9)
+    grain = 0.85 + 0.5 * canvas.noise(draw, 34)
     canvas.paint(np.clip(depth * grain, 0.0, 1.0) * alpha, tint)
     canvas.shade(1.0 - 0.35 * depth * rim)
 

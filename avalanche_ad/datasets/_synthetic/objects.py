@@ -70,19 +70,22 @@ def bolt(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
     """Draw a threaded bolt lying at any angle, steel or brass."""
     metal = draw.choice(((0.58, 0.59, 0.61), (0.60, 0.54, 0.42)))
     canvas = _bench(size, draw, (0.70, 0.70, 0.68))
-    u, v = _place(canvas, draw, 0.06, 0.5)
+    u, v = _place(canvas, draw, 0.06, 0.06)
     u, v = 0.84 * u, 0.84 * v
     phase = draw.uniform()
     if kind == "bent":
-        bend = harm.sign() * harm.uniform(0.12, 0.32)
+        bend = harm.sign() * harm.uniform(0.25, 0.45)
         reach = np.maximum(u - harm.uniform(0.0, 0.2), 0.0)
         v = v + bend * reach * reach * 2.0
     pitch = 13.0
+    worn = np.ones(u.shape)
     thread = cosine(u * pitch + 0.35 * v + phase)
     depth = smooth(-0.18, -0.10, u)
     if kind == "worn_thread":
         middle, width = harm.uniform(0.0, 0.45), harm.uniform(0.07, 0.15)
-        depth = depth * (1.0 - smooth(width + 0.04, width, np.abs(u - middle)))
+        scar = smooth(width + 0.04, width, np.abs(u - middle))
+        depth = depth * (1.0 - scar)
+        worn = 1.0 + scar * (0.35 + 0.5 * canvas.noise(harm, 50))
     tip = 0.06 * smooth(0.60, 0.72, u)
     shaft = np.maximum(
         np.abs(v) - (0.150 + 0.018 * thread * depth - tip), np.abs(u - 0.06) - 0.66
@@ -96,7 +99,7 @@ def bolt(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
     body = cover(whole, canvas.pixel)
     canvas.paint(
         cover(shaft, canvas.pixel),
-        np.array(metal)[:, None, None] * np.clip(light, 0.45, 1.35) * brushed,
+        np.array(metal)[:, None, None] * np.clip(light, 0.45, 1.35) * brushed * worn,
     )
     facets = np.where(np.abs(v) < 0.13, 1.04, 0.90 + 0.05 * np.where(v > 0, -1.0, 1.0))
     facets = facets * (1.0 - 0.12 * smooth(0.10, 0.15, np.abs(u + 0.60)))
@@ -133,10 +136,10 @@ def brush(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
         radius, stretch = 0.077, 1.0
         tone = outer if column in (0, 4) or row in (0, 7) else (0.80, 0.80, 0.77)
         if number == lost and kind == "missing_tuft":
-            tone, radius = (0.40, 0.40, 0.41), 0.06
+            tone, radius = (0.20, 0.19, 0.19), 0.07
         if number == lost and kind == "splayed_tuft":
             cx, cy = cx + harm.uniform(-0.1, 0.1), cy + harm.uniform(-0.1, 0.1)
-            stretch, radius = harm.uniform(1.4, 1.9), 0.072
+            stretch, radius = harm.uniform(1.7, 2.4), 0.08
         # local coordinates are those of the turned head; the window is a little larger
         where = np.abs(x - cx) + np.abs(y - cy) < 0.34
         rows = np.flatnonzero(where.any(axis=1))
@@ -169,7 +172,7 @@ def cable_section(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
     tones: list[Colour] = [(0.46, 0.34, 0.26), (0.34, 0.44, 0.62), (0.50, 0.57, 0.32)]
     hurt = harm.integer(3) if kind != "good" else -1
     if kind == "wrong_core":
-        tones[hurt] = tones[(hurt + 1) % 3]
+        tones[hurt] = harm.choice(((0.68, 0.26, 0.24), (0.16, 0.16, 0.18), (0.74, 0.60, 0.20)))
     for number, tone in enumerate(tones):
         angle = np.array(number / 3.0 + 0.25 + draw.uniform(-0.012, 0.012))
         cx, cy = 0.41 * float(cosine(angle)), 0.41 * float(sine(angle))
@@ -183,8 +186,8 @@ def cable_section(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
             edge = harm.uniform(0.24, 0.29)
             px = dx - edge * float(cosine(toward))
             py = dy - edge * float(sine(toward))
-            notch = disc(px, py, harm.uniform(0.06, 0.12))
-            canvas.paint(cover(notch + 0.02 * filler, canvas.pixel), (0.15, 0.15, 0.15))
+            notch = disc(px, py, harm.uniform(0.08, 0.14))
+            canvas.paint(cover(notch + 0.03 * filler, canvas.pixel), (0.12, 0.11, 0.10))
         bore = disc(dx, dy, 0.215)
         canvas.paint(cover(bore, canvas.pixel), (0.32, 0.23, 0.17))
         a, b = rotate(dx, dy, draw.uniform())
@@ -241,6 +244,9 @@ def capsule_print(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
     canvas.paint(cover(body_d, canvas.pixel), np.array(right)[:, None, None] * light)
     canvas.paint(cover(cap_d, canvas.pixel), np.array(left)[:, None, None] * light)
     canvas.paint(body * smooth(0.035, 0.0, np.abs(u + 0.05)) * 0.4, mix(left, (0.0, 0.0, 0.0), 0.6))
+    if kind == "squeezed":
+        crease = smooth(0.03, 0.10, pinch) * body
+        canvas.shade(1.0 - crease * (0.30 + 0.35 * canvas.noise(harm, 30)))
     ink = 0.80 * mix_contrast(right)
     shift_u, shift_v, faint, lost = 0.0, 0.0, 1.0, -1
     if kind == "misprint":
@@ -322,13 +328,15 @@ def circuit_board(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
             line = np.minimum(line, segment(x, y, start, end))
         if number == cut:
             start, end = points[0], points[1]
-            t, gap = harm.uniform(0.35, 0.65), harm.uniform(0.05, 0.09)
+            t, gap = harm.uniform(0.35, 0.65), harm.uniform(0.07, 0.12)
             where = disc(
                 x - start[0] - t * (end[0] - start[0]),
                 y - start[1] - t * (end[1] - start[1]),
                 gap,
             )
             line = np.maximum(line, 0.025 - where)
+            scorch = smooth(gap + 0.04, gap - 0.02, where + gap)
+            canvas.shade(1.0 - 0.75 * scorch * (0.8 + 0.3 * canvas.noise(harm, 40)))
         canvas.paint(cover(line - 0.025, canvas.pixel), trace_tone)
         for px, py in (points[0], points[-1]):
             pad = canvas.near(px, py, 0.2)
@@ -348,6 +356,9 @@ def circuit_board(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
             qy = py - side * height * (0.0 if width > height else 1.0)
             canvas.paint(cover(box(qx, qy, 0.06, 0.06, 0.02), canvas.pixel), (0.54, 0.54, 0.50))
         if number == hurt and kind == "missing_part":
+            residue = cover(box(px, py, width, height, 0.02), canvas.pixel)
+            spots = smooth(-0.1, 0.3, canvas.noise(harm, 34))
+            canvas.paint(0.75 * residue * spots, (0.86, 0.86, 0.82))
             continue
         if number == hurt:
             px, py = rotate(px, py, harm.sign() * harm.uniform(0.035, 0.09))
@@ -369,8 +380,12 @@ def circuit_board(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
     pins = np.maximum(pin, box(cx, cy, 0.36, 0.24))
     if kind == "missing_pin":
         row = np.floor(cy * 9.0)
-        gone = (row == float(harm.integer(4) - 2)) & (cx * harm.sign() > 0)
+        first = harm.integer(4) - 2
+        gone = (row >= first) & (row < first + 2) & (cx * harm.sign() > 0)
+        gone = gone & (box(cx, cy, 0.36, 0.24) < 0.0)
+        torn = smooth(-0.2, 0.3, canvas.noise(harm, 44))
         pins = np.where(gone, 9.0, pins)
+        canvas.paint(gone * (0.4 + 0.6 * torn), (0.80, 0.68, 0.40))
     canvas.paint(cover(pins, canvas.pixel), (0.58, 0.58, 0.57))
     chip = box(cx, cy, 0.26, 0.28, 0.02)
     canvas.shade(1.0 - 0.35 * smooth(0.04, 0.0, chip))
@@ -385,21 +400,21 @@ def circuit_board(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
 def flask_top(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
     """Draw a glass flask from above, amber or green, lit from below."""
     glass = draw.choice(((0.50, 0.36, 0.24), (0.32, 0.44, 0.34)))
-    canvas = _bench(size, draw, (0.66, 0.66, 0.65), 0.03)
+    canvas = _bench(size, draw, (0.52, 0.52, 0.51), 0.03)
     x, y = _place(canvas, draw, 0.05, 0.5)
     radius = np.sqrt(x * x + y * y)
     angle = turns(x, y)
     ripple = noise(draw.lattice(8, 48), 48.0 * angle, 10.0 * radius)
     body = cover(radius - 0.86, canvas.pixel)
     tone = np.array(glass)[:, None, None]
-    light = 0.85 + 0.15 * cosine(angle - draw.uniform()) * smooth(0.4, 0.86, radius)
+    light = 0.90 + 0.08 * cosine(angle - draw.uniform()) * smooth(0.4, 0.86, radius)
     canvas.paint(body, tone * (light + 0.09 * ripple))
-    for where, width, gain in ((0.80, 0.045, 1.35), (0.66, 0.06, 0.75), (0.53, 0.045, 1.4)):
+    for where, width, gain in ((0.80, 0.06, 1.2), (0.66, 0.07, 0.85), (0.53, 0.06, 1.2)):
         drawn = draw.uniform(0.75, 1.0)
         ring = smooth(width, 0.0, np.abs(radius - where - 0.008 * ripple))
         canvas.shade(1.0 + (gain * drawn - 1.0) * 0.8 * ring)
     throat = cover(radius - 0.44, canvas.pixel)
-    depth = 0.50 + 0.35 * smooth(0.44, 0.10, radius)
+    depth = 0.62 + 0.25 * smooth(0.44, 0.10, radius)
     canvas.paint(throat, tone * depth + 0.10 * smooth(0.3, 0.0, radius))
     if kind == "chipped_rim":
         a = np.array(harm.uniform())
@@ -409,14 +424,14 @@ def flask_top(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
         chip = disc(px, py, harm.uniform(0.09, 0.20)) + rough
         new = np.array((0.85, 0.84, 0.80) if edge > 0.6 else mix(glass, (0.9, 0.9, 0.8), 0.35))
         alpha = cover(chip, canvas.pixel) * body
-        canvas.paint(alpha, new[:, None, None] * (1.0 + 0.15 * canvas.noise(harm, 30)))
+        canvas.paint(alpha, new[:, None, None] * (1.0 + 0.25 * canvas.noise(harm, 40)))
     return canvas, body
 
 
 def gear(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
     """Draw a spur gear turned by any angle, bright steel or dark cast iron."""
     metal = draw.choice(((0.66, 0.67, 0.69), (0.54, 0.55, 0.57)))
-    canvas = _bench(size, draw, (0.42, 0.44, 0.46), 0.05)
+    canvas = _bench(size, draw, (0.47, 0.48, 0.50), 0.04)
     x, y = _place(canvas, draw, 0.05, 0.5)
     radius = np.sqrt(x * x + y * y)
     angle = turns(x, y)
@@ -428,7 +443,7 @@ def gear(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
     if kind in {"missing_tooth", "worn_tooth"}:
         first = harm.integer(count)
         gone = (tooth - first) % count < 1 + harm.integer(2)
-        left = 0.0 if kind == "missing_tooth" else harm.uniform(0.25, 0.6)
+        left = 0.0 if kind == "missing_tooth" else harm.uniform(0.2, 0.5)
         height = np.where(gone, left * height, height)
     outline = (radius - 0.72 - height) * 0.8
     bore = np.maximum(0.15 - radius, 0.0)
@@ -448,7 +463,11 @@ def gear(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
     lamp = turns(canvas.x, canvas.y)
     glint = cosine(2.0 * (lamp - draw.uniform()))
     lathe = noise(draw.lattice(64, 8), 8.0 * angle, 42.0 * radius)
-    light = 1.0 + 0.07 * glint + 0.06 * lathe - 0.15 * smooth(-0.05, 0.0, solid)
+    if kind in {"missing_tooth", "worn_tooth"}:
+        fracture = gone * smooth(0.58, 0.64, radius) * (0.7 + 1.1 * canvas.noise(harm, 44))
+    else:
+        fracture = np.zeros(x.shape)
+    light = 1.0 + 0.45 * fracture + 0.07 * glint + 0.06 * lathe - 0.15 * smooth(-0.05, 0.0, solid)
     groove = smooth(0.02, 0.0, np.abs(radius - 0.62)) + smooth(0.02, 0.0, np.abs(radius - 0.24))
     canvas.paint(body, np.array(metal)[:, None, None] * light * (1.0 - 0.3 * groove))
     return canvas, body
@@ -485,7 +504,7 @@ def hex_nut(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
     """Draw a hexagonal nut at any angle, zinc or bronze, plain or flanged."""
     metal = draw.choice(((0.62, 0.64, 0.66), (0.62, 0.55, 0.42)))
     flanged = draw.integer(2)
-    canvas = _bench(size, draw, (0.40, 0.40, 0.42), 0.05)
+    canvas = _bench(size, draw, (0.46, 0.46, 0.48), 0.04)
     x, y = _place(canvas, draw, 0.06, 0.5)
     radius = np.sqrt(x * x + y * y)
     angle = turns(x, y)
@@ -524,13 +543,13 @@ def hex_nut(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
         sector = np.abs(angle - harm.uniform(-0.4, 0.4))
         width = harm.uniform(0.07, 0.16)
         flat = cover(radius - 0.33, canvas.pixel) * smooth(0.20, 0.24, radius)
-        canvas.paint(flat * smooth(width, width - 0.02, sector), tone * (0.62 + 0.1 * rough))
+        canvas.paint(flat * smooth(width, width - 0.02, sector), tone * (0.85 + 0.5 * canvas.noise(harm, 44)))
     return canvas, body
 
 
 def zip_fastener(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
     """Draw a closed zip: two woven tapes and a column of interlocking teeth."""
-    tape = draw.choice(((0.30, 0.31, 0.36), (0.46, 0.31, 0.32), (0.40, 0.42, 0.37)))
+    tape = draw.choice(((0.34, 0.35, 0.40), (0.46, 0.34, 0.35), (0.41, 0.43, 0.38)))
     canvas = Canvas.blank(size, tape)
     x, y = _place(canvas, draw, 0.05, 0.006)
     pitch = 0.20
@@ -539,7 +558,7 @@ def zip_fastener(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
     rib = 1.0 - 0.18 * smooth(0.03, 0.0, np.abs(np.abs(x) - 0.62))
     canvas.shade(fine * rib * (1.0 + 0.08 * canvas.noise(draw, 4)))
     canvas.shade(1.0 - 0.2 * smooth(0.34, 0.26, np.abs(x)))
-    metal = draw.choice(((0.62, 0.62, 0.62), (0.62, 0.56, 0.43)))
+    metal = draw.choice(((0.56, 0.56, 0.57), (0.56, 0.52, 0.43)))
     hurt_side = harm.sign() if kind in {"missing_tooth", "bent_tooth"} else 0.0
     hurt_row = harm.integer(7) - 3
     gloss = draw.lattice(2, 32)
@@ -553,6 +572,9 @@ def zip_fastener(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
             here = row == hurt_row
             if kind == "missing_tooth":
                 present = ~here
+                torn = here & (box(fx - side * 0.03, fy, 0.15, 0.06) < 0.0)
+                frayed = smooth(-0.1, 0.3, canvas.noise(harm, 44))
+                canvas.paint(torn * frayed * 0.8, (0.82, 0.80, 0.76))
             else:
                 bent_x, bent_y = rotate(fx, fy, harm.sign() * harm.uniform(0.05, 0.12))
                 fx = np.where(here, bent_x - side * harm.uniform(0.02, 0.08), fx)

@@ -1,0 +1,367 @@
+"""Recipes: strict TOML descriptions of streams and strategies.
+
+A benchmark recipe says what is learned in which order and with what budget; a strategy
+recipe says which Avalanche strategy and plugins learn it. Both are validated as a
+whole before anything runs; unknown keys, wrong types and unknown names are refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from avalanche_ad.datasets import DATASETS
+from avalanche_ad.errors import RecipeError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = [
+    "BenchmarkRecipe",
+    "ExperimentRecipe",
+    "FeatureGMMRecipe",
+    "FeaturesRecipe",
+    "FlowGMMRecipe",
+    "PluginRecipe",
+    "StrategyRecipe",
+    "TrainingRecipe",
+    "list_recipes",
+    "load_experiment",
+    "check_arguments",
+    "resolve",
+]
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+ScoreName = Literal["product", "likelihood", "uncertainty"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FeaturesRecipe(_Strict):
+    """``[features]``: the frozen backbone and how its features are kept."""
+
+    backbone: str = "filterbank"
+    dtype: Literal["float16", "float32"] = "float16"
+    options: dict[str, Any] = {}
+
+
+class FlowGMMRecipe(_Strict):
+    """``[model]`` of type ``flow_gmm``: HGAD's sizes by default."""
+
+    type: Literal["flow_gmm"] = "flow_gmm"
+    couplings: Positive = 12
+    hidden_ratio: Annotated[float, Field(gt=0)] = 2.0
+    clamp: Annotated[float, Field(gt=0)] = 1.9
+    condition_channels: Annotated[int, Field(ge=0, multiple_of=4)] = 256
+    centers_per_category: Positive = 10
+    center_init: Literal["pattern", "orthogonal", "data"] = "pattern"
+    pattern_period: Positive = 16
+    score_kind: ScoreName = "product"
+    smoothing_sigma: NonNegative = 4.0
+
+
+class FeatureGMMRecipe(_Strict):
+    """``[model]`` of type ``feature_gmm``: the flow-free reference."""
+
+    type: Literal["feature_gmm"]
+    components: Positive = 1
+    covariance_shrinkage: NonNegative = 1e-2
+    max_positions: Positive = 20_000
+    score_kind: ScoreName = "likelihood"
+    smoothing_sigma: NonNegative = 4.0
+
+
+class TrainingRecipe(_Strict):
+    """``[training]``: the budget, the same for every strategy; HGAD's by default."""
+
+    epochs: Annotated[int, Field(ge=0)] = 200
+    batch_size: Positive = 8
+    eval_batch_size: Positive = 16
+    lr: Annotated[float, Field(gt=0)] = 2e-4
+    betas: tuple[float, float] = (0.95, 0.99)
+    weight_decay: NonNegative = 1e-4
+    centers_lr_factor: NonNegative = 1.0
+    warmup_epochs: NonNegative = 2.0
+    final_lr_factor: NonNegative = 0.0
+    gradient_clip: Annotated[float, Field(gt=0)] = 100.0
+    lambda1: NonNegative = 1.0
+    lambda2: NonNegative = 100.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    intra_class_warmup_epochs: Annotated[int, Field(ge=0)] = 2
+    calibration_images: Positive = 32
+
+
+class PublishedRecipe(_Strict):
+    """One published result to compare with."""
+
+    method: str
+    source: str
+    convention: Literal["final", "step_mean", "joint"]
+    image_auroc: float | None = None
+    pixel_auroc: float | None = None
+    image_forgetting: float | None = None
+    pixel_forgetting: float | None = None
+
+
+class BenchmarkRecipe(_Strict):
+    """A stream: data set, order, sizes, features, model and budget."""
+
+    title: str
+    dataset: Literal[DATASETS]  # type: ignore[valid-type]
+    categories: tuple[str, ...] | None = None
+    n_experiences: Positive | None = None
+    classes_per_experience: Positive | tuple[Positive, ...] | None = None
+    experiences: tuple[tuple[str, ...], ...] | None = None
+    class_order: tuple[str, ...] | None = None
+    order_seed: int | None = None
+    image_size: Annotated[int, Field(ge=16)] = 256
+    mask_size: Annotated[int, Field(ge=16)] | None = None
+    features: FeaturesRecipe = FeaturesRecipe()
+    model: Annotated[FlowGMMRecipe | FeatureGMMRecipe, Field(discriminator="type")] = (
+        FlowGMMRecipe()
+    )
+    training: TrainingRecipe = TrainingRecipe()
+    published: tuple[PublishedRecipe, ...] = ()
+
+
+class PluginRecipe(BaseModel):
+    """``[[plugins]]``: a plugin class and its arguments."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    type: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of the plugin."""
+        return dict(self.model_extra or {})
+
+
+class StrategyRecipe(_Strict):
+    """A strategy: an Avalanche class, its plugins, and what it overrides."""
+
+    title: str
+    summary: str
+    reference: str = ""
+    strategy: str = "avalanche.training.supervised.Naive"
+    options: dict[str, Any] = {}
+    plugins: tuple[PluginRecipe, ...] = ()
+    model: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+
+
+class ExperimentRecipe(_Strict):
+    """A benchmark and a strategy, merged: what one run does."""
+
+    benchmark_name: str
+    strategy_name: str
+    benchmark: BenchmarkRecipe
+    strategy: StrategyRecipe
+
+
+def list_recipes(kind: Literal["strategies", "benchmarks"]) -> dict[str, Path]:
+    """Return the recipes that come with the package, name → file."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "recipes" / kind, package.parent / kind):
+        found = sorted(folder.glob("*.toml"))
+        if found:
+            return {path.stem: path for path in found}
+    raise RecipeError(
+        f"no {kind} recipes found beside the package at {package}: reinstall it"
+    )
+
+
+def load_experiment(
+    benchmark: str, strategy: str, overrides: Sequence[str] = ()
+) -> ExperimentRecipe:
+    """Read, merge and validate the recipes of a run.
+
+    The strategy's ``[model]`` and ``[training]`` go over the benchmark's; a model of
+    another type replaces the benchmark's model altogether. Overrides come last.
+
+    :param benchmark: a name that ``list_recipes`` knows, or the path of a TOML file.
+    :param strategy: likewise.
+    :param overrides: ``section.key=value`` with a section of ``features``, ``model``,
+        ``training``, ``options`` or ``plugins.N``, or ``key=value`` for a key of the
+        benchmark; the value as TOML, or else taken as text.
+    :raises RecipeError: at the first thing that is not as expected.
+    """
+    benchmark_name, benchmark_file, stream = _read("benchmarks", benchmark)
+    strategy_name, strategy_file, learner = _read("strategies", strategy)
+    stream.setdefault("model", {}).setdefault("type", "flow_gmm")
+    # Each file on its own first, so that a mistake is told where it was made.
+    _validated(BenchmarkRecipe, stream, benchmark_file)
+    checked = _validated(StrategyRecipe, learner, strategy_file)
+
+    for section in ("model", "training"):
+        change = dict(getattr(checked, section))
+        base = dict(stream.get(section, {}))
+        if change.get("type", base.get("type")) != base.get("type"):
+            base = {}
+        stream[section] = {**base, **change}
+    _validated(BenchmarkRecipe, stream, f"{strategy_file} over {benchmark_file}")
+    for override in overrides:
+        _override(stream, learner, override)
+    where = f"--set {' '.join(overrides)}" if overrides else benchmark_file
+    return ExperimentRecipe(
+        benchmark_name=benchmark_name,
+        strategy_name=strategy_name,
+        benchmark=_validated(BenchmarkRecipe, stream, where),
+        strategy=_validated(StrategyRecipe, learner, where),
+    )
+
+
+def resolve(path: str, bases: tuple[type, ...], what: str) -> type:
+    """Return the class a dotted path names, if it is one of the expected kind.
+
+    :param path: for example ``avalanche.training.plugins.EWCPlugin``.
+    :param bases: the class must derive from one of these.
+    :param what: how to call it in an error.
+    :raises RecipeError: when it does not exist or is something else.
+    """
+    module_name, _, name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+        found = getattr(module, name)
+    except (ImportError, AttributeError, ValueError):
+        raise RecipeError(
+            f"{what} {path!r}: there is no such class; expected a dotted path such as "
+            "'avalanche.training.plugins.EWCPlugin'"
+        ) from None
+    if not (inspect.isclass(found) and issubclass(found, bases)):
+        expected = " or ".join(f"{base.__module__}.{base.__name__}" for base in bases)
+        raise RecipeError(f"{what} {path!r} is not a subclass of {expected}")
+    return found
+
+
+def check_arguments(made: type, arguments: Mapping[str, Any], what: str) -> None:
+    """Refuse keyword arguments that a class does not take.
+
+    :raises RecipeError: naming the argument and those that there are.
+    """
+    parameters = inspect.signature(made).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    unknown = sorted(set(arguments) - set(parameters))
+    if unknown:
+        raise RecipeError(
+            f"{what} {made.__name__} takes no {unknown[0]!r}; it takes "
+            f"{', '.join(parameters) or 'no arguments'}"
+        )
+    needed = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is inspect.Parameter.empty and name not in arguments
+    ]
+    if needed:
+        raise RecipeError(f"{what} {made.__name__} needs {', '.join(needed)}")
+
+
+def _read(
+    kind: Literal["strategies", "benchmarks"], name: str
+) -> tuple[str, str, dict[str, Any]]:
+    """Return a recipe's name, where it was read, and its content."""
+    known = list_recipes(kind)
+    path = known.get(name)
+    if path is None and (name.endswith(".toml") or "/" in name):
+        path = Path(name)
+    if path is None:
+        singular = "strategy" if kind == "strategies" else "benchmark"
+        close = get_close_matches(name, known, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise RecipeError(
+            f"unknown {singular} {name!r}{hint}; there are {', '.join(known)}, or give "
+            "the path of a TOML file"
+        )
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot read the recipe ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}") from None
+    return path.stem, str(path), content
+
+
+def _validated(kind: type[Any], content: dict[str, Any], where: str) -> Any:  # noqa: ANN401
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        tags = ("flow_gmm", "feature_gmm")
+        parts = [str(part) for part in problem["loc"] if part not in tags]
+        key = ".".join(parts)
+        if problem["type"] == "extra_forbidden":
+            known = _fields_at(kind, parts[:-1], content)
+            close = get_close_matches(parts[-1], known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise RecipeError(
+                f"{where}: unknown key {key!r}{hint}; known: {', '.join(known)}"
+            ) from None
+        found = "" if problem["type"] == "missing" else f", got {problem['input']!r}"
+        raise RecipeError(f"{where}: key {key!r}: {problem['msg']}{found}") from None
+
+
+def _fields_at(
+    kind: type[BaseModel], parts: Sequence[str], content: dict[str, Any]
+) -> list[str]:
+    if not parts:
+        return list(kind.model_fields)
+    section = parts[0]
+    if section == "model":
+        chosen = content.get("model", {}).get("type", "flow_gmm")
+        made = FeatureGMMRecipe if chosen == "feature_gmm" else FlowGMMRecipe
+        return list(made.model_fields)
+    sections: dict[str, type[BaseModel]] = {
+        "features": FeaturesRecipe,
+        "training": TrainingRecipe,
+        "published": PublishedRecipe,
+    }
+    return list(sections[section].model_fields) if section in sections else []
+
+
+def _override(
+    stream: dict[str, Any], learner: dict[str, Any], override: str
+) -> None:
+    key, separator, text = override.partition("=")
+    path = key.strip().split(".")
+    if not separator or not all(path):
+        raise RecipeError(
+            f"--set {override!r}: expected section.key=value, such as training.epochs=4"
+        )
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    if path[0] == "plugins":
+        plugins = learner.get("plugins", [])
+        if len(path) != 3 or not path[1].isdigit() or int(path[1]) >= len(plugins):
+            raise RecipeError(
+                f"--set {override!r}: expected plugins.N.key=value with N below "
+                f"{len(plugins)}, the number of the strategy's plugins"
+            )
+        plugins[int(path[1])][path[2]] = value
+    elif len(path) == 2 and path[0] == "options":
+        learner.setdefault("options", {})[path[1]] = value
+    elif len(path) == 1:
+        stream[path[0]] = value
+    elif path[0] in ("features", "model", "training"):
+        section = stream.setdefault(path[0], {})
+        for part in path[1:-1]:
+            section = section.setdefault(part, {})
+        section[path[-1]] = value
+    else:
+        raise RecipeError(
+            f"--set {override!r}: unknown section {path[0]!r}; there are features, "
+            "model, training, options and plugins.N"
+        )
