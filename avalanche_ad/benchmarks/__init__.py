@@ -1,1 +1,24 @@
-"""."""
+"""Avalanche streams of anomaly experiences."""
+
+from avalanche_ad.benchmarks.anomaly import AnomalyBenchmark, anomaly_benchmark
+from avalanche_ad.benchmarks.order import split_categories
+from avalanche_ad.benchmarks.split import (
+    SplitBTAD,
+    SplitFolder,
+    SplitMVTec3D,
+    SplitMVTecAD,
+    SplitSyntheticAD,
+    SplitVisA,
+)
+
+__all__ = [
+    "AnomalyBenchmark",
+    "SplitBTAD",
+    "SplitFolder",
+    "SplitMVTec3D",
+    "SplitMVTecAD",
+    "SplitSyntheticAD",
+    "SplitVisA",
+    "anomaly_benchmark",
+    "split_categories",
+]

@@ -15,14 +15,22 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from avalanche_ad.datasets._synthetic import defects, drawing, objects, textures
-from avalanche_ad.datasets._synthetic.drawing import Array, Canvas, Draw
+from avalanche_ad.datasets._synthetic import (
+    bench,
+    circuit,
+    defects,
+    drawing,
+    metalware,
+    objects,
+    textures,
+)
+from avalanche_ad.datasets._synthetic.drawing import Canvas, Draw, Scene, plane
 from avalanche_ad.datasets.sample import GOOD, AnomalyData, Sample, Split
 from avalanche_ad.errors import DatasetError
 
 __all__ = ["SYNTHETIC_CATEGORIES", "SyntheticAD", "write_mvtec_layout"]
 
-_Painter = Callable[[int, Draw, str, Draw], tuple[Canvas, Array]]
+_Painter = Callable[[int, Draw, str, Draw], Scene]
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class _Category:
 
 
 _CATALOGUE: dict[str, _Category] = {
-    "bolt": _Category(objects.bolt, ("bent", "worn_thread"), ("scratch", "stain")),
+    "bolt": _Category(metalware.bolt, ("bent", "worn_thread"), ("scratch", "stain")),
     "brush": _Category(
         objects.brush, ("missing_tuft", "splayed_tuft"), ("fibre", "stain")
     ),
@@ -57,10 +65,12 @@ _CATALOGUE: dict[str, _Category] = {
         objects.capsule_print, ("misprint", "squeezed"), ("crack", "scratch", "stain")
     ),
     "carpet_weave": _Category(
-        textures.carpet_weave, ("pulled_thread",), ("cut_paste", "fibre", "hole", "stain")
+        textures.carpet_weave,
+        ("pulled_thread",),
+        ("cut_paste", "fibre", "hole", "stain"),
     ),
     "circuit_board": _Category(
-        objects.circuit_board,
+        circuit.circuit_board,
         ("broken_trace", "missing_part", "missing_pin", "shifted_part"),
         ("debris",),
     ),
@@ -68,11 +78,15 @@ _CATALOGUE: dict[str, _Category] = {
         objects.flask_top, ("chipped_rim",), ("crack", "debris", "stain")
     ),
     "gear": _Category(
-        objects.gear, ("missing_tooth", "worn_tooth"), ("crack", "scratch", "stain")
+        metalware.gear, ("missing_tooth", "worn_tooth"), ("crack", "scratch", "stain")
     ),
-    "hazel_shell": _Category(objects.hazel_shell, (), ("crack", "cut_paste", "hole", "stain")),
+    "hazel_shell": _Category(
+        objects.hazel_shell, (), ("crack", "cut_paste", "hole", "stain")
+    ),
     "hex_nut": _Category(
-        objects.hex_nut, ("broken_corner", "stripped_thread"), ("colour_shift", "scratch")
+        metalware.hex_nut,
+        ("broken_corner", "stripped_thread"),
+        ("colour_shift", "scratch"),
     ),
     "leather_hide": _Category(
         textures.leather_hide, (), ("colour_shift", "dent", "hole", "scratch", "stain")
@@ -172,7 +186,9 @@ class SyntheticAD:
             sample for category in self._categories for sample in self._of(category)
         ]
         return tuple(
-            sorted(found, key=lambda s: (s.category, s.split, s.defect_type, str(s.path)))
+            sorted(
+                found, key=lambda s: (s.category, s.split, s.defect_type, str(s.path))
+            )
         )
 
     def image(self, sample: Sample) -> npt.NDArray[np.uint8]:
@@ -182,7 +198,7 @@ class SyntheticAD:
         :raises DatasetError: when the sample is not of this data set.
         """
         self._check(sample)
-        return _finished(self.size, self.seed, sample)[0]
+        return _finished(self.size, self.seed, sample)[0].copy()
 
     def mask(self, sample: Sample) -> npt.NDArray[np.bool_]:
         """Return the mask (size, size) of what the defect changed visibly.
@@ -191,7 +207,7 @@ class SyntheticAD:
         :raises DatasetError: when the sample is not of this data set.
         """
         self._check(sample)
-        return _finished(self.size, self.seed, sample)[1]
+        return _finished(self.size, self.seed, sample)[1].copy()
 
     def fingerprint(self, sample: Sample) -> str:
         """Return a digest of the drawing code, the parameters and the sample.
@@ -206,7 +222,7 @@ class SyntheticAD:
     def _sound_twin(self, sample: Sample) -> npt.NDArray[np.uint8]:
         """Draw the image as it would be without its defect."""
         self._check(sample)
-        return _finished(self.size, self.seed, sample)[2]
+        return _finished(self.size, self.seed, sample)[2].copy()
 
     def _of(self, category: str) -> list[Sample]:
         kinds = _CATALOGUE[category].defects
@@ -245,7 +261,8 @@ def _check_count(name: str, value: int, least: int) -> None:
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or value < least:
         raise DatasetError(
-            f"synthetic: {name} = {value!r}, expected a whole number of at least {least}"
+            f"synthetic: {name} = {value!r}, "
+            f"expected a whole number of at least {least}"
         )
 
 
@@ -255,7 +272,8 @@ def _checked_categories(categories: Sequence[str] | None) -> tuple[str, ...]:
     known = ", ".join(SYNTHETIC_CATEGORIES)
     if isinstance(categories, str) or not categories:
         raise DatasetError(
-            f"synthetic: categories = {categories!r}, expected a list with some of: {known}"
+            f"synthetic: categories = {categories!r}, "
+            f"expected a list with some of: {known}"
         )
     for category in categories:
         if category not in _CATALOGUE:
@@ -273,7 +291,7 @@ def _checked_categories(categories: Sequence[str] | None) -> tuple[str, ...]:
 def _code_digest() -> str:
     """Return a digest of the source that decides the pixels."""
     digest = sha256()
-    for module in (drawing, textures, objects, defects):
+    for module in (bench, circuit, defects, drawing, metalware, objects, textures):
         digest.update(Path(str(module.__file__)).read_bytes())
     digest.update(Path(__file__).read_bytes())
     return digest.hexdigest()
@@ -285,13 +303,13 @@ Rendered = tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], npt.NDArray[np.ui
 @lru_cache(maxsize=8)
 def _finished(size: int, seed: int, sample: Sample) -> Rendered:
     """Draw a sample: image, mask and the image of the sound twin."""
-    key = f"{seed}/{sample.category}/{sample.split}/{sample.defect_type}/{sample.path.stem}"
+    key = f"{seed}/{sample.path.as_posix()}"
     category = _CATALOGUE[sample.category]
     sound, body = category.painter(size, Draw(key, "scene"), GOOD, Draw(key, GOOD))
     twin = _develop(sound, key)
     nothing = np.zeros((size, size), dtype=bool)
     if not sample.is_anomaly:
-        return _frozen(twin, nothing, twin)
+        return twin, nothing, twin
     kind = sample.defect_type
     picture, mask = twin, nothing
     # a defect may fall where it does not show, or spread too far: draw another one
@@ -308,13 +326,7 @@ def _finished(size: int, seed: int, sample: Sample) -> Rendered:
         picture = np.where(mask[..., None], changed, twin)
         if _AREA[0] <= np.count_nonzero(mask) / mask.size <= _AREA[1]:
             break
-    return _frozen(picture, mask, twin)
-
-
-def _frozen(*arrays: npt.NDArray[np.uint8] | npt.NDArray[np.bool_]) -> Rendered:
-    for array in arrays:
-        array.flags.writeable = False
-    return arrays  # type: ignore[return-value]
+    return picture, mask, twin
 
 
 def _develop(canvas: Canvas, key: str) -> npt.NDArray[np.uint8]:
@@ -323,9 +335,9 @@ def _develop(canvas: Canvas, key: str) -> npt.NDArray[np.uint8]:
     gain = draw.uniform(0.90, 1.10)
     warmth = draw.uniform(-0.035, 0.035)
     tilt = draw.uniform(-0.06, 0.06) * canvas.x + draw.uniform(-0.06, 0.06) * canvas.y
-    balance = np.array((1.0 + warmth, 1.0, 1.0 - warmth))[:, None, None]
+    balance = plane((1.0 + warmth, 1.0, 1.0 - warmth))
     lit = canvas.rgb * (gain * (1.0 + tilt) * balance)
-    level = draw.uniform(3.2, 4.0)
+    level = draw.uniform(2.4, 3.2)
     noisy = 255.0 * lit + level * draw.bell(*canvas.rgb.shape)
     values = np.clip(np.floor(noisy + 0.5), 0.0, 255.0).astype(np.uint8)
     return np.ascontiguousarray(values.transpose(1, 2, 0))

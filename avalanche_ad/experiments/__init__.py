@@ -1,1 +1,1 @@
-"""."""
+"""Experiments: a recipe in, a saved run out."""

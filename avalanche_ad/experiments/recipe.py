@@ -36,6 +36,7 @@ __all__ = [
     "TrainingRecipe",
     "list_recipes",
     "load_experiment",
+    "read_toml",
     "check_arguments",
     "resolve",
 ]
@@ -182,6 +183,19 @@ def list_recipes(kind: Literal["strategies", "benchmarks"]) -> dict[str, Path]:
     )
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    :raises RecipeError: when it cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot read the recipe ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}") from None
+
+
 def load_experiment(
     benchmark: str, strategy: str, overrides: Sequence[str] = ()
 ) -> ExperimentRecipe:
@@ -284,13 +298,7 @@ def _read(
             f"unknown {singular} {name!r}{hint}; there are {', '.join(known)}, or give "
             "the path of a TOML file"
         )
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot read the recipe ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}") from None
-    return path.stem, str(path), content
+    return path.stem, str(path), read_toml(path)
 
 
 def _validated(kind: type[Any], content: dict[str, Any], where: str) -> Any:  # noqa: ANN401

@@ -1,1 +1,13 @@
-"""."""
+"""Training: losses, optimizer, dynamic models and plugins for Avalanche."""
+
+from avalanche_ad.training.dynamic import DynamicFeatureGMM, DynamicFlowGMM
+from avalanche_ad.training.losses import FlowGMMLoss
+from avalanche_ad.training.optimizers import make_optimizer, warmup_cosine
+
+__all__ = [
+    "DynamicFeatureGMM",
+    "DynamicFlowGMM",
+    "FlowGMMLoss",
+    "make_optimizer",
+    "warmup_cosine",
+]

@@ -22,6 +22,9 @@ __all__ = [
     "Canvas",
     "Colour",
     "Draw",
+    "Scene",
+    "Window",
+    "around",
     "box",
     "cells",
     "cosine",
@@ -30,6 +33,7 @@ __all__ = [
     "hexagon",
     "mix",
     "noise",
+    "plane",
     "rotate",
     "segment",
     "sine",
@@ -39,6 +43,7 @@ __all__ = [
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Colour: TypeAlias = tuple[float, float, float]
+Window: TypeAlias = tuple[slice, slice]
 T = TypeVar("T")
 
 
@@ -78,7 +83,7 @@ class Draw:
         return ((raw >> np.uint64(11)) / 2.0**52 - 1.0).reshape(shape)
 
     def bell(self, *shape: int) -> Array:
-        """Draw bell-shaped numbers of unit variance, each the sum of four uniform ones."""
+        """Draw numbers of unit variance, each the sum of four uniform ones."""
         raw = np.asarray(self._bits.random_raw(int(np.prod(shape))), dtype=np.uint64)
         low = np.uint64(0xFFFF)
         total = raw >> np.uint64(48)
@@ -90,7 +95,9 @@ class Draw:
 def sine(turn: Array) -> Array:
     """Return sin(2 pi turn), to 4e-6."""
     turn = turn - np.floor(turn + 0.5)
-    folded = np.where(turn > 0.25, 0.5 - turn, np.where(turn < -0.25, -0.5 - turn, turn))
+    folded = np.where(
+        turn > 0.25, 0.5 - turn, np.where(turn < -0.25, -0.5 - turn, turn)
+    )
     a = folded * 6.283185307179586
     s = a * a
     return a * (1.0 - s * (1 / 6 - s * (1 / 120 - s * (1 / 5040 - s / 362880))))
@@ -109,7 +116,10 @@ def turns(x: Array, y: Array) -> Array:
     angle = r * (
         0.99997726
         + s
-        * (-0.33262347 + s * (0.19354346 + s * (-0.11643287 + s * (0.05265332 - s * 0.0117212))))
+        * (
+            -0.33262347
+            + s * (0.19354346 + s * (-0.11643287 + s * (0.05265332 - s * 0.0117212)))
+        )
     )
     angle = angle / 6.283185307179586
     angle = np.where(b > a, 0.25 - angle, angle)
@@ -136,17 +146,26 @@ def mix(first: Colour, second: Colour, share: float) -> Colour:
     return r, g, b
 
 
-def disc(x: Array, y: Array, radius: float) -> Array:
+def plane(colour: Colour) -> Array:
+    """Return a colour as an array (3, 1, 1), ready to be shaded."""
+    return np.array(colour)[:, None, None]
+
+
+def disc(x: Array, y: Array, radius: float | Array) -> Array:
     """Return the signed distance to a disc around the origin, negative inside."""
-    return np.sqrt(x * x + y * y) - radius
+    distance: Array = np.sqrt(x * x + y * y) - radius
+    return distance
 
 
-def box(x: Array, y: Array, width: float, height: float, rounding: float = 0.0) -> Array:
+def box(
+    x: Array, y: Array, width: float, height: float, rounding: float = 0.0
+) -> Array:
     """Return the signed distance to a box of these half sides around the origin."""
     dx = np.abs(x) - (width - rounding)
     dy = np.abs(y) - (height - rounding)
     ox, oy = np.maximum(dx, 0.0), np.maximum(dy, 0.0)
-    return np.sqrt(ox * ox + oy * oy) + np.minimum(np.maximum(dx, dy), 0.0) - rounding
+    outside: Array = np.sqrt(ox * ox + oy * oy)
+    return outside + np.minimum(np.maximum(dx, dy), 0.0) - rounding
 
 
 def hexagon(x: Array, y: Array, inner: float) -> Array:
@@ -163,7 +182,32 @@ def segment(
     px, py = x - start[0], y - start[1]
     t = np.clip((px * ex + py * ey) / (ex * ex + ey * ey + 1e-12), 0.0, 1.0)
     dx, dy = px - t * ex, py - t * ey
-    return np.sqrt(dx * dx + dy * dy)
+    distance: Array = np.sqrt(dx * dx + dy * dy)
+    return distance
+
+
+def around(x: Array, y: Array, px: float, py: float, reach: float) -> Window:
+    """Return the rows and columns of a frame that lie within ``reach`` of a point.
+
+    :param x: (H, W) abscissa of every pixel in a moved, turned or scaled frame.
+    :param y: (H, W) ordinate.
+    :param px: the point's abscissa in that frame.
+    :param py: the point's ordinate.
+    :param reach: in the frame's units.
+    """
+    x0, y0 = float(x[0, 0]), float(y[0, 0])
+    a, b = float(x[0, 1]) - x0, float(x[1, 0]) - x0
+    c, d = float(y[0, 1]) - y0, float(y[1, 0]) - y0
+    area = a * d - b * c
+    column = ((px - x0) * d - (py - y0) * b) / area
+    row = ((py - y0) * a - (px - x0) * c) / area
+    steps = reach / float(np.sqrt(abs(area))) + 1.0
+
+    def span(middle: float, count: int) -> slice:
+        first = min(max(int(middle - steps), 0), count - 1)
+        return slice(first, min(max(int(middle + steps) + 2, first + 1), count))
+
+    return span(row, x.shape[0]), span(column, x.shape[1])
 
 
 def cover(distance: Array, pixel: float) -> Array:
@@ -186,15 +230,15 @@ def noise(lattice: Array, u: Array, v: Array) -> Array:
     left = iu.astype(np.int64) % columns
     top = iv.astype(np.int64) % rows
     right, bottom = (left + 1) % columns, (top + 1) % rows
-    upper = lattice[top, left] * (1.0 - fu) + lattice[top, right] * fu
-    lower = lattice[bottom, left] * (1.0 - fu) + lattice[bottom, right] * fu
+    upper: Array = lattice[top, left] * (1.0 - fu) + lattice[top, right] * fu
+    lower: Array = lattice[bottom, left] * (1.0 - fu) + lattice[bottom, right] * fu
     return upper * (1.0 - fv) + lower * fv
 
 
 def cells(
     centers: Array, u: Array, v: Array
 ) -> tuple[Array, Array, npt.NDArray[np.int64]]:
-    """Return the distances to the two nearest of jittered points, and the nearest's number.
+    """Return the distances to the two nearest of scattered points, and the nearest.
 
     :param centers: (rows, columns, 2) offsets in [-0.5, 0.5] of one point per unit
         square; periodic.
@@ -243,30 +287,16 @@ class Canvas:
         axis = (2.0 * np.arange(size) + 1.0) / size - 1.0
         x, y = np.broadcast_arrays(axis[None, :], axis[:, None])
         rgb = np.empty((3, size, size))
-        rgb[:] = np.array(colour)[:, None, None]
+        rgb[:] = plane(colour)
         return cls(rgb, np.ascontiguousarray(x), np.ascontiguousarray(y), 2.0 / size)
 
     def copy(self) -> Canvas:
         """Return a canvas with pixels of its own."""
         return Canvas(self.rgb.copy(), self.x, self.y, self.pixel)
 
-    def window(self, x: float, y: float, reach: float) -> tuple[slice, slice]:
-        """Return the rows and columns within ``reach`` of a point."""
-        height, width = self.x.shape
-        x0, y0 = float(self.x[0, 0]), float(self.y[0, 0])
-
-        def span(low: float, high: float, count: int) -> slice:
-            first = min(max(int(low // self.pixel), 0), count - 1)
-            return slice(first, min(max(int(high // self.pixel) + 2, first + 1), count))
-
-        return (
-            span(y - reach - y0, y + reach - y0, height),
-            span(x - reach - x0, x + reach - x0, width),
-        )
-
-    def near(self, x: float, y: float, reach: float) -> Canvas:
-        """Return the part around a point; painting it paints this canvas."""
-        rows, columns = self.window(x, y, reach)
+    def crop(self, part: Window) -> Canvas:
+        """Return a part; painting it paints this canvas."""
+        rows, columns = part
         return Canvas(
             self.rgb[:, rows, columns],
             self.x[rows, columns],
@@ -280,7 +310,7 @@ class Canvas:
         :param alpha: (H, W), 0-1.
         :param colour: one colour, or an array that broadcasts to (3, H, W).
         """
-        tone = np.array(colour)[:, None, None] if isinstance(colour, tuple) else colour
+        tone = plane(colour) if isinstance(colour, tuple) else colour
         self.rgb += alpha * (tone - self.rgb)
 
     def shade(self, factor: Array) -> None:
@@ -312,9 +342,12 @@ class Canvas:
         for start, end, width in zip(points[:-1], points[1:], widths, strict=True):
             middle = (0.5 * (start[0] + end[0]), 0.5 * (start[1] + end[1]))
             reach = max(abs(end[0] - start[0]), abs(end[1] - start[1])) / 2
-            rows, columns = self.window(*middle, reach + width + blur)
+            rows, columns = around(self.x, self.y, *middle, reach + width + blur)
             x, y = self.x[rows, columns], self.y[rows, columns]
             distance = segment(x, y, start, end) - width
             part = alpha[rows, columns]
             np.maximum(part, cover(distance, blur), out=part)
         return alpha
+
+
+Scene: TypeAlias = tuple[Canvas, Array]

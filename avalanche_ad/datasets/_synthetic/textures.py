@@ -11,21 +11,21 @@ from __future__ import annotations
 import numpy as np
 
 from avalanche_ad.datasets._synthetic.drawing import (
-    Array,
     Canvas,
     Draw,
+    Scene,
     cells,
     cosine,
     cover,
+    disc,
     mix,
     noise,
+    plane,
     rotate,
     smooth,
 )
 
 __all__ = ["carpet_weave", "leather_hide", "terrazzo", "tile_grid", "wood_plank"]
-
-Scene = tuple[Canvas, Array]
 
 
 def _whole(canvas: Canvas) -> Scene:
@@ -62,7 +62,9 @@ def carpet_weave(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
     # a thread is a cylinder that dives under its neighbours at the cell's border
     bump_u = strength_u * (1.0 - 2.6 * along * along) * (1.0 - 1.5 * across * across)
     bump_v = strength_v * (1.0 - 2.6 * across * across) * (1.0 - 1.5 * along * along)
-    twist = cosine(np.where(over, 3.0 * across + 2.0 * along, 3.0 * along + 2.0 * across))
+    twist = cosine(
+        np.where(over, 3.0 * across + 2.0 * along, 3.0 * along + 2.0 * across)
+    )
     shade = np.where(over, bump_u, bump_v) * (1.0 + 0.07 * twist)
     canvas.paint(over * 1.0, warp)
     canvas.paint(1.0 - over, weft)
@@ -84,7 +86,7 @@ def leather_hide(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
     edge = second - first
     tint = draw.lattice(24 * 24)[number]
     valley = 1.0 - smooth(0.02, 0.30, edge)
-    canvas.shade(1.06 - 0.27 * valley - 0.14 * first + 0.06 * tint)
+    canvas.shade(1.06 - 0.36 * valley - 0.20 * first + 0.06 * tint)
     canvas.shade(1.0 + 0.07 * canvas.noise(draw, 40) + 0.10 * canvas.noise(draw, 3))
     glint = smooth(0.35, 0.0, first + 0.4 * (v - np.floor(v)))
     canvas.paint(0.10 * glint, (0.95, 0.93, 0.90))
@@ -107,7 +109,7 @@ def terrazzo(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
         )
     )
     canvas = Canvas.blank(size, binder)
-    canvas.shade(1.0 + 0.05 * canvas.noise(draw, 30) + 0.03 * canvas.noise(draw, 60))
+    canvas.shade(1.0 + 0.10 * canvas.noise(draw, 34) + 0.14 * canvas.noise(draw, 60))
     palette = np.array(chips).T
     for scale, radius in ((7.0, 0.24), (3.4, 0.36)):
         u, v = rotate(canvas.x, canvas.y, draw.uniform())
@@ -119,7 +121,7 @@ def terrazzo(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
         reach = radius * (1.0 + 0.35 * kinds[1][number])
         inside = np.maximum(first - reach, 0.10 - (second - first)) / scale
         colour = palette[:, np.floor(1.5 + 1.5 * kinds[2]).astype(np.int64)[number]]
-        veined = 1.0 + 0.06 * noise(draw.lattice(32, 32), 4.0 * u, 4.0 * v)
+        veined = 1.0 + 0.16 * noise(draw.lattice(32, 32), 4.0 * u, 4.0 * v)
         canvas.paint(present * cover(inside, canvas.pixel), colour * veined)
     return _whole(canvas)
 
@@ -150,25 +152,26 @@ def tile_grid(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
     missing = np.zeros(u.shape)
     if kind == "chip":
         # a corner of one tile is broken off down to the grout
-        centre = size * size // 2 + size // 2 + harm.integer(size // 4)
-        which = int(number.flat[centre])
+        which = int(number[size // 2, int(size * harm.uniform(0.3, 0.7))])
         su, sv = harm.sign(), harm.sign()
         radius = harm.uniform(0.18, 0.42)
         reach = np.sqrt((fu - su * 0.46) ** 2 + (fv - sv * 0.46) ** 2)
         ragged = 0.10 * canvas.noise(harm, 26)
-        missing = (number == which) * cover((reach + ragged - radius) / scale, canvas.pixel)
+        missing = (number == which) * cover(
+            (reach + ragged - radius) / scale, canvas.pixel
+        )
     edge = np.maximum(np.abs(fu), np.abs(fv)) - 0.455 + wobble
     tile = cover(edge / scale, canvas.pixel) * (1.0 - missing)
     bevel = smooth(-0.10, 0.0, edge)
     light = 1.0 + 0.10 * tint[number] - 0.14 * bevel * (fu + fv)
     light = light + 0.12 * (fu * tilt[0][number] + fv * tilt[1][number])
     light = light + 0.05 * canvas.noise(draw, 10) + 0.03 * canvas.noise(draw, 44)
-    canvas.paint(tile, np.array(glaze)[:, None, None] * light)
+    canvas.paint(tile, plane(glaze) * light)
     return _whole(canvas)
 
 
 def wood_plank(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
-    """Draw planed wood: pale and straight-grained, or dark with wavy grain."""
+    """Draw planed wood with knots: pale and straight-grained, or dark and wavy."""
     del kind, harm
     dark = draw.integer(2)
     early, late = (
@@ -181,15 +184,25 @@ def wood_plank(size: int, draw: Draw, kind: str, harm: Draw) -> Scene:
     canvas = Canvas.blank(size, early)
     x, y = rotate(canvas.x, canvas.y, draw.uniform(-0.012, 0.012))
     drift = wave * canvas.noise(draw, 2, 3) + 0.3 * wave * canvas.noise(draw, 4, 9)
+    knots = np.zeros(x.shape)
+    for _ in range(1 + draw.integer(3)):
+        kx, ky = draw.uniform(-1.0, 1.0), draw.uniform(-1.0, 1.0)
+        far = disc(x - kx, 0.55 * (y - ky), 0.0)
+        reach = draw.uniform(0.05, 0.085)
+        knots = np.maximum(knots, smooth(reach, 0.3 * reach, far))
+        # the grain flows around a knot
+        drift = drift + 0.35 * smooth(4.0 * reach, 0.0, far)
     height = x * rings + 2.2 * drift + draw.uniform(0.0, 9.0)
     phase = height - np.floor(height)
     # early wood darkens slowly towards the ring's border, then jumps back
     ring = phase * phase * smooth(1.0, 0.86, phase)
-    del y
     widths = draw.lattice(64)[np.floor(height).astype(np.int64) % 64]
     canvas.paint(np.clip(ring * (0.85 + 0.3 * widths), 0.0, 1.0), late)
+    canvas.paint(0.85 * knots, mix(late, (0.10, 0.06, 0.04), 0.7))
     fibres = canvas.noise(draw, 70, 7) + 0.6 * canvas.noise(draw, 110, 12)
-    pores = smooth(0.45, 0.8, canvas.noise(draw, 60, 9)) * (0.20 if dark else 0.10)
-    canvas.shade(1.0 + 0.05 * fibres - pores + 0.05 * canvas.noise(draw, 3))
-    canvas.paint(np.full(x.shape, 0.25), mix(early, (0.6, 0.5, 0.4), draw.uniform(0.0, 0.5)))
+    pores = smooth(0.45, 0.8, canvas.noise(draw, 60, 9)) * (0.24 if dark else 0.16)
+    canvas.shade(1.0 + 0.14 * fibres - pores + 0.05 * canvas.noise(draw, 3))
+    canvas.paint(
+        np.full(x.shape, 0.25), mix(early, (0.6, 0.5, 0.4), draw.uniform(0.0, 0.5))
+    )
     return _whole(canvas)

@@ -1,0 +1,120 @@
+"""Ready-made streams of the field's data sets, in the manner of Avalanche's classics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from avalanche_ad.benchmarks.anomaly import AnomalyBenchmark, anomaly_benchmark
+from avalanche_ad.datasets import (
+    read_btad,
+    read_folder,
+    read_mvtec_3d,
+    read_mvtec_ad,
+    read_visa,
+)
+from avalanche_ad.datasets.synthetic import SyntheticAD
+
+__all__ = [
+    "SplitBTAD",
+    "SplitFolder",
+    "SplitMVTec3D",
+    "SplitMVTecAD",
+    "SplitSyntheticAD",
+    "SplitVisA",
+]
+
+
+def SplitMVTecAD(  # noqa: N802
+    n_experiences: int | None = None, *, dataset_root: str | Path, **options: Any  # noqa: ANN401
+) -> AnomalyBenchmark:
+    """Split MVTec AD's 15 categories into experiences.
+
+    :param n_experiences: number of experiences; or give ``classes_per_experience`` or
+        ``experiences``.
+    :param dataset_root: the folder with the 15 category folders.
+    :param options: what :func:`anomaly_benchmark` takes.
+    """
+    return anomaly_benchmark(
+        read_mvtec_ad(Path(dataset_root)), n_experiences=n_experiences, **options
+    )
+
+
+def SplitVisA(  # noqa: N802
+    n_experiences: int | None = None, *, dataset_root: str | Path, **options: Any  # noqa: ANN401
+) -> AnomalyBenchmark:
+    """Split VisA's 12 categories into experiences, by the official ``1cls.csv``.
+
+    :param n_experiences: see :func:`SplitMVTecAD`.
+    :param dataset_root: the folder with ``split_csv`` and the category folders.
+    :param options: what :func:`anomaly_benchmark` takes.
+    """
+    return anomaly_benchmark(
+        read_visa(Path(dataset_root)), n_experiences=n_experiences, **options
+    )
+
+
+def SplitBTAD(  # noqa: N802
+    n_experiences: int | None = None, *, dataset_root: str | Path, **options: Any  # noqa: ANN401
+) -> AnomalyBenchmark:
+    """Split BTAD's 3 categories into experiences.
+
+    :param n_experiences: see :func:`SplitMVTecAD`.
+    :param dataset_root: the folder with ``01``, ``02`` and ``03``.
+    :param options: what :func:`anomaly_benchmark` takes.
+    """
+    return anomaly_benchmark(
+        read_btad(Path(dataset_root)), n_experiences=n_experiences, **options
+    )
+
+
+def SplitMVTec3D(  # noqa: N802
+    n_experiences: int | None = None, *, dataset_root: str | Path, **options: Any  # noqa: ANN401
+) -> AnomalyBenchmark:
+    """Split the RGB images of MVTec 3D-AD's 10 categories into experiences.
+
+    :param n_experiences: see :func:`SplitMVTecAD`.
+    :param dataset_root: the folder with the 10 category folders.
+    :param options: what :func:`anomaly_benchmark` takes.
+    """
+    return anomaly_benchmark(
+        read_mvtec_3d(Path(dataset_root)), n_experiences=n_experiences, **options
+    )
+
+
+def SplitFolder(  # noqa: N802
+    n_experiences: int | None = None, *, dataset_root: str | Path, **options: Any  # noqa: ANN401
+) -> AnomalyBenchmark:
+    """Split any folder in MVTec AD's layout into experiences.
+
+    :param n_experiences: see :func:`SplitMVTecAD`.
+    :param dataset_root: the folder with one folder per category.
+    :param options: what :func:`anomaly_benchmark` takes.
+    """
+    return anomaly_benchmark(
+        read_folder(Path(dataset_root)), n_experiences=n_experiences, **options
+    )
+
+
+def SplitSyntheticAD(  # noqa: N802
+    n_experiences: int | None = None,
+    *,
+    image_size: int = 128,
+    data_seed: int = 0,
+    **options: Any,  # noqa: ANN401
+) -> AnomalyBenchmark:
+    """Split the procedural data set's 15 categories into experiences.
+
+    :param n_experiences: see :func:`SplitMVTecAD`.
+    :param image_size: edge of the images in pixels.
+    :param data_seed: what the images are drawn from.
+    :param options: what :func:`anomaly_benchmark` takes.
+
+    >>> stream = SplitSyntheticAD(3, image_size=32)  # doctest: +SKIP
+    """
+    return anomaly_benchmark(
+        SyntheticAD(size=image_size, seed=data_seed),
+        n_experiences=n_experiences,
+        image_size=image_size,
+        **options,
+    )

@@ -1,0 +1,386 @@
+"""The command line: ``avalanche-ad``. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from avalanche_ad import __version__
+from avalanche_ad.errors import AvalancheADError, RecipeError
+
+if TYPE_CHECKING:
+    from avalanche_ad.features import FeatureCache
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="avalanche-ad",
+    help="Continual learning for industrial anomaly detection.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_out = Console()
+_err = Console(stderr=True)
+
+Benchmark = Annotated[
+    str, typer.Option("--benchmark", "-b", help="Name of a stream, or a TOML file.")
+]
+Data = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads this at run time
+    typer.Option("--data", help="Folder of the data set; not for synthetic."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
+CacheFolder = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--cache", help="Folder of the feature cache."),
+]
+Overrides = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", help="section.key=value, over the recipes; repeatable."),
+]
+
+
+class Listed(str, Enum):
+    """What ``list`` can list."""
+
+    strategies = "strategies"
+    benchmarks = "benchmarks"
+    datasets = "datasets"
+    backbones = "backbones"
+
+
+class Verdict(str, Enum):
+    """Which threshold ``predict`` uses."""
+
+    quantile = "quantile"
+    f1max = "f1max"
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"avalanche-ad {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    del debug, version  # read by main() and by the callback
+
+
+@app.command()
+def run(
+    benchmark: Benchmark = "synthetic_5x3",
+    strategy: Annotated[
+        str, typer.Option("--strategy", "-s", help="Name of a strategy, or a TOML file.")
+    ] = "naive",
+    data: Data = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of the run [runs/BENCHMARK/STRATEGY-seedN]."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Model start and data order.")] = 0,
+    device: Device = "auto",
+    cache: CacheFolder = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train a strategy on a stream, evaluate after every task, save the run."""
+    from avalanche_ad.experiments.recipe import load_experiment
+
+    recipe = load_experiment(benchmark, strategy, overrides or [])
+    from avalanche_ad.experiments.device import pick_device
+    from avalanche_ad.experiments.progress import RunProgress
+    from avalanche_ad.experiments.runner import run_experiment
+    from avalanche_ad.reporting.tables import (
+        COLUMNS,
+        comparison_rows,
+        comparison_table,
+        task_table,
+    )
+
+    folder = out or (
+        Path("runs") / recipe.benchmark_name / f"{recipe.strategy_name}-seed{seed}"
+    )
+    shown = ("image_auroc", "pixel_auroc", "aupro", "category_accuracy")
+
+    def after_task(task: int, rows: Any) -> None:  # noqa: ANN401
+        _out.print(task_table(f"After task {task + 1}", rows, shown))
+
+    _err.print(f"{recipe.benchmark.title} · {recipe.strategy.title} · seed {seed}")
+    with RunProgress(_err) as progress:
+        results = run_experiment(
+            recipe,
+            folder,
+            data_root=data,
+            seed=seed,
+            device=pick_device(device),
+            cache=_cache(cache),
+            progress=progress,
+            after_task=after_task,
+        )
+    _out.print(
+        comparison_table(
+            comparison_rows([results]),
+            "Final values, mean over categories (forgetting: positive = forgot)",
+            COLUMNS[:7],
+        )
+    )
+    seconds = results["seconds"]
+    _err.print(
+        f"features {seconds['features']:.0f} s, training {seconds['train']:.0f} s, "
+        f"evaluation {seconds['eval']:.0f} s; saved in {folder}",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def compare(
+    strategies: Annotated[
+        str, typer.Option(help="Names of strategies or TOML files, with commas.")
+    ],
+    benchmark: Benchmark = "synthetic_5x3",
+    seeds: Annotated[str, typer.Option(help="Seeds with commas.")] = "0",
+    data: Data = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of all runs [runs/BENCHMARK]."),
+    ] = None,
+    device: Device = "auto",
+    cache: CacheFolder = None,
+    overrides: Overrides = None,
+) -> None:
+    """Compare strategies over seeds; write the table as Markdown and CSV."""
+    from avalanche_ad.experiments.recipe import load_experiment
+
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise RecipeError(
+            f"--seeds {seeds!r}: expected whole numbers with commas, such as 0,1,2"
+        ) from None
+    names = [name.strip() for name in strategies.split(",") if name.strip()]
+    if not names:
+        raise RecipeError("--strategies: expected at least one name")
+    recipes = [load_experiment(benchmark, name, overrides or []) for name in names]
+    from avalanche_ad.experiments.device import pick_device
+    from avalanche_ad.experiments.progress import RunProgress
+    from avalanche_ad.experiments.sweep import compare as sweep
+    from avalanche_ad.reporting.tables import (
+        COLUMNS,
+        comparison_rows,
+        comparison_table,
+    )
+
+    folder = out or Path("runs") / recipes[0].benchmark_name
+    with RunProgress(_err) as progress:
+        results = sweep(
+            recipes,
+            numbers,
+            folder,
+            data_root=data,
+            device=pick_device(device),
+            cache=_cache(cache),
+            progress=progress,
+            announce=lambda text: _err.print(text, soft_wrap=True),
+        )
+    title = f"{recipes[0].benchmark.title} (forgetting: positive = forgot)"
+    _out.print(comparison_table(comparison_rows(results), title, COLUMNS[:7]))
+    _err.print(f"written: {folder}/compare.md, {folder}/compare.csv", soft_wrap=True)
+
+
+@app.command(name="list")
+def list_(
+    what: Annotated[Listed, typer.Argument(help="What to list.")] = Listed.strategies,
+) -> None:
+    """List strategies, benchmarks, datasets or backbones."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column(what.value)
+    if what is Listed.datasets:
+        from avalanche_ad.datasets import DATASETS
+
+        for name in DATASETS:
+            table.add_row(name)
+    elif what is Listed.backbones:
+        from avalanche_ad.features import backbone_names
+
+        for name in backbone_names():
+            table.add_row(name)
+    else:
+        from avalanche_ad.experiments.recipe import list_recipes, read_toml
+
+        table.add_column("what it is")
+        for name, path in list_recipes(what.value).items():
+            content = read_toml(path)
+            table.add_row(name, content.get("summary") or content.get("title", ""))
+    _out.print(table)
+
+
+@app.command()
+def check(
+    benchmark: Benchmark = "synthetic_5x3",
+    data: Data = None,
+) -> None:
+    """Validate a data set on disk: list every problem of it."""
+    from avalanche_ad.datasets import check_dataset
+    from avalanche_ad.experiments.recipe import load_experiment
+
+    recipe = load_experiment(benchmark, "naive").benchmark
+    from avalanche_ad.experiments.progress import RunProgress
+
+    with RunProgress(_err) as progress:
+        problems = check_dataset(
+            recipe.dataset,
+            data,
+            recipe.categories or recipe.class_order,
+            lambda done, total: progress.report("checking", done, total),
+        )
+    for problem in problems:
+        typer.echo(f"{problem.severity}: {problem}")
+    errors = sum(problem.severity == "error" for problem in problems)
+    _err.print(f"{errors} errors, {len(problems) - errors} notes")
+    if errors:
+        raise typer.Exit(2)
+
+
+@app.command()
+def synthesize(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    size: Annotated[int, typer.Option(help="Edge of the images in pixels.")] = 128,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    categories: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Some categories, with commas."),
+    ] = None,
+) -> None:
+    """Write the procedural data set to disk in MVTec AD's layout."""
+    from avalanche_ad.datasets import SyntheticAD, write_mvtec_layout
+    from avalanche_ad.experiments.progress import RunProgress
+
+    chosen = categories.split(",") if categories else None
+    made = SyntheticAD(size=size, seed=seed, categories=chosen)
+    with RunProgress(_err) as progress:
+        write_mvtec_layout(
+            made, folder, lambda done, total: progress.report("writing", done, total)
+        )
+    _err.print(f"{len(made.samples)} images in {folder}", soft_wrap=True)
+
+
+@app.command()
+def cache(
+    action: Annotated[str, typer.Argument(help="list or clear")] = "list",
+    folder: CacheFolder = None,
+    key: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Clear this entry alone."),
+    ] = None,
+) -> None:
+    """List the feature cache with its sizes, or clear it."""
+    store = _cache(folder)
+    if action == "clear":
+        freed = store.clear() if key is None else store.clear(key)
+        _err.print(f"{freed / 1e6:.1f} MB freed in {store.root}", soft_wrap=True)
+        return
+    if action != "list":
+        raise RecipeError(f"cache {action!r}: expected list or clear")
+    from datetime import datetime
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("key", "backbone", "data set", "images", "MB", "last used"):
+        table.add_column(heading, justify="right" if heading == "MB" else "left")
+    entries = store.entries()
+    for entry in entries:
+        used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+        table.add_row(
+            entry.key[:12],
+            entry.backbone,
+            entry.dataset,
+            str(entry.images),
+            f"{entry.bytes / 1e6:.1f}",
+            used,
+        )
+    if entries:
+        _out.print(table)
+    total = sum(entry.bytes for entry in entries) / 1e6
+    _err.print(f"{len(entries)} entries, {total:.1f} MB in {store.root}", soft_wrap=True)
+
+
+@app.command()
+def predict(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of the heat maps [RUN/predictions]."),
+    ] = None,
+    heat_maps: Annotated[
+        bool, typer.Option("--heat-maps/--no-heat-maps", help="Write PNGs.")
+    ] = True,
+    threshold: Annotated[
+        Verdict,
+        typer.Option(help="0.95 quantile of training normals, or F1-max on the tests."),
+    ] = Verdict.quantile,
+    device: Device = "auto",
+) -> None:
+    """Score images: a JSON line an image, and heat maps over the images."""
+    from avalanche_ad.experiments.prediction import find_images, predict_images
+
+    files = find_images(images)
+    from avalanche_ad.experiments.device import pick_device
+
+    folder = (out or run_folder / "predictions") if heat_maps else None
+    for line in predict_images(
+        run_folder,
+        files,
+        heat_maps=folder,
+        threshold=threshold.value,
+        device=pick_device(device),
+    ):
+        typer.echo(json.dumps(line))
+
+
+def _cache(folder: Path | None) -> FeatureCache:
+    from avalanche_ad.features import FeatureCache
+
+    return FeatureCache(folder)
+
+
+def main() -> None:
+    """Run the command line; a person's mistake is one line and exit code 2."""
+    debug = "--debug" in sys.argv
+    if not debug:
+        # what libraries say to programmers
+        warnings.filterwarnings("ignore", module=r"(avalanche|torch|timm)\b(?!_ad)")
+        logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        app()
+    except AvalancheADError as error:
+        if debug:
+            raise
+        _err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        _err.print("interrupted; the same command resumes after the last finished task")
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

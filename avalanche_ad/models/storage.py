@@ -1,0 +1,99 @@
+"""Save and load models as safetensors and JSON, without pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from avalanche_ad.errors import ResultsError
+from avalanche_ad.features.layout import FeatureLayout
+from avalanche_ad.models.base import AnomalyModel
+from avalanche_ad.models.feature_gmm import FeatureGMM
+from avalanche_ad.models.flow_gmm import FlowGMM
+
+__all__ = ["MODEL_TYPES", "load_model", "save_model"]
+
+MODEL_TYPES: dict[str, type[AnomalyModel]] = {
+    "flow_gmm": FlowGMM,
+    "feature_gmm": FeatureGMM,
+}
+_WEIGHTS, _DESCRIPTION = "model.safetensors", "model.json"
+
+
+def save_model(
+    model: AnomalyModel,
+    folder: Path,
+    kind: str,
+    options: Mapping[str, Any],
+    extra: Mapping[str, Any],
+) -> None:
+    """Write ``model.safetensors`` and ``model.json`` into a folder.
+
+    :param model: the model; its dynamic Avalanche form is saved as the plain one.
+    :param folder: an existing folder.
+    :param kind: a key of :data:`MODEL_TYPES`.
+    :param options: the arguments it was built with, but layout and categories.
+    :param extra: anything else that prediction needs, as JSON values.
+    """
+    state = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(state, folder / _WEIGHTS)
+    description = {
+        "schema": 1,
+        "type": kind,
+        "options": dict(options),
+        "levels": [list(level) for level in model.layout.levels],
+        "num_categories": model.num_categories,
+        **extra,
+    }
+    text = json.dumps(description, indent=1, allow_nan=False)
+    (folder / _DESCRIPTION).write_text(text + "\n", "utf-8")
+
+
+def load_model(folder: Path) -> tuple[AnomalyModel, dict[str, Any]]:
+    """Read a model back, in evaluation mode.
+
+    :param folder: where :func:`save_model` wrote.
+    :return: the model and its description.
+    :raises ResultsError: when a file is missing, damaged or of another version.
+    """
+    description_file, weights_file = folder / _DESCRIPTION, folder / _WEIGHTS
+    for path in (description_file, weights_file):
+        if not path.is_file():
+            raise ResultsError(
+                f"{folder} holds no trained model ({path.name} is missing): give the "
+                "folder of a finished run"
+            )
+    try:
+        description = json.loads(description_file.read_text("utf-8"))
+        if description["schema"] != 1:
+            raise ResultsError(
+                f"{description_file}: expected schema 1, found "
+                f"{description['schema']}: it was written by another version"
+            )
+        layout = FeatureLayout(tuple(tuple(level) for level in description["levels"]))
+        model = MODEL_TYPES[description["type"]](
+            layout,
+            num_categories=description["num_categories"],
+            **description["options"],
+        )
+        state = load_file(weights_file)
+        model.level_maximum = state["level_maximum"].clone()
+        model.load_state_dict(state)
+    except ResultsError:
+        raise
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ResultsError(
+            f"{folder}: the saved model is damaged or not one of this version "
+            f"({type(error).__name__}: {reason}); run the experiment again"
+        ) from error
+    model.eval()
+    return model, description
