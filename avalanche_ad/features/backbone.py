@@ -146,15 +146,15 @@ class TimmBackbone(Backbone):
             )
         if stages is None:
             stages = (1, 2, 3) if form == "stages" else (2,)
+        if not _rising(stages):
+            raise RecipeError(
+                f"backbone timm:{name}: stages must be a list of rising numbers from "
+                f"0, got {stages!r}"
+            )
         if form == "hgad" and len(stages) != 1:
             raise RecipeError(
                 f"backbone timm:{name}: form 'hgad' takes exactly one stage, "
                 f"got {list(stages)}; give one, or take form 'stages'"
-            )
-        if not stages or list(stages) != sorted(set(stages)) or min(stages) < 0:
-            raise RecipeError(
-                f"backbone timm:{name}: stages must be rising numbers from 0, "
-                f"got {list(stages)}"
             )
         if pretrained + random + (weights is not None) != 1:
             raise RecipeError(
@@ -166,9 +166,12 @@ class TimmBackbone(Backbone):
         self.stages = tuple(stages)
         self.form = form
         self.model, config = _build(
-            name, self.stages, pretrained, None if weights is None else Path(weights), seed
+            name,
+            self.stages,
+            pretrained,
+            None if weights is None else Path(weights),
+            seed,
         )
-        self._channels: list[int] = self.model.feature_info.channels()
         for key in ("mean", "std"):
             values = torch.tensor(config[key], dtype=torch.float32)
             self.register_buffer(key, values.reshape(1, -1, 1, 1))
@@ -212,9 +215,7 @@ class TimmBackbone(Backbone):
             ) from error
         # Some transformers give channels last; the model's own record tells.
         channels_last = "NHWC" in str(getattr(self.model, "output_fmt", "NCHW"))
-        return [
-            level if channels_last else level.permute(0, 2, 3, 1) for level in maps
-        ]
+        return [level if channels_last else level.permute(0, 2, 3, 1) for level in maps]
 
 
 def stored_state(path: Path) -> dict[str, Tensor]:
@@ -262,6 +263,15 @@ def stored_state(path: Path) -> dict[str, Tensor]:
     }
 
 
+def _rising(stages: object) -> bool:
+    """Whether stages are a list of rising numbers from 0, at least one."""
+    if not isinstance(stages, (list, tuple)) or not stages:
+        return False
+    if not all(type(stage) is int and stage >= 0 for stage in stages):
+        return False
+    return list(stages) == sorted(set(stages))
+
+
 def _first_line(error: BaseException) -> str:
     """Return what an error says, shortened to one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -269,17 +279,27 @@ def _first_line(error: BaseException) -> str:
     return text if len(text) <= 160 else text[:157] + "..."
 
 
-def _create(name: str, seed: int, **options: Any) -> Any:
-    """Build a timm model from seeded weights, global random state untouched."""
+def _create(
+    name: str, seed: int, **options: object
+) -> tuple[nn.Module, Mapping[str, Any]]:
+    """Return a timm model of seeded weights and its pretrained configuration.
+
+    The global random state stays as it was.
+    """
     import timm
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return timm.create_model(name, **options)
+        model = timm.create_model(name, **options)
+    return model, model.pretrained_cfg
 
 
 def _build(
-    name: str, stages: tuple[int, ...], pretrained: bool, weights: Path | None, seed: int
+    name: str,
+    stages: tuple[int, ...],
+    pretrained: bool,
+    weights: Path | None,
+    seed: int,
 ) -> tuple[nn.Module, Mapping[str, Any]]:
     """Return the model that gives the stages, and its pretrained configuration."""
     import timm
@@ -291,16 +311,16 @@ def _build(
         raise RecipeError(f"backbone timm:{name}: timm knows no such model; {hint}")
     options = {"features_only": True, "out_indices": stages}
     try:
-        model = _create(name, seed, **options)
+        built = _create(name, seed, **options)
     except Exception as error:
         # timm raises assertions, index, runtime and type errors alike.
         raise RecipeError(
             f"backbone timm:{name}: cannot give the stages {list(stages)} "
-            f"({_first_line(error) or type(error).__name__}); choose fewer or others"
+            f"({_first_line(error)}); choose fewer or others"
         ) from error
     if pretrained:
         try:
-            model = _create(name, seed, pretrained=True, **options)
+            built = _create(name, seed, pretrained=True, **options)
         except Exception as error:
             # Hub, proxy, disk and URL failures share no class.
             raise WeightsError(
@@ -309,19 +329,18 @@ def _build(
                 "weights = FILE.safetensors"
             ) from error
     elif weights is not None:
-        state = _fitting_state(name, seed, weights)
-        overlay = {"state_dict": state}
-        model = _create(
+        overlay = {"state_dict": _fitting_state(name, seed, weights)}
+        built = _create(
             name, seed, pretrained=True, pretrained_cfg_overlay=overlay, **options
         )
-    return model, model.pretrained_cfg
+    return built
 
 
 def _fitting_state(name: str, seed: int, weights: Path) -> dict[str, Tensor]:
     """Return a file's weights once every layer but the classifier was found in it."""
     state = stored_state(weights)
-    model = _create(name, seed)
-    classifier = model.pretrained_cfg.get("classifier") or ()
+    model, config = _create(name, seed)
+    classifier = config.get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     own = model.state_dict()
 

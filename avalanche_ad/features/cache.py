@@ -397,7 +397,7 @@ def _write_array(
         # Reading an image may fail too, but not as an error of the cache.
         for batch in batches:
             with _telling(folder.parent):
-                rest = memoryview(np.ascontiguousarray(batch)).cast("B")
+                rest = np.ascontiguousarray(batch).data.cast("B")
                 while rest:
                     rest = rest[file.write(rest) :]
         with _telling(folder.parent):
@@ -445,6 +445,5 @@ def _remove(folder: Path) -> None:
         return
     except OSError as error:
         raise CacheError(
-            f"{folder} cannot be deleted ({error.strerror or error}); "
-            "delete it by hand"
+            f"{folder} cannot be deleted ({error.strerror or error}); delete it by hand"
         ) from error

@@ -121,7 +121,9 @@ class FilterBank(Backbone):
         pyramid = [opponent_colors(images)]
         for _ in range(octaves[-1] + 1):
             pyramid.append(_halved(pyramid[-1]))
-        signed = [_filtered(image[:, :1], self.get_buffer("filters")) for image in pyramid]
+        signed = [
+            _filtered(image[:, :1], self.get_buffer("filters")) for image in pyramid
+        ]
         contrasts = [
             torch.cat([_amplitude(pair), (image - _blur(image))[:, 1:].abs()], dim=1)
             for image, pair in zip(pyramid, signed, strict=True)

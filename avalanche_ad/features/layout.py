@@ -56,8 +56,8 @@ class FeatureLayout:
                 f"expected packed features of shape (N, {self.size}), "
                 f"got {tuple(packed.shape)}"
             )
-        parts = packed.split([prod(level) for level in self.levels], dim=1)
+        parts = torch.split(packed, [prod(level) for level in self.levels], dim=1)
         return [
-            part.unflatten(1, level)
+            part.view(len(part), *level)
             for part, level in zip(parts, self.levels, strict=True)
         ]

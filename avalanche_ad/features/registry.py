@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.features.backbone import Backbone, TimmBackbone
@@ -20,7 +20,7 @@ def backbone_names() -> tuple[str, ...]:
     return ("filterbank", f"{_TIMM}<model>")
 
 
-def make_backbone(name: str, **options: Any) -> Backbone:
+def make_backbone(name: str, **options: object) -> Backbone:
     """Return a backbone by its name.
 
     :param name: ``"filterbank"``, or ``"timm:"`` and the name of any timm model.
@@ -32,23 +32,18 @@ def make_backbone(name: str, **options: Any) -> Backbone:
     (32, 32)
     """
     if name == "filterbank":
-        _check_options(name, FilterBank, options)
-        return FilterBank(**options)
-    if name.startswith(_TIMM) and len(name) > len(_TIMM):
-        _check_options(name, TimmBackbone, options)
-        return TimmBackbone(name.removeprefix(_TIMM), **options)
-    raise RecipeError(
-        f"unknown backbone '{name}'; expected one of {', '.join(backbone_names())}"
-    )
-
-
-def _check_options(
-    name: str, maker: Callable[..., Backbone], options: dict[str, Any]
-) -> None:
-    known = [key for key in inspect.signature(maker).parameters if key != "name"]
+        maker: Callable[..., Backbone] = FilterBank
+    elif name.startswith(_TIMM) and len(name) > len(_TIMM):
+        maker = partial(TimmBackbone, name.removeprefix(_TIMM))
+    else:
+        raise RecipeError(
+            f"unknown backbone '{name}'; expected one of {', '.join(backbone_names())}"
+        )
+    known = list(inspect.signature(maker).parameters)
     unknown = sorted(options.keys() - set(known))
     if unknown:
         raise RecipeError(
             f"backbone '{name}' has no option '{unknown[0]}'; "
             f"it takes {', '.join(known)}"
         )
+    return maker(**options)

@@ -49,7 +49,7 @@ def statistics(images: Tensor) -> dict[str, Tensor]:
     :return: ``mean_<stride>`` (C,) and ``matrix_<stride>`` (C, C), float32.
     """
     bank = FilterBank(STRIDES, whiten=False)
-    batches = [bank(batch.float()) for batch in images.split(16)]
+    batches = [bank(batch.float()) for batch in torch.split(images, 16)]
     found = {}
     for stride, parts in zip(STRIDES, zip(*batches, strict=True), strict=True):
         rows = torch.cat([part.flatten(0, 2) for part in parts]).double()

@@ -25,7 +25,23 @@ KINDS = [
 
 # Change these only together with a deliberate change of the drawing code: published
 # numbers on this data set hold for these pixels.
-GOLDEN = {}
+GOLDEN = {
+    "bolt": "496d2111de4a9f38",
+    "brush": "1c8e8765e88c9d1e",
+    "cable_section": "e2ee21fffe1c102d",
+    "capsule_print": "974395bcdd44f27e",
+    "carpet_weave": "af995bcb63e1e01f",
+    "circuit_board": "6de1ae9f5986ba4a",
+    "flask_top": "3205b1100622edfd",
+    "gear": "f0bc242a10cae49e",
+    "hazel_shell": "78006534112fff38",
+    "hex_nut": "764f98a99b526917",
+    "leather_hide": "8f97832f04c96a45",
+    "terrazzo": "cf557d1d4f116230",
+    "tile_grid": "9d828b61b2f0f9bc",
+    "wood_plank": "0d80de9d2334933e",
+    "zip_fastener": "6245abdd39f217a4",
+}
 
 
 def digest(data: SyntheticAD) -> str:

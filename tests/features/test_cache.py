@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -186,18 +187,13 @@ def test_a_folder_that_cannot_be_written_is_told_with_the_remedy(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
-)
-def test_a_read_only_cache_still_serves_what_it_has(cache, data, mean_colors):
+def test_reading_an_entry_needs_no_writing(cache, data, mean_colors):
     build(cache, mean_colors(), data)
-    cache.root.chmod(0o500)
-    try:
-        assert build(cache, mean_colors(), data).hit
-        with pytest.raises(CacheError, match="cannot be written"):
-            build(cache, mean_colors(2.0), data)
-    finally:
-        cache.root.chmod(0o700)
+    shutil.rmtree(cache.root / "locks")
+    (cache.root / "locks").write_text("in the way of any lock")
+    assert build(cache, mean_colors(), data).hit
+    with pytest.raises(CacheError, match="cannot be written"):
+        build(cache, mean_colors(2.0), data)
 
 
 def test_a_full_disk_is_told_beforehand(cache, data, mean_colors, monkeypatch):

@@ -51,8 +51,8 @@ def test_a_mirrored_image_has_mirrored_energies(images):
     (level,) = bank(images)
     (mirrored,) = bank(images.flip(3))
     # Orientation i of 6 becomes 6 - i; orientation 0 stays.
-    swap = [0, 5, 4, 3, 2, 1]
-    expected = level[..., :6].flip(2)[..., swap]
+    order = [0, 5, 4, 3, 2, 1]
+    expected = level[..., :6].flip(2)[..., order]
     torch.testing.assert_close(mirrored[..., :6], expected, rtol=1e-3, atol=1e-3)
 
 
@@ -90,7 +90,9 @@ def test_energy_peaks_at_the_orientation_of_a_grating():
 
 def test_gabor_filters_ignore_brightness_and_have_unit_norm():
     filters = gabor_pairs(6, 4.0, 1.8, 4)
-    torch.testing.assert_close(filters.sum((1, 2, 3)), torch.zeros(12), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        filters.sum((1, 2, 3)), torch.zeros(12), atol=1e-5, rtol=0
+    )
     torch.testing.assert_close(filters.flatten(1).norm(dim=1), torch.ones(12))
 
 
@@ -104,13 +106,13 @@ def test_grey_has_no_opponent_colors():
 def test_whitening_decorrelates_images_like_those_it_was_made_from():
     generator = np.random.default_rng(11)
     drawn = torch.from_numpy(
-        np.stack([draw_image(128, generator) for _ in range(32)])
+        np.stack([draw_image(128, generator) for _ in range(12)])
     ).float()
     for level in FilterBank()(drawn):
         rows = level.flatten(0, 2)
         correlation = torch.corrcoef(rows.T) - torch.eye(45)
         assert correlation.abs().mean() < 0.15
-        assert 0.3 < rows.std(dim=0).min()
+        assert rows.std(dim=0).min() > 0.3
         assert rows.std(dim=0).max() < 2.0
 
 
