@@ -1,5 +1,71 @@
-"""Continual learning for industrial anomaly detection, on Avalanche."""
+"""Continual learning for industrial anomaly detection, on Avalanche.
+
+The names below are imported on first use, since Avalanche takes seconds to import.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from avalanche_ad.benchmarks import (
+        SplitBTAD,
+        SplitFolder,
+        SplitMVTec3D,
+        SplitMVTecAD,
+        SplitSyntheticAD,
+        SplitVisA,
+        anomaly_benchmark,
+    )
+    from avalanche_ad.evaluation import anomaly_metrics
+    from avalanche_ad.features import make_backbone
+    from avalanche_ad.models import FeatureGMM, FlowGMM
+    from avalanche_ad.training import DynamicFlowGMM, FlowGMMLoss, make_optimizer
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "DynamicFlowGMM",
+    "FeatureGMM",
+    "FlowGMM",
+    "FlowGMMLoss",
+    "SplitBTAD",
+    "SplitFolder",
+    "SplitMVTec3D",
+    "SplitMVTecAD",
+    "SplitSyntheticAD",
+    "SplitVisA",
+    "__version__",
+    "anomaly_benchmark",
+    "anomaly_metrics",
+    "make_backbone",
+    "make_optimizer",
+]
+
+_MODULES = {
+    "DynamicFlowGMM": "training",
+    "FeatureGMM": "models",
+    "FlowGMM": "models",
+    "FlowGMMLoss": "training",
+    "SplitBTAD": "benchmarks",
+    "SplitFolder": "benchmarks",
+    "SplitMVTec3D": "benchmarks",
+    "SplitMVTecAD": "benchmarks",
+    "SplitSyntheticAD": "benchmarks",
+    "SplitVisA": "benchmarks",
+    "anomaly_benchmark": "benchmarks",
+    "anomaly_metrics": "evaluation",
+    "make_backbone": "features",
+    "make_optimizer": "training",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,9 +6,10 @@ import json
 import logging
 import sys
 import warnings
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TextIO
 
 import typer
 from rich.console import Console
@@ -30,8 +31,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-_out = Console()
-_err = Console(stderr=True)
+# what is printed comes from recipes and file names: never to be read as markup
+_out = Console(markup=False, highlight=False)
+_err = Console(stderr=True, markup=False, highlight=False)
+_MAX_SEED = 2**32 - 1  # NumPy's
+_INTERRUPTED = 130
+# newer versions of typer bring their own copy of click, of which this is a part
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 Benchmark = Annotated[
     str, typer.Option("--benchmark", "-b", help="Name of a stream, or a TOML file.")
@@ -76,27 +82,30 @@ def _version(show: bool) -> None:
 @app.callback()
 def _options(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error.")
+        bool, typer.Option("--debug", help="Show the traceback of an error, anywhere.")
     ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    del debug, version  # read by main() and by the callback
+    del debug, version  # main() and the callback read them
 
 
 @app.command()
 def run(
     benchmark: Benchmark = "synthetic_5x3",
     strategy: Annotated[
-        str, typer.Option("--strategy", "-s", help="Name of a strategy, or a TOML file.")
+        str,
+        typer.Option("--strategy", "-s", help="Name of a strategy, or a TOML file."),
     ] = "naive",
     data: Data = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder of the run [runs/BENCHMARK/STRATEGY-seedN]."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Model start and data order.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=_MAX_SEED, help="Model start and data order.")
+    ] = 0,
     device: Device = "auto",
     cache: CacheFolder = None,
     overrides: Overrides = None,
@@ -120,8 +129,14 @@ def run(
     )
     shown = ("image_auroc", "pixel_auroc", "aupro", "category_accuracy")
 
+    backbone_calls = 0
+
+    def after_features(calls: int) -> None:
+        nonlocal backbone_calls
+        backbone_calls = calls
+
     def after_task(task: int, rows: Any) -> None:  # noqa: ANN401
-        _out.print(task_table(f"After task {task + 1}", rows, shown))
+        _print_table(task_table(f"After task {task + 1}", rows, shown))
 
     _err.print(f"{recipe.benchmark.title} · {recipe.strategy.title} · seed {seed}")
     with RunProgress(_err) as progress:
@@ -133,9 +148,10 @@ def run(
             device=pick_device(device),
             cache=_cache(cache),
             progress=progress,
+            after_features=after_features,
             after_task=after_task,
         )
-    _out.print(
+    _print_table(
         comparison_table(
             comparison_rows([results]),
             "Final values, mean over categories (forgetting: positive = forgot)",
@@ -144,7 +160,8 @@ def run(
     )
     seconds = results["seconds"]
     _err.print(
-        f"features {seconds['features']:.0f} s, training {seconds['train']:.0f} s, "
+        f"features {seconds['features']:.0f} s ({backbone_calls} backbone calls), "
+        f"training {seconds['train']:.0f} s, "
         f"evaluation {seconds['eval']:.0f} s; saved in {folder}",
         soft_wrap=True,
     )
@@ -172,12 +189,17 @@ def compare(
     try:
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:
+        numbers = []
+    if not numbers or not all(0 <= number <= _MAX_SEED for number in numbers):
         raise RecipeError(
-            f"--seeds {seeds!r}: expected whole numbers with commas, such as 0,1,2"
-        ) from None
+            f"--seeds {seeds!r}: expected whole numbers from 0 with commas, such as "
+            "0,1,2"
+        )
     names = [name.strip() for name in strategies.split(",") if name.strip()]
     if not names:
         raise RecipeError("--strategies: expected at least one name")
+    _refuse_repeated("--seeds", numbers)
+    _refuse_repeated("--strategies", names)
     recipes = [load_experiment(benchmark, name, overrides or []) for name in names]
     from avalanche_ad.experiments.device import pick_device
     from avalanche_ad.experiments.progress import RunProgress
@@ -201,7 +223,7 @@ def compare(
             announce=lambda text: _err.print(text, soft_wrap=True),
         )
     title = f"{recipes[0].benchmark.title} (forgetting: positive = forgot)"
-    _out.print(comparison_table(comparison_rows(results), title, COLUMNS[:7]))
+    _print_table(comparison_table(comparison_rows(results), title, COLUMNS[:7]))
     _err.print(f"written: {folder}/compare.md, {folder}/compare.csv", soft_wrap=True)
 
 
@@ -229,7 +251,7 @@ def list_(
         for name, path in list_recipes(what.value).items():
             content = read_toml(path)
             table.add_row(name, content.get("summary") or content.get("title", ""))
-    _out.print(table)
+    _print_table(table)
 
 
 @app.command()
@@ -242,19 +264,21 @@ def check(
     from avalanche_ad.experiments.recipe import load_experiment
 
     recipe = load_experiment(benchmark, "naive").benchmark
+    named = [name for names in recipe.experiences or () for name in names]
     from avalanche_ad.experiments.progress import RunProgress
 
     with RunProgress(_err) as progress:
         problems = check_dataset(
             recipe.dataset,
             data,
-            recipe.categories or recipe.class_order,
+            recipe.categories or recipe.class_order or named or None,
             lambda done, total: progress.report("checking", done, total),
         )
     for problem in problems:
         typer.echo(f"{problem.severity}: {problem}")
     errors = sum(problem.severity == "error" for problem in problems)
-    _err.print(f"{errors} errors, {len(problems) - errors} notes")
+    notes = len(problems) - errors
+    _err.print(f"{errors} error{'s' * (errors != 1)}, {notes} note{'s' * (notes != 1)}")
     if errors:
         raise typer.Exit(2)
 
@@ -288,13 +312,13 @@ def cache(
     folder: CacheFolder = None,
     key: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Clear this entry alone."),
+        typer.Option(help="Clear this entry alone; its first letters will do."),
     ] = None,
 ) -> None:
     """List the feature cache with its sizes, or clear it."""
     store = _cache(folder)
     if action == "clear":
-        freed = store.clear() if key is None else store.clear(key)
+        freed = store.clear(None if key is None else [_full_key(store, key)])
         _err.print(f"{freed / 1e6:.1f} MB freed in {store.root}", soft_wrap=True)
         return
     if action != "list":
@@ -316,9 +340,11 @@ def cache(
             used,
         )
     if entries:
-        _out.print(table)
+        _print_table(table)
     total = sum(entry.bytes for entry in entries) / 1e6
-    _err.print(f"{len(entries)} entries, {total:.1f} MB in {store.root}", soft_wrap=True)
+    _err.print(
+        f"{len(entries)} entries, {total:.1f} MB in {store.root}", soft_wrap=True
+    )
 
 
 @app.command()
@@ -361,25 +387,87 @@ def _cache(folder: Path | None) -> FeatureCache:
     return FeatureCache(folder)
 
 
-def main() -> None:
-    """Run the command line; a person's mistake is one line and exit code 2."""
-    debug = "--debug" in sys.argv
-    if not debug:
-        # what libraries say to programmers
-        warnings.filterwarnings("ignore", module=r"(avalanche|torch|timm)\b(?!_ad)")
-        logging.basicConfig(format="%(message)s", level=logging.WARNING)
+def _full_key(store: FeatureCache, start: str) -> str:
+    """Return the only key that begins so, or what was given."""
+    keys = [entry.key for entry in store.entries() if entry.key.startswith(start)]
+    return keys[0] if len(keys) == 1 else start
+
+
+def _refuse_repeated(option: str, values: Sequence[object]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise RecipeError(f"{option}: {value} is given twice")
+
+
+def _print_table(table: Table) -> None:
+    # in a file or a pipe there is no edge that a table would have to fit in
+    wide = Console(width=160, markup=False, highlight=False)
+    (_out if _out.is_terminal else wide).print(table)
+
+
+class _LineHandler(logging.Handler):
+    """Print what the package logs as lines, like its warnings."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _err.print(f"warning: {record.getMessage()}", soft_wrap=True)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning as one line, without the source it came from."""
+    _err.print(f"warning: {message}", soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a person's mistake is one line and exit code 2.
+
+    :param arguments: instead of the process's own.
+    :raises SystemExit: always, with the exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    # one switch wherever it stands, before the command or after
+    given = [argument for argument in given if argument != "--debug"] or ["--help"]
+    if debug:
+        raise SystemExit(app(given, prog_name="avalanche-ad", standalone_mode=False))
+    log, handler = logging.getLogger("avalanche_ad"), _LineHandler(logging.WARNING)
+    log.addHandler(handler)
     try:
-        app()
+        with warnings.catch_warnings():
+            # what libraries say to programmers
+            warnings.filterwarnings("ignore", module=r"(avalanche|torch|timm)\b")
+            warnings.showwarning = _show_warning
+            raise SystemExit(_run(given))
+    finally:
+        log.removeHandler(handler)
+
+
+def _run(arguments: list[str]) -> int:
+    """Return the exit code of a command, its error told in one line."""
+    try:
+        code = app(arguments, prog_name="avalanche-ad", standalone_mode=False)
     except AvalancheADError as error:
-        if debug:
-            raise
-        _err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        if debug:
-            raise
+        _tell(str(error))
+        return 2
+    except _UsageError as error:
+        _tell(f"{error.format_message()} (avalanche-ad --help lists what there is)")
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:
         _err.print("interrupted; the same command resumes after the last finished task")
-        raise SystemExit(130) from None
+    return code if isinstance(code, int) else 0
+
+
+def _tell(message: str) -> None:
+    line = " ".join(part.strip() for part in message.splitlines())
+    _err.print(f"error: {line}", style="red", soft_wrap=True)
 
 
 if __name__ == "__main__":

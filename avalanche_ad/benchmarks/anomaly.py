@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from avalanche.benchmarks import CLScenario, benchmark_from_datasets
 from avalanche.benchmarks.scenarios.supervised import with_classes_timeline
@@ -24,6 +24,7 @@ from avalanche_ad.benchmarks.items import (
 from avalanche_ad.benchmarks.order import split_categories
 from avalanche_ad.datasets.loading import resize_mask
 from avalanche_ad.datasets.sample import AnomalyData, Sample
+from avalanche_ad.datasets.validation import verify
 from avalanche_ad.errors import DatasetError
 from avalanche_ad.features import Backbone, FeatureCache, FeatureLayout
 
@@ -81,7 +82,7 @@ def anomaly_benchmark(
     mask_size: int | None = None,
     backbone: Backbone | None = None,
     cache: FeatureCache | None = None,
-    feature_dtype: str = "float16",
+    feature_dtype: Literal["float16", "float32"] = "float16",
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> AnomalyBenchmark:
@@ -91,7 +92,8 @@ def anomaly_benchmark(
     once, into the cache, and never again. Without, it is an image stream, for a model
     with a backbone attached; both give the same scores.
 
-    All masks are loaded here, so that nothing about them can break during training.
+    All masks are loaded here, and every image of an image stream is decoded once, so
+    that no file can break training.
 
     :param data: the data set.
     :param n_experiences: see :func:`split_categories`, as the four that follow.
@@ -131,6 +133,9 @@ def anomaly_benchmark(
                     f"category {name!r} of {data.name} has no {split_name} image"
                 )
 
+    if backbone is None:
+        verify(data, _about(progress, "checking images"))
+
     rows: dict[Sample, tuple[Any, int]] = {}
     layout: FeatureLayout | None = None
     if backbone is not None:
@@ -146,9 +151,7 @@ def anomaly_benchmark(
                 device=device,
                 progress=_about(progress, f"features of {name}"),
             )
-            rows.update(
-                (sample, (features, row)) for row, sample in enumerate(samples)
-            )
+            rows.update((sample, (features, row)) for row, sample in enumerate(samples))
 
     def source(samples: Sequence[Sample]) -> FeatureSource | ImageSource:
         if backbone is None:

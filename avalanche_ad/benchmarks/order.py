@@ -96,6 +96,5 @@ def _check_names(names: Sequence[str], known: Sequence[str]) -> None:
             close = get_close_matches(name, known, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise DatasetError(
-                f"unknown category {name!r}{hint}; the data set has: "
-                f"{', '.join(known)}"
+                f"unknown category {name!r}{hint}; the data set has: {', '.join(known)}"
             )

@@ -1,4 +1,4 @@
-"""Ready-made streams of the field's data sets, in the manner of Avalanche's classics."""
+"""Ready-made streams of the field's data sets, like Avalanche's classics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ __all__ = [
 
 
 def SplitMVTecAD(  # noqa: N802
-    n_experiences: int | None = None, *, dataset_root: str | Path, **options: Any  # noqa: ANN401
+    n_experiences: int | None = None,
+    *,
+    dataset_root: str | Path,
+    **options: Any,  # noqa: ANN401
 ) -> AnomalyBenchmark:
     """Split MVTec AD's 15 categories into experiences.
 
@@ -41,7 +44,10 @@ def SplitMVTecAD(  # noqa: N802
 
 
 def SplitVisA(  # noqa: N802
-    n_experiences: int | None = None, *, dataset_root: str | Path, **options: Any  # noqa: ANN401
+    n_experiences: int | None = None,
+    *,
+    dataset_root: str | Path,
+    **options: Any,  # noqa: ANN401
 ) -> AnomalyBenchmark:
     """Split VisA's 12 categories into experiences, by the official ``1cls.csv``.
 
@@ -55,7 +61,10 @@ def SplitVisA(  # noqa: N802
 
 
 def SplitBTAD(  # noqa: N802
-    n_experiences: int | None = None, *, dataset_root: str | Path, **options: Any  # noqa: ANN401
+    n_experiences: int | None = None,
+    *,
+    dataset_root: str | Path,
+    **options: Any,  # noqa: ANN401
 ) -> AnomalyBenchmark:
     """Split BTAD's 3 categories into experiences.
 
@@ -69,7 +78,10 @@ def SplitBTAD(  # noqa: N802
 
 
 def SplitMVTec3D(  # noqa: N802
-    n_experiences: int | None = None, *, dataset_root: str | Path, **options: Any  # noqa: ANN401
+    n_experiences: int | None = None,
+    *,
+    dataset_root: str | Path,
+    **options: Any,  # noqa: ANN401
 ) -> AnomalyBenchmark:
     """Split the RGB images of MVTec 3D-AD's 10 categories into experiences.
 
@@ -83,7 +95,10 @@ def SplitMVTec3D(  # noqa: N802
 
 
 def SplitFolder(  # noqa: N802
-    n_experiences: int | None = None, *, dataset_root: str | Path, **options: Any  # noqa: ANN401
+    n_experiences: int | None = None,
+    *,
+    dataset_root: str | Path,
+    **options: Any,  # noqa: ANN401
 ) -> AnomalyBenchmark:
     """Split any folder in MVTec AD's layout into experiences.
 

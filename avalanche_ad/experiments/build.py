@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,14 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates.base import BaseTemplate
 
 from avalanche_ad.benchmarks import AnomalyBenchmark, anomaly_benchmark
-from avalanche_ad.datasets import AnomalyData, open_dataset
+from avalanche_ad.datasets import AnomalyData, SyntheticAD, open_dataset
 from avalanche_ad.errors import AvalancheADError, RecipeError
 from avalanche_ad.experiments.recipe import (
     BenchmarkRecipe,
     ExperimentRecipe,
+    SyntheticRecipe,
     check_arguments,
+    check_names,
     resolve,
 )
 from avalanche_ad.features import Backbone, FeatureCache, make_backbone
@@ -42,15 +43,19 @@ __all__ = [
     "build_benchmark",
     "build_model",
     "build_strategy",
+    "check_strategy",
     "open_data",
 ]
 
 
 def open_data(recipe: BenchmarkRecipe, root: Path | None) -> AnomalyData:
     """Open the recipe's data set."""
-    return open_dataset(
-        recipe.dataset, root, recipe.categories, size=recipe.image_size
-    )
+    if recipe.dataset == "synthetic":
+        drawn = recipe.synthetic or SyntheticRecipe()
+        return SyntheticAD(
+            recipe.image_size, categories=recipe.categories, **drawn.model_dump()
+        )
+    return open_dataset(recipe.dataset, root, recipe.categories)
 
 
 def build_backbone(recipe: BenchmarkRecipe) -> Backbone:
@@ -115,11 +120,10 @@ def build_strategy(
     :raises RecipeError: when a class or an argument does not exist or fit.
     """
     training = recipe.benchmark.training
-    plugins = []
-    for plugin in recipe.strategy.plugins:
-        made = resolve(plugin.type, (BasePlugin,), "plugin")
-        check_arguments(made, plugin.arguments, "plugin")
-        plugins.append(_made(made, plugin.arguments, f"plugin {made.__name__}"))
+    plugins = [
+        _made(made, arguments, f"plugin {made.__name__}")
+        for made, arguments in _plugins(recipe)
+    ]
     if training.epochs:
         plugins += [
             WarmupCosinePlugin(training.warmup_epochs, training.final_lr_factor),
@@ -152,11 +156,27 @@ def build_strategy(
         **recipe.strategy.options,
     }
     check_arguments(strategy, arguments, "strategy")
-    known = inspect.signature(strategy).parameters
-    clash = set(recipe.strategy.options) - set(known)
-    if clash and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
-        raise RecipeError(f"strategy {strategy.__name__} takes no {sorted(clash)[0]!r}")
     return _made(strategy, arguments, f"strategy {strategy.__name__}")
+
+
+def check_strategy(recipe: ExperimentRecipe) -> None:
+    """Refuse a strategy that cannot be built, before any image is read.
+
+    :raises RecipeError: when a class or an argument does not exist.
+    """
+    _plugins(recipe)
+    strategy = resolve(recipe.strategy.strategy, (BaseTemplate,), "strategy")
+    check_names(strategy, recipe.strategy.options, "strategy")
+
+
+def _plugins(recipe: ExperimentRecipe) -> list[tuple[type, dict[str, Any]]]:
+    """Return the classes of the recipe's plugins with their arguments, checked."""
+    found = []
+    for plugin in recipe.strategy.plugins:
+        made = resolve(plugin.type, (BasePlugin,), "plugin")
+        check_arguments(made, plugin.arguments, "plugin")
+        found.append((made, plugin.arguments))
+    return found
 
 
 def _made(made: type, arguments: dict[str, Any], what: str) -> Any:  # noqa: ANN401

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import secrets
 import sys
@@ -24,8 +25,9 @@ import numpy as np
 import torch
 from platformdirs import user_state_path
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["load_checkpoint", "restore_generators", "save_checkpoint"]
 
+_log = logging.getLogger(__name__)
 _SIGNATURE = hashlib.sha256().digest_size
 
 
@@ -50,11 +52,11 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Read a checkpoint and restore the generators' states.
+    """Read a checkpoint; :func:`restore_generators` is for just before going on.
 
     :param path: the file.
-    :return: the state, or ``None`` when there is no file, it is damaged, or its
-        signature is not this user's.
+    :return: the state, or ``None`` when there is no file, it is damaged, its signature
+        is not this user's, or what it refers to (cached features, code) is gone.
     """
     try:
         raw = path.read_bytes()
@@ -63,9 +65,12 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     signature, content = raw[:_SIGNATURE], raw[_SIGNATURE:]
     if not hmac.compare_digest(signature, _sign(content)):
         return None
-    with _optimizer_modules():
-        state: dict[str, Any] = dill.loads(content)
-    _restore_generators(state.pop("generators"))
+    try:
+        with _optimizer_modules():
+            state: dict[str, Any] = dill.loads(content)
+    except Exception as error:  # what it refers to may have changed in any way
+        _log.warning("%s cannot be resumed (%s); the run starts anew", path, error)
+        return None
     return state
 
 
@@ -96,9 +101,14 @@ def _generator_states() -> dict[str, Any]:
     }
 
 
-def _restore_generators(states: dict[str, Any]) -> None:
+def restore_generators(state: dict[str, Any]) -> None:
+    """Set the global random generators as they were when a checkpoint was written.
+
+    :param state: what :func:`load_checkpoint` returned.
+    """
     import random
 
+    states = state["generators"]
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])  # noqa: NPY002
     torch.set_rng_state(states["torch"])

@@ -18,7 +18,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # a device without memory fails here
     except (RuntimeError, AssertionError, NotImplementedError):
         raise RecipeError(
             f"--device {name!r} is not available here: use auto, cpu or a device that "

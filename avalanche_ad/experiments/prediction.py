@@ -67,14 +67,21 @@ def predict_images(
     :raises AvalancheADError: when the run or an image cannot be read.
     """
     model, description = load_model(run)
-    backbone = make_backbone(
-        description["backbone"]["backbone"], **description["backbone"]["options"]
-    )
+    try:
+        made, options = (
+            description["backbone"][key] for key in ("backbone", "options")
+        )
+        size, mask = int(description["image_size"]), int(description["mask_size"])
+        names = list(description["categories"])
+        thresholds = dict(description["thresholds"][threshold])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ResultsError(
+            f"{run}: model.json is damaged or not one of this version "
+            f"({type(error).__name__}: {error}); run the experiment again"
+        ) from None
+    backbone = make_backbone(made, **options)
     device = device or torch.device("cpu")
-    size, mask = description["image_size"], description["mask_size"]
     model.to(device).attach_backbone(backbone.to(device), size)
-    names = description["categories"]
-    thresholds = description["thresholds"][threshold]
     if heat_maps is not None:
         try:
             heat_maps.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,8 @@
-"""A progress bar and tables on the terminal while a run goes on."""
+"""A progress bar on the terminal while work goes on; light to import."""
 
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
-
-from avalanche.core import SupervisedPlugin
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -16,7 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["ProgressPlugin", "RunProgress"]
+__all__ = ["RunProgress"]
 
 
 class RunProgress:
@@ -72,27 +69,3 @@ class RunProgress:
         """One step further."""
         if self._task is not None:
             self._bar.update(self._task, description=what, advance=1)
-
-
-class ProgressPlugin(SupervisedPlugin):  # type: ignore[misc]
-    """Advance a progress bar by a step for every training minibatch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.progress: RunProgress | None = None
-        self.what = ""
-
-    def __getstate__(self) -> dict[str, Any]:
-        # a checkpoint holds plugins, and a terminal cannot be stored
-        return {**self.__dict__, "progress": None}
-
-    def after_training_iteration(
-        self,
-        strategy: Any,  # noqa: ANN401
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
-    ) -> None:
-        """Advance the bar."""
-        if self.progress is not None:
-            epoch = strategy.clock.train_exp_epochs + 1
-            self.progress.advance(f"{self.what}, epoch {epoch}/{strategy.train_epochs}")

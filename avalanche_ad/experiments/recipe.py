@@ -10,12 +10,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from avalanche_ad.datasets import DATASETS
 from avalanche_ad.errors import RecipeError
@@ -33,16 +33,19 @@ __all__ = [
     "FlowGMMRecipe",
     "PluginRecipe",
     "StrategyRecipe",
+    "SyntheticRecipe",
     "TrainingRecipe",
+    "check_arguments",
+    "check_names",
     "list_recipes",
     "load_experiment",
     "read_toml",
-    "check_arguments",
     "resolve",
 ]
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 ScoreName = Literal["product", "likelihood", "uncertainty"]
 
 
@@ -58,6 +61,15 @@ class FeaturesRecipe(_Strict):
     options: dict[str, Any] = {}
 
 
+class SyntheticRecipe(_Strict):
+    """``[synthetic]``: how much of the procedural data set is drawn, and from what."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    train_images: Positive = 64
+    test_normals: Positive = 24
+    test_anomalies: Positive = 30
+
+
 class FlowGMMRecipe(_Strict):
     """``[model]`` of type ``flow_gmm``: HGAD's sizes by default."""
 
@@ -69,8 +81,10 @@ class FlowGMMRecipe(_Strict):
     centers_per_category: Positive = 10
     center_init: Literal["pattern", "orthogonal", "data"] = "pattern"
     pattern_period: Positive = 16
+    position_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     score_kind: ScoreName = "product"
     smoothing_sigma: NonNegative = 4.0
+    likelihood_map: Literal["log", "probability"] = "log"
 
 
 class FeatureGMMRecipe(_Strict):
@@ -82,6 +96,7 @@ class FeatureGMMRecipe(_Strict):
     max_positions: Positive = 20_000
     score_kind: ScoreName = "likelihood"
     smoothing_sigma: NonNegative = 4.0
+    likelihood_map: Literal["log", "probability"] = "log"
 
 
 class TrainingRecipe(_Strict):
@@ -129,12 +144,21 @@ class BenchmarkRecipe(_Strict):
     order_seed: int | None = None
     image_size: Annotated[int, Field(ge=16)] = 256
     mask_size: Annotated[int, Field(ge=16)] | None = None
+    synthetic: SyntheticRecipe | None = None
     features: FeaturesRecipe = FeaturesRecipe()
     model: Annotated[FlowGMMRecipe | FeatureGMMRecipe, Field(discriminator="type")] = (
         FlowGMMRecipe()
     )
     training: TrainingRecipe = TrainingRecipe()
     published: tuple[PublishedRecipe, ...] = ()
+
+    @model_validator(mode="after")
+    def _synthetic_only(self) -> BenchmarkRecipe:
+        if self.synthetic is not None and self.dataset != "synthetic":
+            raise ValueError(
+                f"[synthetic] goes with dataset = 'synthetic', not {self.dataset!r}"
+            )
+        return self
 
 
 class PluginRecipe(BaseModel):
@@ -191,7 +215,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise RecipeError(f"{path}: cannot read the recipe ({error.strerror})") from None
+        raise RecipeError(
+            f"{path}: cannot read the recipe ({error.strerror})"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not valid TOML: {error}") from None
 
@@ -207,13 +233,13 @@ def load_experiment(
     :param benchmark: a name that ``list_recipes`` knows, or the path of a TOML file.
     :param strategy: likewise.
     :param overrides: ``section.key=value`` with a section of ``features``, ``model``,
-        ``training``, ``options`` or ``plugins.N``, or ``key=value`` for a key of the
-        benchmark; the value as TOML, or else taken as text.
+        ``training``, ``synthetic``, ``options`` or ``plugins.N``, or ``key=value`` for
+        a key of the benchmark; the value as TOML, or else taken as text.
     :raises RecipeError: at the first thing that is not as expected.
     """
     benchmark_name, benchmark_file, stream = _read("benchmarks", benchmark)
     strategy_name, strategy_file, learner = _read("strategies", strategy)
-    stream.setdefault("model", {}).setdefault("type", "flow_gmm")
+    _default_model(stream)
     # Each file on its own first, so that a mistake is told where it was made.
     _validated(BenchmarkRecipe, stream, benchmark_file)
     checked = _validated(StrategyRecipe, learner, strategy_file)
@@ -227,6 +253,7 @@ def load_experiment(
     _validated(BenchmarkRecipe, stream, f"{strategy_file} over {benchmark_file}")
     for override in overrides:
         _override(stream, learner, override)
+    _default_model(stream)
     where = f"--set {' '.join(overrides)}" if overrides else benchmark_file
     return ExperimentRecipe(
         benchmark_name=benchmark_name,
@@ -264,22 +291,40 @@ def check_arguments(made: type, arguments: Mapping[str, Any], what: str) -> None
 
     :raises RecipeError: naming the argument and those that there are.
     """
-    parameters = inspect.signature(made).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        return
-    unknown = sorted(set(arguments) - set(parameters))
-    if unknown:
-        raise RecipeError(
-            f"{what} {made.__name__} takes no {unknown[0]!r}; it takes "
-            f"{', '.join(parameters) or 'no arguments'}"
-        )
+    check_names(made, arguments, what)
+    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     needed = [
         name
-        for name, parameter in parameters.items()
-        if parameter.default is inspect.Parameter.empty and name not in arguments
+        for name, parameter in inspect.signature(made).parameters.items()
+        if parameter.default is inspect.Parameter.empty
+        and parameter.kind not in variable
+        and name not in arguments
     ]
     if needed:
         raise RecipeError(f"{what} {made.__name__} needs {', '.join(needed)}")
+
+
+def check_names(made: type, names: Iterable[str], what: str) -> None:
+    """Refuse names that are no keyword argument of a class.
+
+    :raises RecipeError: naming the first, and those that there are.
+    """
+    known: list[str] = []
+    for base in made.__mro__[:-1]:
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(base).parameters.values())
+        named = [p.name for p in parameters if p.kind in _NAMED]
+        known += [name for name in named if name not in known]
+        # ``**kwargs`` go on to the next class
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise RecipeError(
+            f"{what} {made.__name__} takes no {unknown[0]!r}; it takes "
+            f"{', '.join(known) or 'no arguments'}"
+        )
 
 
 def _read(
@@ -301,6 +346,13 @@ def _read(
     return path.stem, str(path), read_toml(path)
 
 
+def _default_model(stream: dict[str, Any]) -> None:
+    """Name the model's type, by which pydantic picks its schema."""
+    model = stream.setdefault("model", {})
+    if isinstance(model, dict):
+        model.setdefault("type", "flow_gmm")
+
+
 def _validated(kind: type[Any], content: dict[str, Any], where: str) -> Any:  # noqa: ANN401
     try:
         return kind.model_validate(content)
@@ -316,6 +368,9 @@ def _validated(kind: type[Any], content: dict[str, Any], where: str) -> Any:  # 
             raise RecipeError(
                 f"{where}: unknown key {key!r}{hint}; known: {', '.join(known)}"
             ) from None
+        if not parts:
+            reason = str(problem["msg"]).removeprefix("Value error, ")
+            raise RecipeError(f"{where}: {reason}") from None
         found = "" if problem["type"] == "missing" else f", got {problem['input']!r}"
         raise RecipeError(f"{where}: key {key!r}: {problem['msg']}{found}") from None
 
@@ -333,14 +388,13 @@ def _fields_at(
     sections: dict[str, type[BaseModel]] = {
         "features": FeaturesRecipe,
         "training": TrainingRecipe,
+        "synthetic": SyntheticRecipe,
         "published": PublishedRecipe,
     }
     return list(sections[section].model_fields) if section in sections else []
 
 
-def _override(
-    stream: dict[str, Any], learner: dict[str, Any], override: str
-) -> None:
+def _override(stream: dict[str, Any], learner: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     path = key.strip().split(".")
     if not separator or not all(path):
@@ -363,13 +417,15 @@ def _override(
         learner.setdefault("options", {})[path[1]] = value
     elif len(path) == 1:
         stream[path[0]] = value
-    elif path[0] in ("features", "model", "training"):
-        section = stream.setdefault(path[0], {})
-        for part in path[1:-1]:
+    elif path[0] in ("features", "model", "training", "synthetic"):
+        section = stream
+        for part in path[:-1]:
             section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise RecipeError(f"--set {override!r}: {part!r} holds no keys")
         section[path[-1]] = value
     else:
         raise RecipeError(
             f"--set {override!r}: unknown section {path[0]!r}; there are features, "
-            "model, training, options and plugins.N"
+            "model, training, synthetic, options and plugins.N"
         )

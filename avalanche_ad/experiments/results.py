@@ -96,7 +96,7 @@ def read_results(folder: Path) -> dict[str, Any]:
         raise ResultsError(
             f"{path}: cannot read the results ({error}); run the experiment again"
         ) from None
-    if not isinstance(content, dict) or not _KEYS <= content.keys():
+    if not isinstance(content, dict) or not content.keys() >= _KEYS:
         raise ResultsError(
             f"{path}: not the results of a run; run the experiment again"
         )

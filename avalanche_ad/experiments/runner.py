@@ -32,12 +32,18 @@ from avalanche_ad.experiments.build import (
     build_benchmark,
     build_model,
     build_strategy,
+    check_strategy,
     open_data,
 )
-from avalanche_ad.experiments.checkpoint import load_checkpoint, save_checkpoint
-from avalanche_ad.experiments.progress import ProgressPlugin, RunProgress
+from avalanche_ad.experiments.checkpoint import (
+    load_checkpoint,
+    restore_generators,
+    save_checkpoint,
+)
+from avalanche_ad.experiments.progress import RunProgress
+from avalanche_ad.experiments.progress_plugin import ProgressPlugin
 from avalanche_ad.experiments.recipe import ExperimentRecipe
-from avalanche_ad.experiments.results import SCHEMA, summarise, write_json
+from avalanche_ad.experiments.results import SCHEMA, read_results, summarise, write_json
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models import AnomalyModel, FeatureGMM
 from avalanche_ad.models.storage import save_model
@@ -47,6 +53,7 @@ __all__ = ["QUANTILE", "run_configuration", "run_experiment"]
 QUANTILE = 0.95
 """Share of training normals below the ``quantile`` threshold of a category."""
 
+AfterFeatures = Callable[[int], None]
 AfterTask = Callable[[int, Sequence[Mapping[str, Any]]], None]
 
 
@@ -71,14 +78,15 @@ def run_experiment(
     device: torch.device | None = None,
     cache: FeatureCache | None = None,
     progress: RunProgress | None = None,
+    after_features: AfterFeatures | None = None,
     after_task: AfterTask | None = None,
 ) -> dict[str, Any]:
     """Train and evaluate a strategy on a stream, and save the run.
 
     After each experience the experiences seen so far are evaluated. The folder appears
     whole at the end, with ``results.json``, ``metrics.csv``, ``model.json`` and
-    ``model.safetensors``; until then the run lives beside it as ``NAME.partial``, with a
-    checkpoint per experience from which the same run resumes after an interruption.
+    ``model.safetensors``; until then the run lives beside it as ``NAME.partial``, with
+    a checkpoint per experience from which the same run resumes after an interruption.
 
     :param recipe: what to run.
     :param out: the run's folder; one with another finished run is replaced, one with
@@ -88,12 +96,15 @@ def run_experiment(
     :param device: where to train.
     :param cache: the feature cache.
     :param progress: a progress bar.
+    :param after_features: called when all features are there, with the number of calls
+        of the backbone that it took: 0 when the cache had them all.
     :param after_task: called with the experience's index and its evaluation.
     :return: what ``results.json`` holds.
     :raises AvalancheADError: when data, recipe or folder are not as expected, or
         training breaks.
     """
     started = time.perf_counter()
+    check_strategy(recipe)
     device = device or torch.device("cpu")
     configuration = run_configuration(recipe, str(data_root) if data_root else None)
     configuration = json.loads(json.dumps(configuration))
@@ -107,7 +118,11 @@ def run_experiment(
             "another --out"
         ) from None
     try:
-        identity = {"configuration": configuration, "seed": seed}
+        identity = {
+            "configuration": configuration,
+            "seed": seed,
+            "versions": _versions(),
+        }
         checkpoint = _resumable(partial, identity)
         data = open_data(recipe.benchmark, data_root)
         backbone = build_backbone(recipe.benchmark)
@@ -119,9 +134,13 @@ def run_experiment(
             device,
             progress.report if progress else None,
         )
+        if after_features:
+            after_features(backbone.calls)
         seconds = {"features": time.perf_counter() - started, "train": 0.0, "eval": 0.0}
 
         if checkpoint is None:
+            # only now: a wrong command must not cost another run its checkpoint
+            _clear(partial)
             RNGManager.set_random_seeds(seed)
             model, options = build_model(recipe.benchmark, benchmark, seed)
             ticker = ProgressPlugin()
@@ -141,6 +160,8 @@ def run_experiment(
             seconds.update(checkpoint["seconds"])
             _keep_lines(partial / "metrics.csv", checkpoint["csv_bytes"])
             ticker = next(p for p in strategy.plugins if isinstance(p, ProgressPlugin))
+            # last, because building a backbone draws random numbers
+            restore_generators(checkpoint)
         metrics = next(
             metric
             for metric in strategy.evaluator.metrics
@@ -197,7 +218,6 @@ def run_experiment(
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
             "peak_rss_mb": _peak_rss_mb(),
             "memory_mb": _memory_mb(strategy, benchmark, recipe),
-            "backbone_calls": backbone.calls,
         }
         last = {
             row["category"]: row.get("image_threshold")
@@ -230,21 +250,23 @@ def run_experiment(
             "writable --out with free space"
         ) from error
     finally:
+        if lock.is_locked and not (partial / "checkpoint").exists():
+            # not published, and nothing to resume from
+            shutil.rmtree(partial, ignore_errors=True)
         lock.release()
 
 
 def _claim(out: Path) -> Path:
     """Check that a run's folder may be written, and return the folder aside."""
-    if out.exists():
-        if not out.is_dir():
-            raise ResultsError(f"{out} is a file: give a folder as --out")
-        if any(out.iterdir()) and not (out / "results.json").is_file():
-            raise ResultsError(
-                f"{out} is not empty and holds no run (no results.json): give another "
-                "folder as --out"
-            )
-    partial = out.with_name(out.name + ".partial")
     try:
+        if out.exists():
+            if not out.is_dir():
+                raise ResultsError(f"{out} is a file: give a folder as --out")
+            if any(out.iterdir()):
+                _check_replaceable(out)
+        if out.name in ("", ".."):
+            raise ResultsError(f"{out}: give a new folder as --out, not this one")
+        partial = out.with_name(out.name + ".partial")
         partial.mkdir(parents=True, exist_ok=True)
         probe = partial / ".writable"
         probe.touch()
@@ -257,18 +279,30 @@ def _claim(out: Path) -> Path:
     return partial
 
 
+def _check_replaceable(out: Path) -> None:
+    """Refuse a folder with anything but a run: a new run would replace it."""
+    try:
+        read_results(out)
+    except ResultsError:
+        raise ResultsError(
+            f"{out} is not empty and holds no run (no valid results.json): "
+            "give another folder as --out"
+        ) from None
+
+
 def _resumable(partial: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the checkpoint of the same run, or clear what another one left."""
-    checkpoint = None
-    if (partial / "checkpoint").exists():
-        # read before the seeds are set: it restores the generators
-        checkpoint = load_checkpoint(partial / "checkpoint")
-        if checkpoint is not None and checkpoint["identity"] == identity:
-            return checkpoint
+    """Return the checkpoint of the same run, if there is one."""
+    checkpoint = load_checkpoint(partial / "checkpoint")
+    if checkpoint is not None and checkpoint["identity"] == identity:
+        return checkpoint
+    return None
+
+
+def _clear(partial: Path) -> None:
+    """Remove what another run left."""
     for path in partial.iterdir():
         if path.name != "run.lock":
             path.unlink()
-    return None
 
 
 def _publish(partial: Path, out: Path) -> None:
@@ -292,7 +326,10 @@ def _training_steps(
     recipe: ExperimentRecipe, benchmark: AnomalyBenchmark, first: int
 ) -> int:
     """Estimate the number of training minibatches still to come."""
-    size, epochs = recipe.benchmark.training.batch_size, recipe.benchmark.training.epochs
+    size, epochs = (
+        recipe.benchmark.training.batch_size,
+        recipe.benchmark.training.epochs,
+    )
     counts = [len(experience.dataset) for experience in benchmark.train_stream]
     if recipe.strategy.strategy.endswith("Cumulative"):
         counts = np.cumsum(counts).tolist()

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from avalanche_ad.errors import ResultsError
+from avalanche_ad.experiments.build import check_strategy
+from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.recipe import ExperimentRecipe
 from avalanche_ad.experiments.results import read_results
 from avalanche_ad.experiments.runner import run_configuration, run_experiment
 from avalanche_ad.features import FeatureCache
-from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.reporting.tables import (
     comparison_csv,
     comparison_markdown,
@@ -47,6 +48,8 @@ def compare(
     :return: all results, strategy by strategy.
     :raises AvalancheADError: as :func:`run_experiment`.
     """
+    for recipe in recipes:
+        check_strategy(recipe)
     total, done, results = len(recipes) * len(seeds), 0, []
     for recipe in recipes:
         for seed in seeds:
@@ -77,6 +80,12 @@ def compare(
                 )
             results.append(result)
             rows = comparison_rows(results)
-            (out / "compare.md").write_text(comparison_markdown(rows), "utf-8")
-            (out / "compare.csv").write_text(comparison_csv(rows), "utf-8")
+            try:
+                (out / "compare.md").write_text(comparison_markdown(rows), "utf-8")
+                (out / "compare.csv").write_text(comparison_csv(rows), "utf-8")
+            except OSError as error:
+                raise ResultsError(
+                    f"{out}: cannot write the comparison there "
+                    f"({error.strerror or error}): choose a writable --out"
+                ) from error
     return results

@@ -313,7 +313,7 @@ class FeatureCache:
             raise CacheError(
                 f"the feature cache {self.root} has {free / 1e9:.2f} GB left, "
                 f"{needed / 1e9:.2f} GB needed; {_MEND}, or free space with "
-                "`avalanche-ad cache --clear`"
+                "`avalanche-ad cache clear`"
             )
 
 

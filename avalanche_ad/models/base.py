@@ -13,7 +13,12 @@ from torch.nn import functional as F
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.latents import latents_of
-from avalanche_ad.models.scoring import AnomalyScores, ScoreKind, normality_map
+from avalanche_ad.models.scoring import (
+    AnomalyScores,
+    LikelihoodMap,
+    ScoreKind,
+    normality_map,
+)
 
 __all__ = ["MASKED", "AnomalyModel", "Backbone"]
 
@@ -45,6 +50,10 @@ class AnomalyModel(nn.Module, ABC):
         ``"uncertainty"``.
     :param smoothing_sigma: standard deviation of the score map's Gaussian filter, in
         pixels of the mask.
+    :param likelihood_map: how v = log p(x|c)/D − m enters the map: ``"log"``, as 1 + v,
+        or ``"probability"``, HGAD's exp(v). They agree to first order near v = 0; far
+        below, where all of a forgotten category lies, exp(v) underflows to one value
+        and loses the order that v keeps.
     """
 
     level_maximum: Tensor
@@ -54,12 +63,13 @@ class AnomalyModel(nn.Module, ABC):
         layout: FeatureLayout,
         score_kind: ScoreKind = "product",
         smoothing_sigma: float = 4.0,
+        likelihood_map: LikelihoodMap = "log",
     ) -> None:
         super().__init__()
         self.layout = layout
         self.score_kind = score_kind
         self.smoothing_sigma = smoothing_sigma
-        self.transform = "exp"
+        self.likelihood_map = likelihood_map
         self.register_buffer("level_maximum", torch.zeros(0, len(layout.levels)))
         self._shared = _Shared(None, 0)
 
@@ -118,7 +128,9 @@ class AnomalyModel(nn.Module, ABC):
         for x, category in batches:
             levels = self.log_likelihood_levels(latents_of(self(x)), category)
             top = torch.stack([level.flatten(1).amax(1) for level in levels], 1)
-            best.index_reduce_(0, category, top.to(best), "amax")
+            for index in sorted(set(category.tolist())):
+                own = top[category == index].amax(0)
+                best[index] = best[index].maximum(own.to(best))
         self.level_maximum = torch.where(best > -torch.inf, best, self.level_maximum)
 
     @torch.no_grad()
@@ -137,7 +149,8 @@ class AnomalyModel(nn.Module, ABC):
 
         With v_l = log p(x|c)/D, the constants m_lc of :meth:`calibrate`, and L levels:
 
-        - likelihood: L − G ∗ Σ_l U_l exp(v_l − m_lc)
+        - likelihood: L − G ∗ Σ_l U_l (1 + v_l − m_lc), or with exp(v_l − m_lc) under
+          ``likelihood_map="probability"``
         - uncertainty: L − G ∗ Σ_l U_l exp(Σ_c p_c log p_c)
         - product: the product of both; the likelihood alone while one category is
           known, since one category leaves nothing to be uncertain about.
@@ -146,8 +159,8 @@ class AnomalyModel(nn.Module, ABC):
         :param mask_size: (H, W) of the score maps.
         :param category: true category indices (N,), for oracle scoring.
         :param kind: another score than the model's own ``score_kind``.
-        :raises TrainingError: when the model is not calibrated for a category, or the
-            output has lost its latents.
+        :raises TrainingError: when the model does not know a category or is not
+            calibrated for it, or when the output has lost its latents.
         """
         latents = latents_of(output)
         if latents is None:
@@ -158,6 +171,12 @@ class AnomalyModel(nn.Module, ABC):
         kind = kind or self.score_kind
         if category is None:
             category = self.infer_category(output)
+        elif unknown := set(category.tolist()) - set(self.known_categories.tolist()):
+            raise TrainingError(
+                f"categories {sorted(unknown)} have not been learned, so they have no "
+                "oracle score: evaluate on the experiences seen so far, or without "
+                "oracle scores"
+            )
         product: Tensor | None = None
         if kind in ("likelihood", "product") or len(self.known_categories) < 2:
             product = self._likelihood_map(latents, category, mask_size)
@@ -193,16 +212,24 @@ class AnomalyModel(nn.Module, ABC):
             self._transform(level - maximum[:, index, None, None])
             for index, level in enumerate(self.log_likelihood_levels(latents, category))
         ]
+        self._check_positions(levels)
         return len(levels) - normality_map(levels, mask_size, self.smoothing_sigma)
 
     def _uncertainty_map(self, latents: object, mask_size: tuple[int, int]) -> Tensor:
         levels = [level.exp() for level in self.negative_entropy_levels(latents)]
+        self._check_positions(levels)
         return len(levels) - normality_map(levels, mask_size, self.smoothing_sigma)
 
+    def _check_positions(self, levels: Sequence[Tensor]) -> None:
+        for level, (height, width, _) in zip(levels, self.layout.levels, strict=True):
+            if level.shape[1:] != (height, width):
+                raise TrainingError(
+                    "the output holds only the positions drawn for a training step: "
+                    "call model.eval() before the forward pass whose output is scored"
+                )
+
     def _transform(self, level: Tensor) -> Tensor:
-        if self.transform == "exp":
-            return level.exp()
-        return 1 + level
+        return level.exp() if self.likelihood_map == "probability" else 1 + level
 
     def packed(self, x: Tensor) -> Tensor:
         """Return packed features: as they are, or of images (N, 3, S, S).
@@ -246,9 +273,10 @@ class AnomalyModel(nn.Module, ABC):
         :raises ValueError: when ``images`` has another shape.
         """
         size = self._shared.image_size
-        if images.dim() != 4 or images.shape[1] != 3:
+        if images.dim() != 4 or images.shape[1] != 3 or not len(images):
             raise ValueError(
-                f"expected images of shape (N, 3, H, W), got {tuple(images.shape)}"
+                "expected at least one image, shape (N, 3, H, W), got "
+                f"{tuple(images.shape)}"
             )
         if mask_size is None:
             mask_size = (int(images.shape[2]), int(images.shape[3]))
@@ -256,7 +284,7 @@ class AnomalyModel(nn.Module, ABC):
         self.eval()
         try:
             parts = []
-            for batch in images.split(batch_size):
+            for batch in torch.split(images, batch_size):
                 batch = batch / 255.0 if not batch.is_floating_point() else batch
                 batch = batch.to(self.level_maximum)
                 if size and batch.shape[2:] != (size, size):

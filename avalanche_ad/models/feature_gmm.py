@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.base import MASKED, AnomalyModel
 from avalanche_ad.models.latents import attach_latents
-from avalanche_ad.models.scoring import ScoreKind
+from avalanche_ad.models.scoring import LikelihoodMap, ScoreKind
 
 __all__ = ["FeatureGMM"]
 
@@ -42,6 +42,7 @@ class FeatureGMM(AnomalyModel):
     :param score_kind: see :class:`AnomalyModel`; ``"likelihood"`` by default, since
         there is no entropy that training has shaped.
     :param smoothing_sigma: see :class:`AnomalyModel`.
+    :param likelihood_map: see :class:`AnomalyModel`.
     :param seed: decides the positions drawn and the start of the EM.
     """
 
@@ -54,9 +55,10 @@ class FeatureGMM(AnomalyModel):
         max_positions: int = 20_000,
         score_kind: ScoreKind = "likelihood",
         smoothing_sigma: float = 4.0,
+        likelihood_map: LikelihoodMap = "log",
         seed: int = 0,
     ) -> None:
-        super().__init__(layout, score_kind, smoothing_sigma)
+        super().__init__(layout, score_kind, smoothing_sigma, likelihood_map)
         self.components = components
         self.covariance_shrinkage = covariance_shrinkage
         self.max_positions = max_positions
@@ -140,6 +142,8 @@ class FeatureGMM(AnomalyModel):
         means: Tensor = getattr(self, f"means_{index}")[known]
         roots: Tensor = getattr(self, f"precision_roots_{index}")[known]
         x = features.reshape(-1, features.shape[-1])
+        if not len(known):
+            return x.new_zeros(*features.shape[:3], 0)
         outputs = []
         for category in range(len(known)):
             projected = x @ roots[category] - torch.einsum(

@@ -29,7 +29,7 @@ def position_code(channels: int, height: int, width: int) -> Tensor:
     """
     if channels <= 0 or channels % 4:
         raise ValueError(
-            f"expected condition channels to be a positive multiple of 4, got {channels}"
+            f"expected condition channels as a positive multiple of 4, got {channels}"
         )
     half = channels // 2
     frequency = torch.exp(torch.arange(0.0, half, 2) * (-math.log(1e4) / half))
@@ -92,7 +92,8 @@ class ConditionalFlow(nn.Module):
         try:
             np.random.seed(seed % 2**32)  # noqa: NPY002
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+                # torch.manual_seed would reseed the accelerators as well
+                torch.default_generator.manual_seed(seed)
                 self.blocks = nn.ModuleList(
                     AllInOneBlock(
                         [(channels,)],
@@ -112,7 +113,9 @@ class ConditionalFlow(nn.Module):
                 delattr(block, name)
                 block.register_buffer(name, rotation)
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Map features to latents.
 
         :param x: (P, D).

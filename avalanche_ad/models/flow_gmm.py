@@ -21,7 +21,7 @@ from avalanche_ad.models.gmm import (
     squared_distances,
 )
 from avalanche_ad.models.latents import Latents, LevelLatents, attach_latents
-from avalanche_ad.models.scoring import ScoreKind, negative_entropy
+from avalanche_ad.models.scoring import LikelihoodMap, ScoreKind, negative_entropy
 
 __all__ = ["FlowGMM"]
 
@@ -47,8 +47,12 @@ class FlowGMM(AnomalyModel):
         ``"orthogonal"`` to the centres there are, or ``"data"`` (mean latent of the
         category's training images).
     :param pattern_period: period P of HGAD's pattern.
+    :param position_fraction: share of the positions of each image that a training
+        step sees, drawn anew every time; neighbours are much alike, so a quarter of
+        them trains nearly as well as all.
     :param score_kind: see :class:`AnomalyModel`.
     :param smoothing_sigma: see :class:`AnomalyModel`.
+    :param likelihood_map: see :class:`AnomalyModel`.
     :param seed: decides initial weights and centres.
 
     Source: Yao et al., "Hierarchical Gaussian Mixture Normalizing Flow Modeling for
@@ -71,13 +75,16 @@ class FlowGMM(AnomalyModel):
         centers_per_category: int = 10,
         center_init: CenterInit = "pattern",
         pattern_period: int = 16,
+        position_fraction: float = 1.0,
         score_kind: ScoreKind = "product",
         smoothing_sigma: float = 4.0,
+        likelihood_map: LikelihoodMap = "log",
         seed: int = 0,
     ) -> None:
-        super().__init__(layout, score_kind, smoothing_sigma)
+        super().__init__(layout, score_kind, smoothing_sigma, likelihood_map)
         self.center_init = center_init
         self.pattern_period = pattern_period
+        self.position_fraction = position_fraction
         self.seed = seed
         self.flows = nn.ModuleList()
         self.mixtures = nn.ModuleList()
@@ -114,7 +121,7 @@ class FlowGMM(AnomalyModel):
     @property
     def known_categories(self) -> Tensor:
         """Indices of the categories learned so far, ascending."""
-        return self.mixtures[0].known.nonzero().flatten()  # type: ignore[operator, union-attr, no-any-return]
+        return self.mixtures[0].known.nonzero().flatten()  # type: ignore[operator]
 
     def resize(self, num_categories: int) -> None:
         """Make room for categories without starting them."""
@@ -160,25 +167,34 @@ class FlowGMM(AnomalyModel):
                 0
             ].mean((0, 1))
             * len(batch)
-            for batch in packed.split(16)
+            for batch in torch.split(packed, 16)
         ]
         return torch.stack(level).sum(0) / len(packed)
 
-    def latent_level(self, index: int, features: Tensor) -> tuple[Tensor, Tensor]:
+    def latent_level(
+        self, index: int, features: Tensor, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Push one level's features through its flow.
 
         :param index: level.
         :param features: (N, H, W, D).
-        :return: latents (N, H·W, D) and log-determinants (N, H·W).
+        :param positions: indices (P,) of the positions wanted, all of H·W by default.
+        :return: latents (N, P, D) and log-determinants (N, P).
         """
-        count, height, width, channels = features.shape
+        x = features.flatten(1, 2)
         code: Tensor = getattr(self, f"position_code_{index}")
-        condition = None
-        if code.shape[1]:
-            condition = code.repeat(count, 1)
-        z, log_det = self.flows[index](features.reshape(-1, channels), condition)
-        positions = height * width
-        return z.view(count, positions, channels), log_det.view(count, positions)
+        if positions is not None:
+            x, code = x[:, positions], code[positions]
+        count, width, channels = x.shape
+        condition = code.repeat(count, 1) if code.shape[1] else None
+        z, log_det = self.flows[index](x.reshape(-1, channels), condition)
+        return z.view(count, width, channels), log_det.view(count, width)
+
+    def _drawn_positions(self, total: int) -> Tensor | None:
+        if not self.training or self.position_fraction >= 1.0:
+            return None
+        count = max(1, round(self.position_fraction * total))
+        return torch.randperm(total)[:count].to(self.level_maximum.device)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return joint log-likelihoods per image, see :class:`AnomalyModel`."""
@@ -187,21 +203,22 @@ class FlowGMM(AnomalyModel):
         for index, features in enumerate(self.layout.unpack(self.packed(x))):
             mixture = self.mixtures[index]
             assert isinstance(mixture, HierarchicalMixture)
-            z, log_det = self.latent_level(index, features)
+            count, height, width, dimensions = features.shape
+            positions = self._drawn_positions(height * width)
+            z, log_det = self.latent_level(index, features, positions)
             centers = mixture.centers[known]
             class_logits = mixture.class_logits[known]
-            dimensions = z.shape[-1]
             distance = squared_distances(z, centers[:, 0]).mean(1)
             constant = 0.5 * dimensions * math.log(2 * math.pi)
             log_likelihood = -0.5 * distance - constant + log_det.mean(1, keepdim=True)
             outputs.append(
                 log_likelihood / math.sqrt(dimensions) + class_logits.log_softmax(0)
             )
-            shape = features.shape[:3]
+            grid = (height, width) if positions is None else (1, len(positions))
             levels.append(
                 LevelLatents(
-                    z.view(*shape, dimensions),
-                    log_det.view(shape),
+                    z.view(count, *grid, dimensions),
+                    log_det.view(count, *grid),
                     centers,
                     class_logits,
                     mixture.inner_logits[known],

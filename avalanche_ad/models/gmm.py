@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +84,8 @@ def pattern_centers(
     s + 2P, … with s = c mod P, and its signs on them follow row ⌊c / P⌋ of the
     Sylvester-Hadamard sequence. Centres of different categories are orthogonal while
     the rows last (D categories where D / P is a power of 2) and, as in HGAD, have the
-    norm 5/√2 and the distance 5.
+    norm 5/√2 and the distance 5. Beyond them a category gets a random direction of
+    its own.
 
     :param categories: category indices.
     :param dimensions: D.
@@ -97,6 +98,11 @@ def pattern_centers(
     for row, category in enumerate(categories):
         used = axes[axes % period == category % period]
         block = category // period
+        if block >= len(used):
+            generator = torch.Generator().manual_seed(category)
+            draw = torch.randn(dimensions, generator=generator)
+            centers[row] = CENTER_NORM * nn.functional.normalize(draw, dim=0)
+            continue
         bits = [bin(block & int(index)).count("1") % 2 for index in range(len(used))]
         signs = 1.0 - 2.0 * torch.tensor(bits, dtype=torch.float32)
         centers[row, used] = signs * (CENTER_NORM / math.sqrt(len(used)))
@@ -171,9 +177,7 @@ class HierarchicalMixture(nn.Module):
         device, count = self.centers.device, num_categories - old
         fresh = torch.zeros(count, self.centers_per_category, self.dimensions)
         for row in range(count):
-            generator = torch.Generator().manual_seed(
-                self.seed * 1_000_003 + old + row
-            )
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + old + row)
             fresh[row, 1:] = torch.randn(fresh[row, 1:].shape, generator=generator)
 
         def grown(old_value: Tensor, new_rows: Tensor) -> nn.Parameter:

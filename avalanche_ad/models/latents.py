@@ -52,5 +52,5 @@ def attach_latents(output: Tensor, latents: object) -> Tensor:
 
 
 def latents_of(output: Tensor) -> object | None:
-    """Return what ``attach_latents`` attached, ``None`` when an operation dropped it."""
+    """Return what ``attach_latents`` attached, ``None`` when it was dropped."""
     return getattr(output, "latents", None)

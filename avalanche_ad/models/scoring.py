@@ -7,8 +7,10 @@ them into an anomaly score, and smooths it:
 
 with v the log-likelihood per dimension (``likelihood``) or the negative entropy
 (``uncertainty``), U_l the bilinear upsampling and G a Gaussian; their product is the
-final score. Upsampling and smoothing are linear and separable and leave constants
-alone, so both are one matrix a side: G U_l X U_lᵀ Gᵀ = A X Aᵀ.
+final score. The likelihood may enter as 1 + v instead of e^v, see
+:class:`~avalanche_ad.models.base.AnomalyModel`. Upsampling and smoothing are linear
+and separable and leave constants alone, so both are one matrix a side:
+G U_l X U_lᵀ Gᵀ = A X Aᵀ.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from torch import Tensor
 
 __all__ = [
     "AnomalyScores",
+    "LikelihoodMap",
     "ScoreKind",
     "negative_entropy",
     "normality_map",
@@ -33,6 +36,7 @@ __all__ = [
 ]
 
 ScoreKind = Literal["likelihood", "uncertainty", "product"]
+LikelihoodMap = Literal["log", "probability"]
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def product_score_map(
     images passed, so the whole test split of a category must come in one call.
 
     :param log_likelihood: log p(x|c)/D, one tensor (N, h, w) per level.
-    :param negative_entropies: Σ p log p, likewise; empty for the likelihood score alone.
+    :param negative_entropies: Σ p log p, likewise; empty for the likelihood alone.
     :param mask_size: (H, W).
     :param sigma: standard deviation of the smoothing in pixels of the mask.
     :return: (N, H, W).
@@ -151,4 +155,3 @@ def product_score_map(
     if product is None:
         raise ValueError("expected at least one level, got none")
     return product
-

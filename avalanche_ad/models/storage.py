@@ -18,7 +18,7 @@ from avalanche_ad.models.flow_gmm import FlowGMM
 
 __all__ = ["MODEL_TYPES", "load_model", "save_model"]
 
-MODEL_TYPES: dict[str, type[AnomalyModel]] = {
+MODEL_TYPES: dict[str, type[FlowGMM | FeatureGMM]] = {
     "flow_gmm": FlowGMM,
     "feature_gmm": FeatureGMM,
 }
@@ -89,8 +89,15 @@ def load_model(folder: Path) -> tuple[AnomalyModel, dict[str, Any]]:
         model.load_state_dict(state)
     except ResultsError:
         raise
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except (
+        OSError,
+        SafetensorError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200]
         raise ResultsError(
             f"{folder}: the saved model is damaged or not one of this version "
             f"({type(error).__name__}: {reason}); run the experiment again"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from avalanche.benchmarks.scenarios import CLExperience
 from avalanche.models.dynamic_modules import DynamicModule
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from avalanche_ad.models.feature_gmm import FeatureGMM
 from avalanche_ad.models.flow_gmm import FlowGMM
@@ -14,21 +16,19 @@ from avalanche_ad.models.flow_gmm import FlowGMM
 __all__ = ["DynamicFeatureGMM", "DynamicFlowGMM", "features_by_category"]
 
 
-def features_by_category(experience: CLExperience) -> dict[int, Tensor]:
-    """Gather an experience's packed training features by category.
+def features_by_category(dataset: Dataset[Any]) -> dict[int, Tensor]:
+    """Gather packed training features by category.
 
-    :param experience: an experience of a feature stream.
+    :param dataset: items (features, category, …) of a feature stream.
     :return: category index → (N, size).
     """
-    batches = [
-        (batch[0], batch[1]) for batch in DataLoader(experience.dataset, batch_size=64)
-    ]
+    batches = [(batch[0], batch[1]) for batch in DataLoader(dataset, batch_size=64)]
     x = torch.cat([batch[0] for batch in batches])
     y = torch.cat([batch[1] for batch in batches])
-    return {int(category): x[y == category] for category in y.unique()}
+    return {category: x[y == category] for category in sorted(set(y.tolist()))}
 
 
-class DynamicFlowGMM(FlowGMM, DynamicModule):
+class DynamicFlowGMM(FlowGMM, DynamicModule):  # type: ignore[misc]
     """A :class:`FlowGMM` that Avalanche's strategies grow: give this one to a strategy.
 
     Takes the arguments of :class:`FlowGMM`. In training, ``adaptation`` starts the
@@ -46,13 +46,13 @@ class DynamicFlowGMM(FlowGMM, DynamicModule):
         features = None
         if new and self.center_init == "data":
             features = {
-                category: x.to(self._adaptation_device)
-                for category, x in features_by_category(experience).items()
+                category: x.to(self.level_maximum.device)
+                for category, x in features_by_category(experience.dataset).items()
             }
         self.add_categories(arriving, features)
 
 
-class DynamicFeatureGMM(FeatureGMM, DynamicModule):
+class DynamicFeatureGMM(FeatureGMM, DynamicModule):  # type: ignore[misc]
     """A :class:`FeatureGMM` that Avalanche's strategies can hold.
 
     It is fitted by :class:`~avalanche_ad.training.plugins.FitFeatureGMMPlugin`.

@@ -94,14 +94,13 @@ def hgad_terms(
 def image_loss(output: Tensor, target: Tensor) -> Tensor:
     """Return the image-level stand-in for the dense losses, per image (N,).
 
-    −logsumexp_c out_c + cross-entropy(out, y): the image's marginal likelihood and its
-    category, in the units of the model's output.
+    −out_y = −logsumexp_c out_c + cross-entropy(out, y): the image's marginal likelihood
+    and its category at once, in the units of the model's output.
 
     :param output: joint log-likelihoods (N, C).
     :param target: category indices (N,).
     """
-    classification = F.cross_entropy(output, target, reduction="none")
-    return classification - torch.logsumexp(output, dim=1)
+    return -output.gather(1, target[:, None]).squeeze(1)
 
 
 class FlowGMMLoss(nn.Module):
@@ -155,6 +154,7 @@ class FlowGMMLoss(nn.Module):
         if isinstance(latents, Latents) and output.requires_grad:
             loss = self._dense(latents, target)
         else:
+            self.terms = None
             if len(target) and int(target.max()) >= output.shape[1]:
                 raise TrainingError(
                     f"category {int(target.max())} is beyond the model's "
@@ -168,8 +168,8 @@ class FlowGMMLoss(nn.Module):
 
     def _dense(self, latents: Latents, target: Tensor) -> Tensor:
         known = latents.known
-        row = torch.searchsorted(known, target).clamp_max(len(known) - 1)
-        if not torch.equal(known[row], target):
+        row = torch.searchsorted(known, target).clamp_max(max(len(known) - 1, 0))
+        if not len(known) or not torch.equal(known[row], target):
             missing = sorted(set(target.tolist()) - set(known.tolist()))
             raise TrainingError(
                 f"categories {missing} are not known to the model (known: "

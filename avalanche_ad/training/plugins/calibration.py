@@ -35,7 +35,7 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
         dataset = strategy.adapted_dataset
         targets = torch.as_tensor(list(dataset.targets))
         chosen = []
-        for category in targets.unique():
+        for category in sorted(set(targets.tolist())):
             index = (targets == category).nonzero().flatten()
             count = min(len(index), self.images_per_category)
             chosen += index[torch.linspace(0, len(index) - 1, count).long()].tolist()

@@ -29,6 +29,8 @@ class FitFeatureGMMPlugin(SupervisedPlugin):  # type: ignore[misc]
                 'set [model] type = "feature_gmm" in the strategy\'s recipe'
             )
         known = set(model.known_categories.tolist())
-        for category, features in features_by_category(strategy.experience).items():
+        # What the strategy trains on: every experience at once in joint training.
+        features_of = features_by_category(strategy.adapted_dataset)
+        for category, features in features_of.items():
             if category not in known:
                 model.fit_category(category, features.to(strategy.device))

@@ -1,0 +1,147 @@
+"""The summary against sums done by hand; files complete or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from avalanche_ad.errors import ResultsError
+from avalanche_ad.experiments.results import (
+    SCHEMA,
+    read_results,
+    summarise,
+    write_json,
+)
+
+EXPERIENCES = (("a", "b"), ("c",), ("d",))
+
+
+def rows(step, **values):
+    """One evaluation after a task; the category's letter names its experience."""
+    where = {name: i for i, names in enumerate(EXPERIENCES) for name in names}
+    return [
+        {
+            "training_experience": step,
+            "experience": where[category],
+            "category": category,
+            "score": value,
+        }
+        for category, value in values.items()
+    ]
+
+
+HISTORY = [
+    *rows(0, a=0.9, b=0.8),
+    *rows(1, a=0.95, b=0.85, c=0.7),
+    *rows(2, a=0.5, b=0.7, c=0.6, d=1.0),
+]
+
+
+def test_a_summary_equals_the_sums_done_by_hand():
+    made = summarise(HISTORY, EXPERIENCES, ["score"])
+    assert made["matrix"]["score"] == [
+        [pytest.approx(0.85), None, None],
+        [pytest.approx(0.9), 0.7, None],
+        [pytest.approx(0.6), 0.6, 1.0],
+    ]
+    assert made["per_category"]["score"] == {"a": 0.5, "b": 0.7, "c": 0.6, "d": 1.0}
+    # over categories, not over experiences, whose sizes differ
+    assert made["final"]["score"] == pytest.approx((0.5 + 0.7 + 0.6 + 1.0) / 4)
+    steps = [1.7 / 2, (0.95 + 0.85 + 0.7) / 3, 2.8 / 4]
+    assert made["step_mean"]["score"] == pytest.approx(sum(steps) / 3)
+    assert made["forgetting"]["score"] == pytest.approx((0.25 + 0.1) / 2)
+    assert made["forgetting_max"]["score"] == pytest.approx((0.3 + 0.1) / 2)
+
+
+def test_undefined_values_are_left_out_of_means():
+    history = [
+        *rows(0, a=0.9, b=None),
+        *rows(1, a=0.8, b=None, c=None),
+        *rows(2, a=0.7, b=None, c=None, d=0.5),
+    ]
+    made = summarise(history, EXPERIENCES, ["score"])
+    assert made["matrix"]["score"] == [
+        [0.9, None, None],
+        [0.8, None, None],
+        [0.7, None, 0.5],
+    ]
+    assert made["per_category"]["score"]["b"] is None
+    assert made["final"]["score"] == pytest.approx(0.6)
+    assert made["forgetting"]["score"] == pytest.approx(0.2)
+
+
+def test_joint_training_has_one_row_and_no_forgetting():
+    made = summarise(HISTORY[5:], EXPERIENCES, ["score"])
+    assert made["matrix"]["score"][:2] == [[None] * 3] * 2
+    assert made["final"]["score"] == pytest.approx(0.7)
+    assert made["step_mean"]["score"] == pytest.approx(0.7)
+    assert made["forgetting"]["score"] is None
+    assert made["forgetting_max"]["score"] is None
+
+
+def test_one_experience_has_nothing_to_forget():
+    made = summarise(rows(0, a=0.9), [("a",)], ["score"])
+    assert made["final"]["score"] == 0.9
+    assert made["forgetting"]["score"] is None
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), object()])
+def test_a_file_that_cannot_be_written_whole_is_not_written(tmp_path, broken):
+    path = tmp_path / "results.json"
+    with pytest.raises((ValueError, TypeError)):
+        write_json(path, {"a": 1, "b": broken})
+    assert not path.exists()
+    write_json(path, {"a": 1})
+    with pytest.raises((ValueError, TypeError)):
+        write_json(path, {"a": 2, "b": broken})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_a_crash_before_the_rename_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    write_json(path, {"a": 1})
+
+    def crash(descriptor):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", crash)
+    with pytest.raises(OSError, match="no space"):
+        write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+WHOLE = {
+    "schema": SCHEMA,
+    "benchmark": "b",
+    "strategy": "s",
+    "seed": 0,
+    "categories": [],
+    "config": {},
+    "matrix": {},
+}
+
+
+def test_results_are_read_back(tmp_path):
+    write_json(tmp_path / "results.json", WHOLE)
+    assert read_results(tmp_path) == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "holds no finished run"),
+        ("", "cannot read the results"),
+        ('{"schema": 1', "cannot read the results"),
+        ("[]", "not the results of a run"),
+        ('{"schema": 1}', "not the results of a run"),
+        (json.dumps({**WHOLE, "schema": 99}), "expected schema 1, found 99"),
+    ],
+)
+def test_results_that_are_none_are_refused(tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "results.json").write_text(content)
+    with pytest.raises(ResultsError, match=words) as caught:
+        read_results(tmp_path)
+    assert str(tmp_path) in str(caught.value)

@@ -1,0 +1,323 @@
+"""A run gives the same results twice, and the same after an interruption."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from avalanche_ad.errors import AvalancheADError, DatasetError, ResultsError
+from avalanche_ad.evaluation.names import metric_names
+from avalanche_ad.experiments.recipe import load_experiment
+from avalanche_ad.experiments.runner import run_experiment
+from avalanche_ad.features import FeatureCache
+
+VARYING = ("seconds", "peak_rss_mb")
+
+
+def fixed(results):
+    """What must not change from run to run."""
+    return {key: value for key, value in results.items() if key not in VARYING}
+
+
+def read(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("runner")
+
+
+@pytest.fixture(scope="module")
+def run(place, tiny_stream):
+    """Run a strategy of the tiny stream into a folder; return results and calls."""
+    cache = FeatureCache(place / "cache")
+
+    def call(out, strategy="naive", overrides=(), **options):
+        calls = []
+        results = run_experiment(
+            load_experiment(str(tiny_stream), strategy, overrides),
+            out,
+            cache=options.pop("cache", cache),
+            after_features=calls.append,
+            **options,
+        )
+        return results, calls[0]
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def reference(place, run):
+    """Uninterrupted runs by strategy, made once."""
+    made = {}
+
+    def get(strategy):
+        if strategy not in made:
+            made[strategy] = place / f"reference-{strategy}"
+            run(made[strategy], strategy)
+        return made[strategy]
+
+    return get
+
+
+class Stop(KeyboardInterrupt):
+    """An interruption by the user."""
+
+
+def interrupt_after(task):
+    def after_task(done, rows):
+        if done == task:
+            raise Stop
+
+    return after_task
+
+
+def interrupted(run, out, strategy="naive", task=1):
+    with pytest.raises(Stop):
+        run(out, strategy, after_task=interrupt_after(task))
+    return out.with_name(out.name + ".partial")
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert fixed(read(one)) == fixed(read(other))
+    for name in ("metrics.csv", "model.safetensors", "model.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_the_same_seed_gives_the_same_bytes_without_the_backbone(run, tmp_path):
+    cache = FeatureCache(tmp_path / "cache")
+    first, calls = run(tmp_path / "a", cache=cache)
+    again, none = run(tmp_path / "b", cache=cache)
+    assert calls > 0
+    assert none == 0
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    assert first == read(tmp_path / "a")
+    assert again == read(tmp_path / "b")
+
+
+def test_another_seed_gives_another_run(run, reference, tmp_path):
+    run(tmp_path / "a", seed=1)
+    one, other = read(reference("naive")), read(tmp_path / "a")
+    assert one["matrix"] != other["matrix"]
+    assert (one["seed"], other["seed"]) == (0, 1)
+
+
+def test_results_follow_the_schema(reference):
+    results = read(reference("naive"))
+    assert set(results) == {
+        "schema",
+        "benchmark",
+        "strategy",
+        "seed",
+        "categories",
+        "versions",
+        "config",
+        "git",
+        "matrix",
+        "per_category",
+        "final",
+        "step_mean",
+        "forgetting",
+        "forgetting_max",
+        "seconds",
+        "peak_rss_mb",
+        "memory_mb",
+    }
+    assert results["schema"] == 1
+    assert results["benchmark"] == "tiny"
+    assert results["strategy"] == "naive"
+    categories = [["bolt", "brush"], ["carpet_weave", "gear"]]
+    assert results["categories"] == categories
+    names = set(metric_names())
+    assert {"image_auroc", "aupro_oracle", "category_accuracy"} <= names
+    for section in ("matrix", "per_category", "final", "step_mean", "forgetting"):
+        assert set(results[section]) == names, section
+    for metric, rows in results["matrix"].items():
+        assert [len(row) for row in rows] == [2, 2]
+        assert rows[0][1] is None
+        seen = [rows[0][0], rows[1][0], rows[1][1]]
+        assert all(isinstance(value, float) for value in seen), metric
+    assert set(results["per_category"]["aupro"]) == {n for c in categories for n in c}
+    assert set(results["seconds"]) == {"features", "train", "eval", "total"}
+    assert results["seconds"]["total"] >= results["seconds"]["train"] > 0
+    assert results["peak_rss_mb"] > 100
+    assert set(results["memory_mb"]) == {"exemplars", "statistics"}
+    assert results["config"]["benchmark"]["synthetic"]["train_images"] == 5
+
+
+def test_memory_counts_what_is_kept_of_old_data(run, reference, tmp_path):
+    naive = read(reference("naive"))["memory_mb"]
+    assert naive == {"exemplars": 0, "statistics": 0}
+    results, _ = run(tmp_path / "a", "replay", ["plugins.0.mem_size=4"])
+    cumulative, _ = run(tmp_path / "b", "cumulative")
+    kept = results["memory_mb"]["exemplars"], cumulative["memory_mb"]["exemplars"]
+    # four images of the memory against the ten of the first experience
+    assert kept[0] == pytest.approx(kept[1] * 4 / 10, abs=2e-3)
+    model, _ = run(tmp_path / "c", "feature_gmm")
+    assert model["memory_mb"]["statistics"] > 0
+
+
+@pytest.mark.parametrize("strategy", ["naive", "replay", "ewc", "lwf"])
+def test_an_interrupted_run_resumes_to_the_same_results(
+    run, reference, tmp_path, strategy
+):
+    out = tmp_path / "run"
+    partial = interrupted(run, out, strategy)
+    assert not out.exists()
+    assert (partial / "checkpoint").is_file()
+    tasks = []
+    run(out, strategy, after_task=lambda task, rows: tasks.append(task))
+    assert tasks == [1]
+    assert_same_run(out, reference(strategy))
+    assert not partial.exists()
+
+
+def test_a_run_interrupted_in_its_first_task_starts_anew(run, reference, tmp_path):
+    partial = interrupted(run, tmp_path / "run", task=0)
+    assert not partial.exists()
+    run(tmp_path / "run")
+    assert_same_run(tmp_path / "run", reference("naive"))
+
+
+def test_a_killed_run_resumes_to_the_same_results(
+    run, reference, tiny_stream, place, tmp_path
+):
+    script = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from avalanche_ad.experiments.recipe import load_experiment
+from avalanche_ad.experiments.runner import run_experiment
+from avalanche_ad.features import FeatureCache
+
+def kill(task, rows):
+    if task == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+stream, out, cache = sys.argv[1:]
+recipe = load_experiment(stream, "replay")
+run_experiment(recipe, Path(out), cache=FeatureCache(cache), after_task=kill)
+"""
+    out = tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, "-c", script, tiny_stream, out, place / "cache"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not out.exists()
+    tasks = []
+    run(out, "replay", after_task=lambda task, rows: tasks.append(task))
+    assert tasks == [1]
+    assert_same_run(out, reference("replay"))
+
+
+def test_a_checkpoint_of_another_run_is_not_used(run, reference, tmp_path):
+    interrupted(run, tmp_path / "run", "replay")
+    tasks = []
+    run(tmp_path / "run", after_task=lambda task, rows: tasks.append(task))
+    assert tasks == [0, 1]
+    assert_same_run(tmp_path / "run", reference("naive"))
+
+
+class Bomb:
+    """What an attacker would put into a pickle."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_checkpoint_of_another_hand_is_not_opened(run, reference, tmp_path):
+    partial = interrupted(run, tmp_path / "run")
+    mark = tmp_path / "executed"
+    bomb = pickle.dumps(Bomb(mark))
+    signature = (partial / "checkpoint").read_bytes()[:32]
+    (partial / "checkpoint").write_bytes(signature + bomb)
+    tasks = []
+    run(tmp_path / "run", after_task=lambda task, rows: tasks.append(task))
+    assert not mark.exists()
+    assert tasks == [0, 1]
+    assert_same_run(tmp_path / "run", reference("naive"))
+    pickle.loads(bomb)
+    assert mark.exists()  # the bomb would have gone off
+
+
+def test_a_checkpoint_whose_features_are_gone_starts_anew(
+    run, reference, tmp_path, caplog
+):
+    cache = FeatureCache(tmp_path / "cache")
+    with pytest.raises(Stop):
+        run(tmp_path / "run", "replay", cache=cache, after_task=interrupt_after(1))
+    cache.clear()
+    run(tmp_path / "run", "replay", cache=cache)
+    assert "cannot be resumed" in caplog.text
+    assert_same_run(tmp_path / "run", reference("replay"))
+
+
+def test_a_wrong_command_leaves_the_checkpoint_of_another_run(run, tmp_path):
+    partial = interrupted(run, tmp_path / "run")
+    with pytest.raises(DatasetError, match="unknown category 'nut'"):
+        run(tmp_path / "run", overrides=['class_order=["nut"]'])
+    assert (partial / "checkpoint").is_file()
+
+
+def test_a_run_that_fails_leaves_nothing(run, tmp_path):
+    with pytest.raises(AvalancheADError):
+        run(tmp_path / "run", overrides=['class_order=["nut"]'])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_run_is_replaced_when_the_new_one_is_finished(
+    run, reference, tmp_path
+):
+    out = tmp_path / "run"
+    shutil.copytree(reference("naive"), out)
+    with pytest.raises(Stop):
+        run(out, seed=1, after_task=interrupt_after(1))
+    assert_same_run(out, reference("naive"))
+    run(out, seed=1)
+    assert read(out)["seed"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("content", [None, "{}", "text", '{"schema": 1}'])
+def test_a_folder_of_something_else_is_refused(run, tmp_path, content):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    if content is not None:
+        (tmp_path / "run" / "results.json").write_text(content)
+    with pytest.raises(ResultsError, match="not empty and holds no run"):
+        run(tmp_path / "run")
+    assert (tmp_path / "run" / "thesis.tex").read_text() == "years of work"
+
+
+def test_the_working_folder_itself_is_refused(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ResultsError, match="give a new folder"):
+        run(Path())
+
+
+def test_a_run_that_another_process_works_on_is_refused(run, tmp_path):
+    partial = tmp_path / "run.partial"
+    partial.mkdir()
+    with (
+        FileLock(partial / "run.lock"),
+        pytest.raises(ResultsError, match="another process"),
+    ):
+        run(tmp_path / "run")
+    assert partial.is_dir()

@@ -1,0 +1,206 @@
+"""Imports point left only, and Avalanche is imported where it is needed alone.
+
+The order is that of the data: datasets, features, benchmarks, models, training,
+evaluation, experiments. ``models`` takes the layout of the features and nothing else
+from its left. ``reporting`` is made of functions of plain values: it imports nothing of
+the package but ``errors``, so whatever holds a result may call it. ``errors`` is for
+all; ``cli`` imports what it likes and is imported by none.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import avalanche_ad
+
+NAME = "avalanche_ad"
+ROOT = Path(avalanche_ad.__file__).parent
+ORDER = (
+    "datasets",
+    "features",
+    "benchmarks",
+    "models",
+    "training",
+    "evaluation",
+    "experiments",
+)
+LIGHT = (
+    "datasets",
+    "features",
+    "models",
+    "evaluation.functional",
+    "evaluation.names",
+    "reporting",
+)
+"""Modules that come without Avalanche."""
+
+
+def imported_names(tree, module, is_package):
+    """Yield (line, dotted name) of every import of a module, at whatever depth."""
+    package = module if is_package else module.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".")
+                parts = parts[: len(parts) - node.level + 1]
+                base = ".".join([*parts, base] if base else parts)
+            for alias in node.names:
+                yield node.lineno, f"{base}.{alias.name}"
+        elif isinstance(node, ast.Call):
+            called = node.func
+            name = getattr(called, "id", getattr(called, "attr", ""))
+            first = node.args[0] if node.args else None
+            if name in ("import_module", "__import__") and isinstance(
+                first, ast.Constant
+            ):
+                yield node.lineno, str(first.value)
+
+
+def is_within(name, module):
+    return name == module or name.startswith(f"{module}.")
+
+
+def allowed(layer, name):
+    """Whether a module of a layer may import a dotted name of the package."""
+    target = name.removeprefix(f"{NAME}.").split(".")[0]
+    if layer == "cli" or target in ("errors", "__version__", layer):
+        return True
+    if layer in ("errors", "reporting"):
+        return False
+    if layer == "models":
+        return is_within(name, f"{NAME}.features.layout")
+    if target == "reporting":
+        return layer == "experiments"
+    return target in ORDER[: ORDER.index(layer)]
+
+
+def violations(root):
+    """Return one line for every import that breaks a rule."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        relative = path.relative_to(root).with_suffix("")
+        parts = [part for part in relative.parts if part != "__init__"]
+        if not parts:  # the package itself offers names of every layer, lazily
+            continue
+        inside = ".".join(parts)
+        layer = parts[0]
+        if layer not in (*ORDER, "reporting", "errors", "cli"):
+            found.append(f"{inside}: a layer that the order does not know")
+            continue
+        tree = ast.parse(path.read_text("utf-8"))
+        light = any(is_within(inside, module) for module in LIGHT)
+        for line, name in imported_names(
+            tree, f"{NAME}.{inside}", path.name == "__init__.py"
+        ):
+            if is_within(name, NAME) and not allowed(layer, name):
+                found.append(f"{inside}:{line} imports {name}")
+            if light and is_within(name, "avalanche"):
+                found.append(f"{inside}:{line} imports {name}")
+    return found
+
+
+def test_imports_point_left():
+    assert violations(ROOT) == []
+
+
+def test_every_layer_is_there():
+    for layer in (*ORDER, "reporting"):
+        assert (ROOT / layer / "__init__.py").is_file(), layer
+
+
+PLANTED = {
+    "datasets": "from avalanche_ad.features import FeatureCache",
+    "features": "def late():\n    import avalanche_ad.benchmarks.order",
+    "benchmarks": "from avalanche_ad import models",
+    "models": "from avalanche_ad.features.cache import FeatureCache",
+    "models.storage": "from avalanche_ad.datasets.sample import Sample",
+    "training": "from ..evaluation import names",
+    "training.plugins.early": "from ...experiments.runner import run_experiment",
+    "evaluation": "from avalanche_ad.experiments import results",
+    "evaluation.functional": "from avalanche.evaluation import PluginMetric",
+    "evaluation.metrics": "from avalanche_ad.reporting.tables import table",
+    "experiments": "from avalanche_ad.cli import main",
+    "reporting": "from avalanche_ad.experiments.results import read_results",
+    "reporting.html": "import avalanche",
+    "errors": "from avalanche_ad.models import FlowGMM",
+    "features.registry": "from avalanche_ad import anomaly_benchmark",
+    "models.base": "if TYPE_CHECKING:\n    from avalanche.core import BasePlugin",
+    "datasets.disk": "import importlib\nimportlib.import_module('avalanche_ad.models')",
+    "wizardry": "x = 1",
+}
+
+
+@pytest.mark.parametrize("module", PLANTED)
+def test_the_check_finds_what_is_planted(tmp_path, module):
+    path = tmp_path.joinpath(*module.split(".")).with_suffix(".py")
+    if module in (*ORDER, "reporting"):
+        path = tmp_path / module / "__init__.py"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(PLANTED[module])
+    found = violations(tmp_path)
+    assert len(found) == 1
+    assert found[0].startswith(module)
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("benchmarks", "from avalanche_ad.features import FeatureCache"),
+        ("models", "from avalanche_ad.features.layout import FeatureLayout"),
+        ("models.gmm", "from .scoring import negative_entropy"),
+        ("training", "from avalanche.core import BasePlugin"),
+        ("experiments", "from avalanche_ad import __version__"),
+        ("experiments.sweep", "from avalanche_ad.reporting import tables"),
+        ("reporting", "from avalanche_ad.errors import ResultsError"),
+        ("cli", "from avalanche_ad.experiments import runner"),
+        ("datasets", "import avalanche_adjacent"),
+    ],
+)
+def test_the_check_passes_what_is_right(tmp_path, module, line):
+    path = tmp_path.joinpath(*module.split(".")).with_suffix(".py")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(line)
+    assert violations(tmp_path) == []
+
+
+def modules_after(statement):
+    script = f"import sys\n{statement}\nprint(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+def test_light_modules_leave_avalanche_out():
+    names = [f"{NAME}.{module}" for module in LIGHT]
+    loaded = modules_after(f"import {', '.join(names)}")
+    assert set(names) <= loaded
+    assert "avalanche" not in loaded
+    every = [
+        ".".join(["avalanche_ad", *path.relative_to(ROOT).with_suffix("").parts])
+        for module in ("datasets", "features", "models", "reporting")
+        for path in sorted((ROOT / module).rglob("*.py"))
+        if path.name != "__init__.py"
+    ]
+    assert "avalanche" not in modules_after(f"import {', '.join(every)}")
+
+
+def test_the_package_and_the_command_line_import_nothing_heavy():
+    loaded = modules_after("import avalanche_ad, avalanche_ad.cli")
+    assert not {"avalanche", "torch", "matplotlib", "scipy"} & loaded
+
+
+def test_avalanche_would_be_noticed():
+    assert "avalanche" in modules_after("import avalanche_ad.benchmarks")

@@ -1,0 +1,747 @@
+"""What happens to wrong inputs: one line that helps, a code, never a traceback.
+
+``python -m pytest tests/test_wrong_inputs.py --write-docs`` writes the messages to
+``docs/wrong_inputs.md``.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+from avalanche_ad.datasets.mvtec_ad import MVTEC_AD_CATEGORIES
+from avalanche_ad.experiments import runner
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "wrong_inputs.md"
+FOLDER = """\
+title = "Own"
+dataset = "folder"
+classes_per_experience = 1
+image_size = 80
+mask_size = 32
+"""
+LEARNER = 'title = "Own"\nsummary = "Own."\n'
+
+
+class Place:
+    """A folder to make a mistake in, and what a command needs besides."""
+
+    def __init__(self, folder, cli, process, stream, run, monkeypatch):
+        self.folder = folder
+        self.cli = cli
+        self.process = process
+        self.stream = stream
+        self.trained = run
+        self.monkeypatch = monkeypatch
+
+    def __truediv__(self, name):
+        return self.folder / name
+
+    def write(self, name, content=""):
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        return path
+
+    def image(self, name, size=(80, 80)):
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(list(name.encode())).integers(0, 256, (*size, 3))
+        Image.fromarray(noise.astype(np.uint8)).save(path)
+        return path
+
+    def mask(self, name, size=80):
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.zeros((size, size), dtype=np.uint8)
+        pixels[8:20, 8:20] = 255
+        Image.fromarray(pixels).save(path)
+        return path
+
+    def data(self):
+        """A sound data set of two categories."""
+        for category in ("bolt", "gear"):
+            for name in ("train/good/0", "train/good/1", "test/good/0", "test/hole/0"):
+                self.image(f"set/{category}/{name}.png")
+            self.mask(f"set/{category}/ground_truth/hole/0_mask.png")
+        return self.folder / "set"
+
+    def run(self, *arguments, stream=None):
+        """Run on the tiny stream or another one; the last arguments count."""
+        out = ("--out", self / "run") if "--out" not in arguments else ()
+        return self.cli("run", "-b", stream or self.stream, *out, *arguments)
+
+    def run_on(self, data, recipe=FOLDER, *arguments):
+        stream = self.write("own.toml", recipe)
+        return self.run("--data", data, *arguments, stream=stream)
+
+    def learner(self, content):
+        return self.run("-s", self.write("own.toml", LEARNER + content))
+
+    def plugin(self, kind, **arguments):
+        lines = [f"{key} = {value}" for key, value in arguments.items()]
+        return self.learner("\n".join(["[[plugins]]", f"type = '{kind}'", *lines]))
+
+    def predict(self, run, *arguments):
+        return self.cli("predict", run, *(arguments or [self.image("image.png")]))
+
+    def copied_run(self):
+        return Path(shutil.copytree(self.trained, self / "copy"))
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A wrong input.
+
+    :param group: heading in the page.
+    :param what: what is wrong, for the page.
+    :param do: makes the mistake and returns the command's outcome.
+    :param words: what the message must say.
+    :param code: exit code.
+    :param start: how the message's line starts.
+    """
+
+    group: str
+    what: str
+    do: Callable = field(repr=False)
+    words: tuple[str, ...]
+    code: int = 2
+    start: str = "error: "
+
+
+WRONG: list[Wrong] = []
+
+
+def wrong(group, what, *words, **options):
+    """Add a mistake to the list."""
+
+    def add(do):
+        WRONG.append(Wrong(group, what, do, words, **options))
+        return do
+
+    return add
+
+
+DATA, RECIPES, ARGUMENTS, DISK = "Data", "Recipes", "Arguments", "Files and folders"
+
+# Data
+
+
+@wrong(DATA, "no `--data` for a data set on disk", "needs --data DIR")
+def _(place):
+    return place.run(stream=place.write("own.toml", FOLDER))
+
+
+@wrong(DATA, "the data set's folder does not exist", "folder not found", "train/good")
+def _(place):
+    return place.run_on(place / "set")
+
+
+@wrong(DATA, "a file (an archive, say) where the folder should be", "unpack it first")
+def _(place):
+    return place.run_on(place.write("set.tar"))
+
+
+@wrong(DATA, "an empty folder", "no category found", "train/good")
+def _(place):
+    (place / "set").mkdir()
+    return place.run_on(place / "set")
+
+
+@wrong(DATA, "the folder of one category", "one category", "the folder above")
+def _(place):
+    return place.run_on(place.data() / "bolt")
+
+
+@wrong(DATA, "an empty category", "bolt/train/good", "no training image")
+def _(place):
+    data = place.data()
+    for path in data.glob("bolt/train/good/*"):
+        path.unlink()
+    return place.run_on(data)
+
+
+@wrong(DATA, "a category without test images", "gear/test", "no test image")
+def _(place):
+    data = place.data()
+    shutil.rmtree(data / "gear/test")
+    return place.run_on(data)
+
+
+@wrong(DATA, "an anomalous image without mask", "without mask", "0_mask.png")
+def _(place):
+    data = place.data()
+    (data / "gear/ground_truth/hole/0_mask.png").unlink()
+    return place.run_on(data)
+
+
+@wrong(DATA, "a mask of another size than its image", "20x20", "expected 80x80")
+def _(place):
+    data = place.data()
+    place.mask("set/gear/ground_truth/hole/0_mask.png", size=20)
+    return place.cli("check", "-b", place.write("own.toml", FOLDER), "--data", data)
+
+
+@wrong(DATA, "a truncated image", "train/good/0.png", "truncated")
+def _(place):
+    path = place.data() / "bolt/train/good/0.png"
+    path.write_bytes(path.read_bytes()[:2000])
+    return place.run_on(place / "set")
+
+
+@wrong(DATA, "a truncated image, found by `check`", "good/0.png", "truncated")
+def _(place):
+    path = place.data() / "bolt/train/good/0.png"
+    path.write_bytes(path.read_bytes()[:2000])
+    return place.cli(
+        "check", "-b", place.write("own.toml", FOLDER), "--data", place / "set"
+    )
+
+
+@wrong(DATA, "a file that is no image", "test/good/0.png", "not an image")
+def _(place):
+    place.data()
+    place.write("set/gear/test/good/0.png", "text")
+    return place.run_on(place / "set")
+
+
+@wrong(DATA, "two images of one name", "same name as", "rename")
+def _(place):
+    place.data()
+    place.image("set/bolt/train/good/0.jpg")
+    return place.run_on(place / "set")
+
+
+@wrong(DATA, "a data set that lacks a category", "'cable'", "not found")
+def _(place):
+    for category in MVTEC_AD_CATEGORIES:
+        if category != "cable":
+            place.image(f"set/{category}/train/good/000.png")
+            place.image(f"set/{category}/test/good/000.png")
+    recipe = FOLDER.replace('"folder"', '"mvtec_ad"')
+    return place.run_on(place / "set", recipe)
+
+
+@wrong(DATA, "VisA without its split", "1cls.csv", "cannot be read")
+def _(place):
+    (place / "set/candle").mkdir(parents=True)
+    return place.run_on(place / "set", FOLDER.replace('"folder"', '"visa"'))
+
+
+@wrong(DATA, "a row in VisA's split that names no file", "candle/0.JPG", "not found")
+def _(place):
+    path = place.write("set/split_csv/1cls.csv")
+    place.image("set/candle/1.JPG")
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("object", "split", "label", "image", "mask"))
+        writer.writerow(("candle", "train", "normal", "candle/1.JPG", ""))
+        writer.writerow(("candle", "test", "normal", "candle/0.JPG", ""))
+    recipe = FOLDER.replace('"folder"', '"visa"') + 'categories = ["candle"]\n'
+    return place.run_on(place / "set", recipe)
+
+
+@wrong(DATA, "an unknown category in the class order", "'bolts'", "did you mean 'bolt'")
+def _(place):
+    return place.run_on(place.data(), FOLDER + 'class_order = ["gear", "bolts"]\n')
+
+
+@wrong(DATA, "a category twice in the class order", "'gear'", "2 times")
+def _(place):
+    return place.run("--set", 'class_order=["gear", "gear"]')
+
+
+@wrong(DATA, "sizes of experiences that do not add up", "4 categories", "sum 3")
+def _(place):
+    return place.run("--set", "classes_per_experience=[2, 1]")
+
+
+@wrong(DATA, "two ways at once to split the categories", "exactly one of")
+def _(place):
+    return place.run("--set", "n_experiences=2")
+
+
+@wrong(DATA, "an unknown category of the procedural data set", "'nut'", "hex_nut")
+def _(place):
+    return place.cli("synthesize", place / "set", "--categories", "bolt,nut")
+
+
+@wrong(DATA, "images too small to draw", "size = 8", "at least 32")
+def _(place):
+    return place.cli("synthesize", place / "set", "--size", 8)
+
+
+@wrong(DATA, "images too small for the backbone", "32 x 32 pixels", "too small")
+def _(place):
+    return place.run("--set", "image_size=32")
+
+
+# Recipes
+
+
+@wrong(RECIPES, "an unknown stream", "'synthetic_5x2'", "did you mean 'synthetic_5x3'")
+def _(place):
+    return place.run(stream="synthetic_5x2")
+
+
+@wrong(RECIPES, "an unknown strategy", "'replya'", "did you mean 'replay'")
+def _(place):
+    return place.run("-s", "replya")
+
+
+@wrong(RECIPES, "a recipe that does not exist", "own.toml", "cannot read the recipe")
+def _(place):
+    return place.run("-s", place / "own.toml")
+
+
+@wrong(RECIPES, "a file that is not TOML", "own.toml", "not valid TOML", "line 1")
+def _(place):
+    return place.run("-s", place.write("own.toml", "strategy: naive\n"))
+
+
+@wrong(RECIPES, "a file that is not text", "own.toml", "not valid TOML")
+def _(place):
+    return place.run("-s", place.image("own.toml.png").rename(place / "own.toml"))
+
+
+@wrong(RECIPES, "an unknown key", "'training.epoch'", "did you mean 'epochs'")
+def _(place):
+    return place.run_on(place.data(), FOLDER + "[training]\nepoch = 3\n")
+
+
+@wrong(RECIPES, "a value of a wrong type", "'image_size'", "integer", "'big'")
+def _(place):
+    return place.run_on(place.data(), FOLDER.replace("= 80", "= 'big'"))
+
+
+@wrong(RECIPES, "a value out of range", "'training.lr'", "greater than 0", "-1")
+def _(place):
+    return place.run_on(place.data(), FOLDER + "[training]\nlr = -1\n")
+
+
+@wrong(RECIPES, "a key that is missing", "'title'", "required")
+def _(place):
+    return place.run_on(place.data(), FOLDER.replace("title", "# title"))
+
+
+@wrong(RECIPES, "an unknown data set", "'dataset'", "'mvtec_ad'", "'mnist'")
+def _(place):
+    return place.run_on(place.data(), FOLDER.replace('"folder"', '"mnist"'))
+
+
+@wrong(RECIPES, "an unknown type of model", "'model'", "'cnn'", "'flow_gmm'")
+def _(place):
+    return place.run_on(place.data(), FOLDER + "[model]\ntype = 'cnn'\n")
+
+
+@wrong(RECIPES, "a key of another model", "'model.components'", "couplings")
+def _(place):
+    return place.run("--set", "model.components=3")
+
+
+@wrong(RECIPES, "synthetic images of a data set on disk", "[synthetic]", "'folder'")
+def _(place):
+    return place.run_on(place.data(), FOLDER + "[synthetic]\nseed = 1\n")
+
+
+@wrong(RECIPES, "an unknown backbone", "'resnet'", "timm:")
+def _(place):
+    return place.run("--set", "features.backbone=resnet")
+
+
+@wrong(RECIPES, "an unknown option of the backbone", "'depth'", "strides")
+def _(place):
+    return place.run("--set", "features.options.depth=3")
+
+
+@wrong(RECIPES, "a plugin that does not exist", "no such class", "dotted path")
+def _(place):
+    return place.plugin("avalanche.training.plugins.ReplyPlugin")
+
+
+@wrong(RECIPES, "a class that is no plugin", "'os.PathLike'", "not a subclass")
+def _(place):
+    return place.plugin("os.PathLike")
+
+
+@wrong(RECIPES, "an unknown argument of a plugin", "takes no 'size'", "mem_size")
+def _(place):
+    return place.plugin("avalanche.training.plugins.ReplayPlugin", size=3)
+
+
+@wrong(RECIPES, "an argument of a plugin that is missing", "needs ewc_lambda")
+def _(place):
+    return place.plugin("avalanche.training.plugins.EWCPlugin")
+
+
+@wrong(RECIPES, "a plugin's argument of a wrong value", "EWCPlugin cannot be built")
+def _(place):
+    kind = "avalanche.training.plugins.EWCPlugin"
+    return place.plugin(kind, ewc_lambda=1.0, mode="'offline'")
+
+
+@wrong(RECIPES, "a class that is no strategy", "'os.PathLike'", "not a subclass")
+def _(place):
+    return place.learner("strategy = 'os.PathLike'\n")
+
+
+@wrong(RECIPES, "an unknown option of the strategy", "takes no 'momentum'")
+def _(place):
+    return place.learner("[options]\nmomentum = 0.9\n")
+
+
+@wrong(RECIPES, "a plugin for another model", "fits a FeatureGMM", "type =")
+def _(place):
+    return place.plugin("avalanche_ad.training.plugins.FitFeatureGMMPlugin")
+
+
+@wrong(RECIPES, "a learning rate that breaks training", "the loss became", "lower")
+def _(place):
+    return place.run("--set", "training.lr=1e30", "--set", "training.warmup_epochs=0")
+
+
+# Arguments
+
+
+@wrong(ARGUMENTS, "an unknown command", "'train'")
+def _(place):
+    return place.cli("train")
+
+
+@wrong(ARGUMENTS, "an unknown option", "--epochs")
+def _(place):
+    return place.run("--epochs", 3)
+
+
+@wrong(ARGUMENTS, "a seed that is no number", "--seed", "integer")
+def _(place):
+    return place.run("--seed", "zero")
+
+
+@wrong(ARGUMENTS, "a negative seed", "--seed", "0")
+def _(place):
+    return place.run("--seed", -1)
+
+
+@wrong(ARGUMENTS, "a device that there is not", "--device 'cuda:99'", "auto, cpu")
+def _(place):
+    return place.run("--device", "cuda:99")
+
+
+@wrong(ARGUMENTS, "a device that does not exist", "--device 'gpu'", "auto, cpu")
+def _(place):
+    return place.run("--device", "gpu")
+
+
+@wrong(ARGUMENTS, "a device that holds no data", "--device 'meta'", "auto, cpu")
+def _(place):
+    return place.run("--device", "meta")
+
+
+@wrong(ARGUMENTS, "`--set` without a value", "'training.epochs'", "section.key=value")
+def _(place):
+    return place.run("--set", "training.epochs")
+
+
+@wrong(ARGUMENTS, "`--set` with an unknown section", "'trainer'", "training")
+def _(place):
+    return place.run("--set", "trainer.epochs=3")
+
+
+@wrong(ARGUMENTS, "`--set` with an unknown key", "'training.epoch'", "'epochs'")
+def _(place):
+    return place.run("--set", "training.epoch=3")
+
+
+@wrong(ARGUMENTS, "`--set` with a wrong value", "'training.epochs'", "'many'")
+def _(place):
+    return place.run("--set", "training.epochs=many")
+
+
+@wrong(ARGUMENTS, "`--set` for a plugin that there is not", "plugins.N.key=value")
+def _(place):
+    return place.run("--set", "plugins.0.mem_size=3")
+
+
+@wrong(ARGUMENTS, "`compare` without strategies", "--strategies")
+def _(place):
+    return place.cli("compare", "-b", place.stream)
+
+
+@wrong(ARGUMENTS, "`compare` with an unknown strategy among others", "'ewk'", "'ewc'")
+def _(place):
+    return place.cli("compare", "-b", place.stream, "--strategies", "naive,ewk")
+
+
+@wrong(ARGUMENTS, "`compare` with a strategy twice", "naive is given twice")
+def _(place):
+    return place.cli("compare", "-b", place.stream, "--strategies", "naive,naive")
+
+
+@wrong(ARGUMENTS, "seeds that are no numbers", "--seeds '0;1'", "0,1,2")
+def _(place):
+    return place.cli("compare", "--strategies", "naive", "--seeds", "0;1")
+
+
+@wrong(ARGUMENTS, "a list of something unknown", "'plugins'", "strategies")
+def _(place):
+    return place.cli("list", "plugins")
+
+
+@wrong(ARGUMENTS, "an unknown action on the cache", "'empty'", "list or clear")
+def _(place):
+    return place.cli("cache", "empty")
+
+
+@wrong(ARGUMENTS, "an unknown key of the cache", "no entry abc")
+def _(place):
+    return place.cli("cache", "clear", "--key", "abc", "--cache", place / "cache")
+
+
+@wrong(ARGUMENTS, "`predict` without a run", "RUN")
+def _(place):
+    return place.cli("predict")
+
+
+@wrong(ARGUMENTS, "an unknown threshold", "'median'", "quantile")
+def _(place):
+    return place.predict(place.trained, place.image("a.png"), "--threshold", "median")
+
+
+# Files and folders
+
+
+@wrong(DISK, "`--out` is a file", "is a file", "give a folder")
+def _(place):
+    return place.run("--out", place.write("run"))
+
+
+@wrong(DISK, "`--out` holds something else", "holds no run", "another folder")
+def _(place):
+    place.write("run/thesis.tex")
+    return place.run()
+
+
+@wrong(DISK, "`--out` is the working folder", "give a new folder")
+def _(place):
+    (place / "here").mkdir()
+    place.monkeypatch.chdir(place / "here")
+    return place.run("--out", ".")
+
+
+@wrong(DISK, "`--out` cannot be written", "cannot write there", "writable")
+def _(place):
+    return place.run("--out", place.write("file") / "run")
+
+
+@wrong(DISK, "another process works on the run", "another process", "wait")
+def _(place):
+    (place / "run.partial").mkdir()
+    with FileLock(place / "run.partial/run.lock"):
+        return place.run()
+
+
+@wrong(DISK, "`compare` into runs of another recipe", "another recipe", "--out")
+def _(place):
+    shutil.copytree(place.trained, place / "all/naive-seed0")
+    command = ["compare", "-b", place.stream, "--strategies", "naive"]
+    return place.cli(*command, "--out", place / "all", "--set", "training.epochs=1")
+
+
+@wrong(DISK, "`compare` meets damaged results", "results.json", "cannot read")
+def _(place):
+    place.write("all/naive-seed0/results.json", "{")
+    command = ["compare", "-b", place.stream, "--strategies", "naive"]
+    return place.cli(*command, "--out", place / "all")
+
+
+@wrong(DISK, "the feature cache cannot be written", "cannot be written", "--cache")
+def _(place):
+    return place.run("--cache", place.write("file") / "cache")
+
+
+@wrong(
+    DISK,
+    "the feature cache is damaged (the run goes on)",
+    "are damaged",
+    "computing them again",
+    code=0,
+    start="warning: ",
+)
+def _(place):
+    cache = ("-s", "feature_gmm", "--cache", place / "cache")
+    assert place.run(*cache).code == 0
+    next((place / "cache").glob("*/manifest.json")).write_text("{")
+    return place.run(*cache)
+
+
+@wrong(
+    DISK,
+    "a run is interrupted (the same command resumes it)",
+    "the same command resumes",
+    code=130,
+    start="interrupted; ",
+)
+def _(place):
+    def stop(path, state):
+        raise KeyboardInterrupt
+
+    place.monkeypatch.setattr(runner, "save_checkpoint", stop)
+    return place.run()
+
+
+@wrong(DISK, "a data set is to be written where something is", "new or empty folder")
+def _(place):
+    place.write("set/thesis.tex")
+    return place.cli("synthesize", place / "set")
+
+
+@wrong(DISK, "a data set is to be written below a file", "cannot write", "writable")
+def _(place):
+    folder = place.write("file") / "set"
+    return place.cli("synthesize", folder, "--categories", "bolt", "--size", 32)
+
+
+@wrong(DISK, "`predict` on a folder that is no run", "no trained model", "finished run")
+def _(place):
+    return place.predict(place / "nowhere")
+
+
+@wrong(DISK, "`predict` on an image that does not exist", "no such image or folder")
+def _(place):
+    return place.predict(place.trained, place / "image.png")
+
+
+@wrong(DISK, "`predict` on a folder without images", "no image in this folder")
+def _(place):
+    (place / "images").mkdir()
+    return place.predict(place.trained, place / "images")
+
+
+@wrong(DISK, "`predict` on a file that is no image", "notes.txt", "not an image")
+def _(place):
+    return place.predict(place.trained, place.write("notes.txt", "text"))
+
+
+@wrong(DISK, "`predict` with damaged weights", "damaged", "run the experiment again")
+def _(place):
+    run = place.copied_run()
+    weights = run / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7])
+    return place.predict(run)
+
+
+@wrong(DISK, "`predict` with a damaged description", "damaged", "run the experiment")
+def _(place):
+    run = place.copied_run()
+    (run / "model.json").write_text("{")
+    return place.predict(run)
+
+
+@wrong(DISK, "`predict` with a run of another version", "schema 1", "found 2")
+def _(place):
+    run = place.copied_run()
+    content = json.loads((run / "model.json").read_text())
+    (run / "model.json").write_text(json.dumps({**content, "schema": 2}))
+    return place.predict(run)
+
+
+@wrong(DISK, "heat maps cannot be written", "cannot write heat maps", "--out")
+def _(place):
+    image = place.image("image.png")
+    maps = place.write("file") / "maps"
+    return place.predict(place.trained, image, "--out", maps)
+
+
+@pytest.fixture
+def place(tmp_path, cli, process, tiny_stream, trained_run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Place(tmp_path, cli, process, tiny_stream, trained_run.folder, monkeypatch)
+
+
+def message(outcome, start):
+    """Return the one line of an outcome that tells of the mistake."""
+    told = (outcome.out + outcome.err).splitlines()
+    (line,) = [line for line in told if line.startswith(start)]
+    return line
+
+
+def readable(line, place):
+    """Return a message without the places of this machine."""
+    for path, name in (
+        (place.trained, "RUN"),
+        (place.stream.parent, "DIR"),
+        (place.folder, "DIR"),
+        (ROOT, "CHECKOUT"),
+    ):
+        line = line.replace(str(path), name)
+    return line.replace("|", "\\|")
+
+
+@pytest.mark.parametrize("case", WRONG, ids=lambda case: case.what)
+def test_a_wrong_input_is_told_in_one_line(case, place, written_rows):
+    outcome = case.do(place)
+    assert outcome.code == case.code, outcome.err
+    assert "Traceback" not in outcome.err + outcome.out
+    line = message(outcome, case.start)
+    for word in case.words:
+        assert word in line
+    if case.code == 2:
+        # besides it at most what is being run, or how many problems were found
+        assert len(outcome.err.splitlines()) <= 2
+    row = f"| {case.what} | {case.code} | {readable(line, place)} |"
+    if written_rows is not None:
+        written_rows[case.what] = row
+        return
+    rows = [r for r in PAGE.read_text().splitlines() if f"| {case.what} |" in r]
+    assert len(rows) == 1, f"write {PAGE.name} again with --write-docs"
+    for word in case.words:
+        assert word in rows[0].replace("\\|", "|")
+
+
+def test_the_page_lists_these_and_no_others(written_rows):
+    if written_rows is not None:
+        lines = [
+            "# Wrong inputs and what they are told",
+            "",
+            "Every message is one line on standard error (`check` lists its findings",
+            "on standard output); `--debug` shows the traceback. `DIR` and `RUN` stand",
+            "for folders. Written by `python -m pytest tests/test_wrong_inputs.py",
+            "--write-docs`; the same file tests that each is told so.",
+        ]
+        for group in dict.fromkeys(case.group for case in WRONG):
+            head = ["| what is wrong | exit code | message |", "| --- | ---: | --- |"]
+            lines += ["", f"## {group}", "", *head]
+            lines += [written_rows[case.what] for case in WRONG if case.group == group]
+        PAGE.write_text("\n".join(lines) + "\n")
+    page = PAGE.read_text()
+    assert page.count("\n| ") - page.count("\n| ---") - 4 == len(WRONG)
+    assert len({case.what for case in WRONG}) == len(WRONG) >= 25
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--benchmark", "nowhere.toml"],
+        ["run", "--nope"],
+        ["check", "--benchmark", "mvtec_5x3", "--data", "nowhere"],
+        ["predict", "nowhere", "."],
+    ],
+    ids=" ".join,
+)
+def test_a_real_process_tells_it_too(process, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    outcome = process(*arguments)
+    assert outcome.code == 2
+    assert "Traceback" not in outcome.err
+    assert message(outcome, "error: ")

@@ -1,0 +1,106 @@
+import pytest
+import torch
+from avalanche.training.plugins import ReplayPlugin
+from avalanche.training.supervised import Cumulative, JointTraining, Naive
+
+from avalanche_ad.models.latents import latents_of
+from avalanche_ad.training.plugins import CalibrationPlugin
+
+
+def maxima(model, dataset):
+    """Return the largest log-likelihood per category and level, by hand."""
+    model.eval()
+    x = torch.stack([item[0] for item in dataset])
+    y = torch.tensor([item[1] for item in dataset])
+    with torch.no_grad():
+        levels = model.log_likelihood_levels(latents_of(model(x)), y)
+    return {
+        c: torch.stack([level[y == c].max() for level in levels])
+        for c in y.unique().tolist()
+    }
+
+
+def assert_calibrated(model, dataset):
+    for category, expected in maxima(model, dataset).items():
+        torch.testing.assert_close(
+            model.level_maximum[category], expected, rtol=1e-4, atol=1e-5
+        )
+
+
+def test_constants_are_of_the_experiences_own_training_images(stream, make_strategy):
+    first, second = stream().train_stream
+    strategy = make_strategy(plugins=[CalibrationPlugin(100)])
+    strategy.train(first)
+    assert_calibrated(strategy.model, first.dataset)
+    kept = strategy.model.level_maximum[:2].clone()
+    assert bool(strategy.model.level_maximum[2:].isnan().all())
+    strategy.train(second)
+    assert_calibrated(strategy.model, second.dataset)
+    assert torch.equal(strategy.model.level_maximum[:2], kept)
+    now = maxima(strategy.model, first.dataset)
+    assert not torch.allclose(now[0], kept[0])  # the flow has moved, they have not
+
+
+def test_cumulative_training_calibrates_all_it_trains_on(stream, make_strategy):
+    experiences = stream().train_stream
+    strategy = make_strategy(Cumulative, plugins=[CalibrationPlugin(100)])
+    for experience in experiences:
+        strategy.train(experience)
+    for experience in experiences:
+        assert_calibrated(strategy.model, experience.dataset)
+
+
+def test_joint_training_calibrates_all_categories(stream, make_strategy):
+    experiences = stream().train_stream
+    strategy = make_strategy(JointTraining, plugins=[CalibrationPlugin(100)])
+    strategy.train(experiences)
+    for experience in experiences:
+        assert_calibrated(strategy.model, experience.dataset)
+
+
+def test_test_images_play_no_part(stream, make_strategy):
+    benchmark = stream()
+    strategy = make_strategy(plugins=[CalibrationPlugin(100)])
+    strategy.train(benchmark.train_stream[0], eval_streams=[[benchmark.test_stream[0]]])
+    before = strategy.model.level_maximum.clone()
+    strategy.eval(benchmark.test_stream[0])
+    after = strategy.model.level_maximum
+    assert torch.equal(before.nan_to_num(), after.nan_to_num())
+    assert_calibrated(strategy.model, benchmark.train_stream[0].dataset)
+
+
+def test_images_are_few_and_evenly_spaced(stream, make_strategy):
+    dataset = stream().train_stream[0].dataset
+    strategy = make_strategy(plugins=[CalibrationPlugin(3)])
+    strategy.train(stream().train_stream[0])
+    # of 12 images each: the first, the last and the one between
+    chosen = [dataset[index] for index in (0, 5, 11, 12, 17, 23)]
+    assert_calibrated(strategy.model, chosen)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_models_mode_is_restored(stream, make_strategy, probe, training):
+    class Mode(CalibrationPlugin):
+        def after_training_exp(self, strategy, *args, **kwargs):
+            strategy.model.train(training)
+            super().after_training_exp(strategy, *args, **kwargs)
+
+    after = probe("after_training_exp", lambda s: s.model.training)
+    strategy = make_strategy(plugins=[Mode(), after])
+    strategy.train(stream().train_stream[0])
+    assert after.seen == [training]
+
+
+def test_replayed_images_do_not_move_old_constants(stream, make_strategy):
+    first, second = stream().train_stream
+    plugins = [ReplayPlugin(mem_size=8), CalibrationPlugin()]
+    strategy = make_strategy(Naive, plugins=plugins)
+    strategy.train(first)
+    kept = strategy.model.level_maximum[:2].clone()
+    strategy.train(second)
+    assert torch.equal(strategy.model.level_maximum[:2], kept)
+
+
+def test_other_models_are_left_alone(fake_strategy):
+    model = torch.nn.Linear(2, 2)
+    CalibrationPlugin().after_training_exp(fake_strategy(model=model))
