@@ -63,7 +63,10 @@ class AnomalyData(Protocol):
         """Return the image as RGB, shape (H, W, 3), values 0-255."""
 
     def mask(self, sample: Sample) -> npt.NDArray[np.bool_]:
-        """Return the defect mask at the image's own size, shape (H, W); all false for a normal image."""
+        """Return the defect mask at the image's own size, shape (H, W).
+
+        All false for a normal image.
+        """
 
     def fingerprint(self, sample: Sample) -> str:
         """Return a hexadecimal digest of all that decides the image's pixels."""

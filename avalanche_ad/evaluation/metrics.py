@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name, stream_type
@@ -165,22 +166,33 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
         batch: Arrays = {"is_anomaly": is_anomaly.bool().cpu().numpy()}
         if pixels:
             batch["mask"] = mask.bool().cpu().numpy()
-        for suffix, given in self._modes(category):
-            scores = _score(strategy, tuple(mask.shape[-2:]), given)
-            batch["image" + suffix] = scores.image.detach().float().cpu().numpy()
-            if pixels:
-                batch["maps" + suffix] = scores.maps.detach().float().cpu().numpy()
-            if given is None:
-                batch["inferred"] = scores.category.cpu().numpy()
+        size = tuple(mask.shape[-2:])
+        scores = _score(strategy, size, None)
+        batch["inferred"] = scores.category.cpu().numpy()
+        self._gather(batch, scores, "", pixels)
+        if self.oracle:
+            # Inferred right, which is the rule, both scores are the same; of a category
+            # that has not been learned there is no oracle score.
+            known = _known(strategy, category)
+            given = category.where(known, scores.category)
+            if not bool((given == scores.category).all()):
+                scores = _score(strategy, size, given)
+            self._gather(batch, scores, ORACLE, pixels)
+            unknown = ~known.cpu().numpy()
+            for key in ("image" + ORACLE, "maps" + ORACLE):
+                if key in batch and unknown.any():
+                    batch[key] = batch[key].copy()
+                    batch[key][unknown] = np.nan
         y = category.cpu().numpy()
         for index in np.unique(y).tolist():
             chosen = {key: array[y == index] for key, array in batch.items()}
             self._gathered.setdefault(index, []).append(chosen)
 
-    def _modes(self, category: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
-        yield "", None
-        if self.oracle:
-            yield ORACLE, category
+    @staticmethod
+    def _gather(batch: Arrays, scores: Any, suffix: str, pixels: bool) -> None:  # noqa: ANN401
+        batch["image" + suffix] = scores.image.detach().float().cpu().numpy()
+        if pixels:
+            batch["maps" + suffix] = scores.maps.detach().float().cpu().numpy()
 
     def _wants(self, group: Sequence[str]) -> bool:
         return not set(group).isdisjoint(self.metrics)
@@ -242,29 +254,35 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
         images, pixels = self._wants(IMAGE_METRICS), self._wants(PIXEL_METRICS)
         lacks_image = missing_class(data["is_anomaly"]) if images else None
         lacks_pixel = missing_class(data["mask"]) if pixels else None
-        found: Values = {CATEGORY_ACCURACY: float(np.mean(data["inferred"] == index))}
+        right = data["inferred"] == index
+        found: Values = {CATEGORY_ACCURACY: float(np.mean(right))}
         try:
-            for suffix, _ in self._modes(None):
+            if images and lacks_image is None:
+                found |= _image_values(data, "")
+            if pixels and lacks_pixel is None:
+                found |= self._pixel_values(data, "")
+            if self.oracle and right.all():
+                found |= {key + ORACLE: value for key, value in found.items()}
+            elif self.oracle and not np.isnan(data.get("image" + ORACLE, 0.0)).any():
                 if images and lacks_image is None:
-                    image = binary_metrics(data["image" + suffix], data["is_anomaly"])
-                    found["image_threshold" + suffix] = image.threshold
-                    found["image_auroc" + suffix] = image.auroc
-                    found["image_ap" + suffix] = image.ap
-                    found["image_f1max" + suffix] = image.f1max
+                    found |= _image_values(data, ORACLE)
                 if pixels and lacks_pixel is None:
-                    pixel = pixel_metrics(
-                        data["maps" + suffix], data["mask"], self.fpr_limit
-                    )
-                    found["pixel_threshold" + suffix] = pixel.threshold
-                    found["pixel_auroc" + suffix] = pixel.auroc
-                    found["pixel_ap" + suffix] = pixel.ap
-                    found["pixel_f1max" + suffix] = pixel.f1max
-                    found["aupro" + suffix] = pixel.aupro
+                    found |= self._pixel_values(data, ORACLE)
         except AvalancheADError as error:
             raise AvalancheADError(f"category {name!r}: {error}") from error
         self._warn(name, lacks_image, lacks_pixel)
         kept = (*self._names, "image_threshold", "pixel_threshold")
         return {key: found.get(key) for key in kept}
+
+    def _pixel_values(self, data: Arrays, suffix: str) -> Values:
+        pixel = pixel_metrics(data["maps" + suffix], data["mask"], self.fpr_limit)
+        return {
+            "pixel_threshold" + suffix: pixel.threshold,
+            "pixel_auroc" + suffix: pixel.auroc,
+            "pixel_ap" + suffix: pixel.ap,
+            "pixel_f1max" + suffix: pixel.f1max,
+            "aupro" + suffix: pixel.aupro,
+        }
 
     def _warn(self, category: str, image: str | None, pixel: str | None) -> None:
         missing = [f"no {image} image"] if image else []
@@ -312,6 +330,24 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
             )
             for name, value in _defined(values).items()
         ]
+
+
+def _image_values(data: Arrays, suffix: str) -> Values:
+    image = binary_metrics(data["image" + suffix], data["is_anomaly"])
+    return {
+        "image_threshold" + suffix: image.threshold,
+        "image_auroc" + suffix: image.auroc,
+        "image_ap" + suffix: image.ap,
+        "image_f1max" + suffix: image.f1max,
+    }
+
+
+def _known(strategy: Any, category: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+    """Say of each image whether the model has learned its category, (N,)."""
+    learned = getattr(strategy.model, "known_categories", None)
+    if learned is None:
+        return torch.ones_like(category, dtype=torch.bool)
+    return torch.isin(category, learned)
 
 
 def _score(

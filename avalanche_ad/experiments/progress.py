@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,

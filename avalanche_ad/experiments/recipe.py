@@ -407,10 +407,12 @@ def _override(stream: dict[str, Any], learner: dict[str, Any], override: str) ->
         value = text
     if path[0] == "plugins":
         plugins = learner.get("plugins", [])
+        if not plugins:
+            raise RecipeError(f"--set {override!r}: this strategy has no plugins")
         if len(path) != 3 or not path[1].isdigit() or int(path[1]) >= len(plugins):
             raise RecipeError(
-                f"--set {override!r}: expected plugins.N.key=value with N below "
-                f"{len(plugins)}, the number of the strategy's plugins"
+                f"--set {override!r}: expected plugins.N.key=value with N from 0 to "
+                f"{len(plugins) - 1}"
             )
         plugins[int(path[1])][path[2]] = value
     elif len(path) == 2 and path[0] == "options":

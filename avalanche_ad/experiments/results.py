@@ -94,11 +94,13 @@ def read_results(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise ResultsError(
-            f"{path}: cannot read the results ({error}); run the experiment again"
+            f"{path}: cannot read the results ({error}); "
+            "remove the folder and run the experiment again"
         ) from None
     if not isinstance(content, dict) or not content.keys() >= _KEYS:
         raise ResultsError(
-            f"{path}: not the results of a run; run the experiment again"
+            f"{path}: not the results of a run; "
+            "remove the folder and run the experiment again"
         )
     if content["schema"] != SCHEMA:
         raise ResultsError(

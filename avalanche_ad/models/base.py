@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -109,7 +109,7 @@ class AnomalyModel(nn.Module, ABC):
     # What follows ---------------------------------------------------------------
 
     @torch.no_grad()
-    def calibrate(self, batches: Sequence[tuple[Tensor, Tensor]]) -> None:
+    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Set the score's normalisation from training normals.
 
         Per level l and category c the constant m_lc is the largest log p(x|c)/D over
@@ -147,7 +147,8 @@ class AnomalyModel(nn.Module, ABC):
         infers for it. With ``category`` it is the oracle score, whose likelihood is
         given the true category, as HGAD's released code is.
 
-        With v_l = log p(x|c)/D, the constants m_lc of :meth:`calibrate`, and L levels:
+        With v_l = log p(x|c)/D, at most the constants m_lc of :meth:`calibrate`, and L
+        levels:
 
         - likelihood: L − G ∗ Σ_l U_l (1 + v_l − m_lc), or with exp(v_l − m_lc) under
           ``likelihood_map="probability"``
@@ -229,6 +230,8 @@ class AnomalyModel(nn.Module, ABC):
                 )
 
     def _transform(self, level: Tensor) -> Tensor:
+        # above the likeliest training position there is nothing left to be normal about
+        level = level.clamp(max=0.0)
         return level.exp() if self.likelihood_map == "probability" else 1 + level
 
     def packed(self, x: Tensor) -> Tensor:

@@ -48,8 +48,8 @@ class FlowGMM(AnomalyModel):
         category's training images).
     :param pattern_period: period P of HGAD's pattern.
     :param position_fraction: share of the positions of each image that a training
-        step sees, drawn anew every time; neighbours are much alike, so a quarter of
-        them trains nearly as well as all.
+        step sees, drawn anew for every minibatch; neighbours are much alike, so an
+        eighth of them trains nearly as well as all.
     :param score_kind: see :class:`AnomalyModel`.
     :param smoothing_sigma: see :class:`AnomalyModel`.
     :param likelihood_map: see :class:`AnomalyModel`.
@@ -190,11 +190,15 @@ class FlowGMM(AnomalyModel):
         z, log_det = self.flows[index](x.reshape(-1, channels), condition)
         return z.view(count, width, channels), log_det.view(count, width)
 
-    def _drawn_positions(self, total: int) -> Tensor | None:
+    def _drawn_positions(self, features: Tensor) -> Tensor | None:
         if not self.training or self.position_fraction >= 1.0:
             return None
+        total = features.shape[1] * features.shape[2]
         count = max(1, round(self.position_fraction * total))
-        return torch.randperm(total)[:count].to(self.level_maximum.device)
+        # Drawn from the minibatch itself, so that a teacher sees what its student sees.
+        digest = features.sum(dtype=torch.float32).view(torch.int32).item()
+        generator = torch.Generator().manual_seed(int(digest))
+        return torch.randperm(total, generator=generator)[:count].to(features.device)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return joint log-likelihoods per image, see :class:`AnomalyModel`."""
@@ -204,7 +208,7 @@ class FlowGMM(AnomalyModel):
             mixture = self.mixtures[index]
             assert isinstance(mixture, HierarchicalMixture)
             count, height, width, dimensions = features.shape
-            positions = self._drawn_positions(height * width)
+            positions = self._drawn_positions(features)
             z, log_det = self.latent_level(index, features, positions)
             centers = mixture.centers[known]
             class_logits = mixture.class_logits[known]

@@ -1,6 +1,6 @@
 """Measure the expansion effect on a stream's first task, and print a table.
 
-    python benchmarks/record/expansion.py [BENCHMARK] [SEEDS]
+Usage: ``python benchmarks/record/expansion.py [BENCHMARK] [SEEDS]``.
 """
 
 from __future__ import annotations

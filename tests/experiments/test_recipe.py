@@ -228,7 +228,7 @@ def test_a_wrong_strategy_is_refused(stream, learner, content, words):
         ("training.epochs=many", ["key 'training.epochs'", "'many'"]),
         ("training.epochs.x=3", ["'epochs' holds no keys"]),
         ("model=3", ["key 'model'", "got 3"]),
-        ("plugins.0.mem_size=3", ["plugins.N.key=value", "below 0"]),
+        ("plugins.0.mem_size=3", ["has no plugins"]),
         ("model.type=feature_gmm", ["unknown key 'model.couplings'"]),
         ("n_tasks=3", ["unknown key 'n_tasks'"]),
     ],
@@ -238,6 +238,14 @@ def test_a_wrong_override_is_refused(stream, learner, override, words):
         load_experiment(stream(), learner(), [override])
     for word in ["--set", *words]:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "override", ["plugins.1.mem_size=3", "plugins.mem_size=3", "plugins.x.mem_size=3"]
+)
+def test_a_plugin_that_there_is_not_is_refused(stream, override):
+    with pytest.raises(RecipeError, match=r"plugins\.N\.key=value with N from 0 to 0"):
+        load_experiment(stream(), "replay", [override])
 
 
 @pytest.mark.parametrize(

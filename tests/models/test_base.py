@@ -123,7 +123,7 @@ def test_scores_are_their_formula(make_model, features, likelihood_map):
     latents = latents_of(output)
     category = model.infer_category(output)
     likelihood = [
-        level - model.level_maximum[category, index, None, None]
+        (level - model.level_maximum[category, index, None, None]).clamp(max=0)
         for index, level in enumerate(model.log_likelihood_levels(latents, category))
     ]
     if likelihood_map == "probability":

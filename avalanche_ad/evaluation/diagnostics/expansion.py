@@ -71,7 +71,9 @@ def expansion_effect(
             candidate.eval()
             with torch.no_grad():
                 parts = [
-                    candidate.score(candidate(x), tuple(mask.shape[-2:]), kind=kind)
+                    candidate.score(
+                        candidate(x), (mask.shape[-2], mask.shape[-1]), kind=kind
+                    )
                     for x, _, _, mask in held
                 ]
             scores = torch.cat([part.image for part in parts]).double().cpu().numpy()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
-import torch
 from avalanche.core import SupervisedPlugin
-from torch.utils.data import DataLoader, Subset
+from torch import Tensor
 
 from avalanche_ad.models.base import AnomalyModel
 
@@ -14,13 +15,13 @@ __all__ = ["CalibrationPlugin"]
 
 
 class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
-    """After each experience, set the score's constants from its training normals.
+    """After each experience, set the score's constants from training normals.
 
-    Only data the strategy trains on is used: the current experience's, or all of it
-    under joint and cumulative training. Categories of earlier experiences keep the
-    constants of their own time.
+    One pass over the strategy's own dataloader, so exactly the data it trains on are
+    used: the current experience's, those a replay memory adds, or all of it under joint
+    and cumulative training. Categories that are not there keep their constants.
 
-    :param images_per_category: at most this many images per category, evenly spaced.
+    :param images_per_category: the first so many images of each category.
     """
 
     def __init__(self, images_per_category: int = 32) -> None:
@@ -32,18 +33,19 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
         model = strategy.model
         if not isinstance(model, AnomalyModel):
             return
-        dataset = strategy.adapted_dataset
-        targets = torch.as_tensor(list(dataset.targets))
-        chosen = []
-        for category in sorted(set(targets.tolist())):
-            index = (targets == category).nonzero().flatten()
-            count = min(len(index), self.images_per_category)
-            chosen += index[torch.linspace(0, len(index) - 1, count).long()].tolist()
-        batches = [
-            (batch[0].to(strategy.device), batch[1].to(strategy.device))
-            for batch in DataLoader(Subset(dataset, chosen), batch_size=32)
-        ]
         training = model.training
         model.eval()
-        model.calibrate(batches)
+        model.calibrate(self._batches(strategy))
         model.train(training)
+
+    def _batches(self, strategy: Any) -> Iterator[tuple[Tensor, Tensor]]:  # noqa: ANN401
+        seen: Counter[int] = Counter()
+        for batch in strategy.dataloader:
+            x, y = batch[0], batch[1]
+            wanted = []
+            for row, category in enumerate(y.tolist()):
+                if seen[category] < self.images_per_category:
+                    seen[category] += 1
+                    wanted.append(row)
+            if wanted:
+                yield x[wanted].to(strategy.device), y[wanted].to(strategy.device)

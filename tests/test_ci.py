@@ -1,0 +1,17 @@
+"""What the checks run is what the README says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_checks_end_with_the_readmes_command():
+    script = (ROOT / ".ci/run").read_text()
+    (line,) = [x for x in script.splitlines() if x.startswith("command=")]
+    command = line.removeprefix('command="').removesuffix('"')
+    assert command in (ROOT / "README.md").read_text().splitlines()
+    assert script.splitlines()[-1] == 'exec bash -c "$command"'
+    for check in ("ruff format --check", "ruff check", "mypy"):
+        assert script.index(f".venv/bin/{check}") < script.index(line)
