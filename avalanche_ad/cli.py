@@ -442,6 +442,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with warnings.catch_warnings():
             # what libraries say to programmers
             warnings.filterwarnings("ignore", module=r"(avalanche|torch|timm)\b")
+            warnings.simplefilter("ignore", DeprecationWarning)
             warnings.showwarning = _show_warning
             raise SystemExit(_run(given))
     finally:

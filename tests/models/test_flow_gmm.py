@@ -221,7 +221,9 @@ def test_a_training_step_sees_a_share_of_the_positions(flow_gmm, features):
     assert float(apart.detach().max()) < 1e-4
     # a teacher and its student see the same positions of the same minibatch
     assert torch.equal(latents_of(part(x)).levels[0].z, latents_of(part(x)).levels[0].z)
-    draws = {part._drawn_positions(torch.randn(1, 4, 4, 2))[0].item() for _ in range(40)}
+    draws = {
+        part._drawn_positions(torch.randn(1, 4, 4, 2))[0].item() for _ in range(40)
+    }
     assert len(draws) > 5
     part.eval()
     assert torch.equal(part(x), whole(x))
