@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import json
-import platform
-import resource
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from avalanche.training.determinism.rng_manager import RNGManager
-from avalanche.training.supervised import JointTraining
-from filelock import FileLock, Timeout
+from avalanche.training.supervised import Cumulative, JointTraining
 from torch.utils.data import DataLoader, Subset
 
-from avalanche_ad import __version__
 from avalanche_ad.benchmarks import AnomalyBenchmark
-from avalanche_ad.errors import ResultsError
 from avalanche_ad.evaluation.csv_logger import TidyCSVLogger
 from avalanche_ad.evaluation.metrics import AnomalyMetrics
 from avalanche_ad.evaluation.names import metric_names
+from avalanche_ad.experiments.accounting import memory_mb
 from avalanche_ad.experiments.build import (
     build_backbone,
     build_benchmark,
@@ -40,12 +33,18 @@ from avalanche_ad.experiments.checkpoint import (
     restore_generators,
     save_checkpoint,
 )
+from avalanche_ad.experiments.folder import RunFolder, run_folder
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.progress_plugin import ProgressPlugin
+from avalanche_ad.experiments.provenance import (
+    git_commit,
+    package_versions,
+    peak_rss_mb,
+)
 from avalanche_ad.experiments.recipe import ExperimentRecipe
-from avalanche_ad.experiments.results import SCHEMA, read_results, summarise, write_json
+from avalanche_ad.experiments.results import SCHEMA, summarise, write_json
 from avalanche_ad.features import FeatureCache
-from avalanche_ad.models import AnomalyModel, FeatureGMM
+from avalanche_ad.models import AnomalyModel
 from avalanche_ad.models.storage import save_model
 
 __all__ = ["QUANTILE", "run_configuration", "run_experiment"]
@@ -57,16 +56,42 @@ AfterFeatures = Callable[[int], None]
 AfterTask = Callable[[int, Sequence[Mapping[str, Any]]], None]
 
 
-def run_configuration(recipe: ExperimentRecipe, data: str | None) -> dict[str, Any]:
+def run_configuration(recipe: ExperimentRecipe, data: Path | None) -> dict[str, Any]:
     """Return all that decides a run's results, beside the seed, as JSON values.
 
     :param recipe: the merged recipe.
     :param data: the data set's folder as the user gave it.
     """
-    configuration = recipe.model_dump(mode="json")
-    # two recipes of one content give one result, wherever their files are
-    configuration["data"] = data
-    return configuration
+    return {
+        **recipe.model_dump(mode="json"),
+        "data": None if data is None else str(data),
+    }
+
+
+@dataclass
+class _State:
+    """What an interrupted run needs to go on; all of it goes into a checkpoint.
+
+    ``options`` are the model's arguments, ``thresholds`` the quantile thresholds by
+    category, ``next`` the experience to learn next, ``csv_bytes`` the size of the
+    metrics' file.
+    """
+
+    strategy: Any
+    options: dict[str, Any]
+    thresholds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: {"train": 0, "eval": 0})
+    next: int = 0
+    csv_bytes: int = 0
+
+    @property
+    def metrics(self) -> AnomalyMetrics:
+        found: AnomalyMetrics = next(
+            metric
+            for metric in self.strategy.evaluator.metrics
+            if isinstance(metric, AnomalyMetrics)
+        )
+        return found
 
 
 def run_experiment(
@@ -106,29 +131,20 @@ def run_experiment(
     started = time.perf_counter()
     check_strategy(recipe)
     device = device or torch.device("cpu")
-    configuration = run_configuration(recipe, str(data_root) if data_root else None)
-    configuration = json.loads(json.dumps(configuration))
-    partial = _claim(out)
-    lock = FileLock(partial / "run.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ResultsError(
-            f"{out}: another process is working on this run; wait for it, or choose "
-            "another --out"
-        ) from None
-    try:
-        identity = {
-            "configuration": configuration,
-            "seed": seed,
-            "versions": _versions(),
-        }
-        checkpoint = _resumable(partial, identity)
-        data = open_data(recipe.benchmark, data_root)
+    configuration = json.loads(json.dumps(run_configuration(recipe, data_root)))
+    identity = {
+        "configuration": configuration,
+        "seed": seed,
+        "versions": package_versions(),
+    }
+    with run_folder(out) as folder:
+        checkpoint = load_checkpoint(folder.checkpoint)
+        if checkpoint is not None and checkpoint["identity"] != identity:
+            checkpoint = None
         backbone = build_backbone(recipe.benchmark)
         benchmark = build_benchmark(
             recipe.benchmark,
-            data,
+            open_data(recipe.benchmark, data_root),
             backbone,
             cache or FeatureCache(),
             device,
@@ -136,204 +152,123 @@ def run_experiment(
         )
         if after_features:
             after_features(backbone.calls)
-        seconds = {"features": time.perf_counter() - started, "train": 0.0, "eval": 0.0}
+        features = time.perf_counter() - started
 
         if checkpoint is None:
             # only now: a wrong command must not cost another run its checkpoint
-            _clear(partial)
+            folder.clear()
             RNGManager.set_random_seeds(seed)
-            model, options = build_model(recipe.benchmark, benchmark, seed)
-            ticker = ProgressPlugin()
-            strategy = build_strategy(
-                recipe,
-                model,
-                device,
-                [AnomalyMetrics(benchmark.category_names)],
-                [TidyCSVLogger(partial / "metrics.csv")],
-                [ticker],
-            )
-            thresholds: dict[str, float] = {}
-            first = 0
+            state = _fresh_state(recipe, benchmark, device, folder, seed)
         else:
-            strategy, options = checkpoint["strategy"], checkpoint["options"]
-            thresholds, first = checkpoint["thresholds"], checkpoint["next"]
-            seconds.update(checkpoint["seconds"])
-            _keep_lines(partial / "metrics.csv", checkpoint["csv_bytes"])
-            ticker = next(p for p in strategy.plugins if isinstance(p, ProgressPlugin))
+            state = checkpoint["state"]
+            folder.cut_metrics(state.csv_bytes)
             # last, because building a backbone draws random numbers
             restore_generators(checkpoint)
-        metrics = next(
-            metric
-            for metric in strategy.evaluator.metrics
-            if isinstance(metric, AnomalyMetrics)
-        )
-        strategy.evaluator.active = True
-        ticker.progress = progress
-        if progress:
-            progress.start("training", _training_steps(recipe, benchmark, first))
+        _learn(recipe, benchmark, state, folder, identity, progress, after_task)
 
-        tasks = len(benchmark.train_stream)
-        joint = isinstance(strategy, JointTraining)
-        for task in range(tasks - 1 if joint else first, tasks):
-            learned = list(benchmark.train_stream)[0 if joint else task : task + 1]
-            ticker.what = "joint" if joint else f"experience {task + 1}/{tasks}"
-            began = time.perf_counter()
-            strategy.train(learned if joint else learned[0], num_workers=0)
-            seconds["train"] += time.perf_counter() - began
-            began = time.perf_counter()
-            thresholds.update(_quantile_thresholds(strategy, benchmark, learned))
-            before = len(metrics.history)
-            strategy.eval(list(benchmark.test_stream)[: task + 1], num_workers=0)
-            seconds["eval"] += time.perf_counter() - began
-            for row in metrics.history[before:]:
-                # Avalanche's joint training counts as the first experience
-                row["training_experience"] = task
-            if after_task:
-                after_task(task, metrics.history[before:])
-            if task + 1 < tasks:
-                save_checkpoint(
-                    partial / "checkpoint",
-                    {
-                        "identity": identity,
-                        "strategy": strategy,
-                        "options": options,
-                        "thresholds": thresholds,
-                        "next": task + 1,
-                        "seconds": {k: seconds[k] for k in ("train", "eval")},
-                        "csv_bytes": (partial / "metrics.csv").stat().st_size,
-                    },
-                )
-
-        seconds["total"] = time.perf_counter() - started
+        seconds = {
+            "features": features,
+            **state.seconds,
+            "total": time.perf_counter() - started,
+        }
+        history = state.metrics.history
         results = {
             "schema": SCHEMA,
             "benchmark": recipe.benchmark_name,
             "strategy": recipe.strategy_name,
             "seed": seed,
             "categories": [list(names) for names in benchmark.experiences],
-            "versions": _versions(),
+            "versions": identity["versions"],
             "config": configuration,
-            "git": _git_commit(),
-            **summarise(metrics.history, benchmark.experiences, metric_names()),
+            "git": git_commit(),
+            **summarise(history, benchmark.experiences, metric_names()),
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
-            "peak_rss_mb": _peak_rss_mb(),
-            "memory_mb": _memory_mb(strategy, benchmark, recipe),
+            "peak_rss_mb": peak_rss_mb(),
+            "memory_mb": memory_mb(
+                state.strategy, benchmark, recipe.benchmark.features.dtype
+            ),
         }
-        last = {
-            row["category"]: row.get("image_threshold")
-            for row in metrics.history
-            if row["training_experience"] == tasks - 1
-        }
-        model = strategy.model
-        save_model(
-            model,
-            partial,
-            recipe.benchmark.model.type,
-            options,
-            {
-                "categories": list(benchmark.category_names),
-                "image_size": benchmark.image_size,
-                "mask_size": benchmark.mask_size,
-                "backbone": recipe.benchmark.features.model_dump(mode="json"),
-                "thresholds": {"f1max": last, "quantile": thresholds},
-                "quantile": QUANTILE,
-            },
-        )
-        write_json(partial / "results.json", results)
-        (partial / "checkpoint").unlink(missing_ok=True)
-        lock.release()
-        _publish(partial, out)
-        return results
-    except OSError as error:
-        raise ResultsError(
-            f"{partial}: cannot write the run ({error.strerror or error}): choose a "
-            "writable --out with free space"
-        ) from error
-    finally:
-        if lock.is_locked and not (partial / "checkpoint").exists():
-            # not published, and nothing to resume from
-            shutil.rmtree(partial, ignore_errors=True)
-        lock.release()
+        _save_model(recipe, benchmark, state, folder)
+        write_json(folder.partial / "results.json", results)
+        folder.publish()
+    return results
 
 
-def _claim(out: Path) -> Path:
-    """Check that a run's folder may be written, and return the folder aside."""
-    try:
-        if out.exists():
-            if not out.is_dir():
-                raise ResultsError(f"{out} is a file: give a folder as --out")
-            if any(out.iterdir()):
-                _check_replaceable(out)
-        if out.name in ("", ".."):
-            raise ResultsError(f"{out}: give a new folder as --out, not this one")
-        partial = out.with_name(out.name + ".partial")
-        partial.mkdir(parents=True, exist_ok=True)
-        probe = partial / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ResultsError(
-            f"{out}: cannot write there ({error.strerror or error}): choose a writable "
-            "--out"
-        ) from error
-    return partial
+def _fresh_state(
+    recipe: ExperimentRecipe,
+    benchmark: AnomalyBenchmark,
+    device: torch.device,
+    folder: RunFolder,
+    seed: int,
+) -> _State:
+    model, options = build_model(recipe.benchmark, benchmark, seed)
+    strategy = build_strategy(
+        recipe,
+        model,
+        device,
+        [AnomalyMetrics(benchmark.category_names)],
+        [TidyCSVLogger(folder.metrics)],
+        [ProgressPlugin()],
+    )
+    return _State(strategy, options)
 
 
-def _check_replaceable(out: Path) -> None:
-    """Refuse a folder with anything but a run: a new run would replace it."""
-    try:
-        read_results(out)
-    except ResultsError:
-        raise ResultsError(
-            f"{out} is not empty and holds no run (no valid results.json): "
-            "give another folder as --out"
-        ) from None
+def _learn(
+    recipe: ExperimentRecipe,
+    benchmark: AnomalyBenchmark,
+    state: _State,
+    folder: RunFolder,
+    identity: dict[str, Any],
+    progress: RunProgress | None,
+    after_task: AfterTask | None,
+) -> None:
+    """Learn the experiences that are left, one after the other or all at once."""
+    strategy = state.strategy
+    strategy.evaluator.active = True
+    ticker = next(p for p in strategy.plugins if isinstance(p, ProgressPlugin))
+    ticker.progress = progress
+    if progress:
+        steps = _training_steps(recipe, benchmark, strategy, state.next)
+        progress.start("training", steps)
 
-
-def _resumable(partial: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the checkpoint of the same run, if there is one."""
-    checkpoint = load_checkpoint(partial / "checkpoint")
-    if checkpoint is not None and checkpoint["identity"] == identity:
-        return checkpoint
-    return None
-
-
-def _clear(partial: Path) -> None:
-    """Remove what another run left."""
-    for path in partial.iterdir():
-        if path.name != "run.lock":
-            path.unlink()
-
-
-def _publish(partial: Path, out: Path) -> None:
-    """Move a finished run to its place; an older run there goes only then."""
-    (partial / "run.lock").unlink(missing_ok=True)
-    old = out.with_name(out.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    partial.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _keep_lines(path: Path, size: int) -> None:
-    """Cut a CSV back to what it held at the checkpoint."""
-    with path.open("rb+") as file:
-        file.truncate(size)
+    train, test = list(benchmark.train_stream), list(benchmark.test_stream)
+    joint = isinstance(strategy, JointTraining)
+    for task in range(len(train) - 1 if joint else state.next, len(train)):
+        learned = train if joint else [train[task]]
+        ticker.what = "joint" if joint else f"experience {task + 1}/{len(train)}"
+        began = time.perf_counter()
+        strategy.train(learned if joint else learned[0], num_workers=0)
+        trained = time.perf_counter()
+        state.thresholds.update(_quantile_thresholds(strategy, benchmark, learned))
+        before = len(state.metrics.history)
+        strategy.eval(test[: task + 1], num_workers=0)
+        state.seconds["train"] += trained - began
+        state.seconds["eval"] += time.perf_counter() - trained
+        evaluated = state.metrics.history[before:]
+        for row in evaluated:
+            # Avalanche's joint training counts as the first experience
+            row["training_experience"] = task
+        if after_task:
+            after_task(task, evaluated)
+        if task + 1 < len(train):
+            state.next = task + 1
+            state.csv_bytes = folder.metrics.stat().st_size
+            save_checkpoint(folder.checkpoint, {"identity": identity, "state": state})
 
 
 def _training_steps(
-    recipe: ExperimentRecipe, benchmark: AnomalyBenchmark, first: int
+    recipe: ExperimentRecipe,
+    benchmark: AnomalyBenchmark,
+    strategy: Any,  # noqa: ANN401
+    first: int,
 ) -> int:
     """Estimate the number of training minibatches still to come."""
-    size, epochs = (
-        recipe.benchmark.training.batch_size,
-        recipe.benchmark.training.epochs,
-    )
+    training = recipe.benchmark.training
     counts = [len(experience.dataset) for experience in benchmark.train_stream]
-    if recipe.strategy.strategy.endswith("Cumulative"):
+    if isinstance(strategy, Cumulative):
         counts = np.cumsum(counts).tolist()
-    return max(1, sum(-(-count // size) * epochs for count in counts[first:]))
+    batches = sum(-(-count // training.batch_size) for count in counts[first:])
+    return max(1, batches * training.epochs)
 
 
 @torch.no_grad()
@@ -362,55 +297,32 @@ def _quantile_thresholds(
     return thresholds
 
 
-def _memory_mb(
-    strategy: Any,  # noqa: ANN401
-    benchmark: AnomalyBenchmark,
+def _save_model(
     recipe: ExperimentRecipe,
-) -> dict[str, float]:
-    """Return what a strategy keeps of old data: exemplars and statistics, in MB."""
-    assert benchmark.layout is not None
-    width = np.dtype(recipe.benchmark.features.dtype).itemsize
-    exemplars = sum(
-        len(plugin.storage_policy.buffer)
-        for plugin in strategy.plugins
-        if hasattr(plugin, "storage_policy")
+    benchmark: AnomalyBenchmark,
+    state: _State,
+    folder: RunFolder,
+) -> None:
+    """Save the model with all that prediction needs."""
+    last = len(benchmark.experiences) - 1
+    save_model(
+        state.strategy.model,
+        folder.partial,
+        recipe.benchmark.model.type,
+        state.options,
+        {
+            "categories": list(benchmark.category_names),
+            "image_size": benchmark.image_size,
+            "mask_size": benchmark.mask_size,
+            "backbone": recipe.benchmark.features.model_dump(mode="json"),
+            "thresholds": {
+                "f1max": {
+                    row["category"]: row["image_threshold"]
+                    for row in state.metrics.history
+                    if row["training_experience"] == last
+                },
+                "quantile": state.thresholds,
+            },
+            "quantile": QUANTILE,
+        },
     )
-    if recipe.strategy.strategy.endswith("Cumulative"):
-        exemplars = sum(len(e.dataset) for e in list(benchmark.train_stream)[:-1])
-    statistics = 0
-    if isinstance(strategy.model, FeatureGMM):
-        statistics = sum(
-            buffer.numel() * buffer.element_size()
-            for buffer in strategy.model.buffers()
-        )
-    return {
-        "exemplars": round(exemplars * benchmark.layout.size * width / 1e6, 3),
-        "statistics": round(statistics / 1e6, 3),
-    }
-
-
-def _peak_rss_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
-
-
-def _versions() -> dict[str, str]:
-    packages = ("torch", "torchvision", "timm", "numpy", "scikit-learn")
-    return {
-        "avalanche_ad": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("avalanche-lib", "FrEIA", *packages)},
-    }
-
-
-def _git_commit() -> str | None:
-    """Return the commit of the checkout this package runs from, if it is one."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip() or None

@@ -58,9 +58,7 @@ def compare(
             what = f"[{done}/{total}] {recipe.strategy_name}, seed {seed}"
             if (folder / "results.json").is_file():
                 result = read_results(folder)
-                expected = run_configuration(
-                    recipe, str(data_root) if data_root else None
-                )
+                expected = run_configuration(recipe, data_root)
                 if result["config"] != expected:
                     raise ResultsError(
                         f"{folder} holds a run of another recipe: remove it, or choose "
