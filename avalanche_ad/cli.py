@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -430,6 +431,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     :param arguments: instead of the process's own.
     :raises SystemExit: always, with the exit code.
     """
+    # Threads that spin while they wait make a run on a busy machine many times slower;
+    # read when torch is first imported, inside the commands.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     # one switch wherever it stands, before the command or after
