@@ -265,14 +265,13 @@ def check(
     from avalanche_ad.experiments.recipe import load_experiment
 
     recipe = load_experiment(benchmark, "naive").benchmark
-    named = [name for names in recipe.experiences or () for name in names]
     from avalanche_ad.experiments.progress import RunProgress
 
     with RunProgress(_err) as progress:
         problems = check_dataset(
             recipe.dataset,
             data,
-            recipe.categories or recipe.class_order or named or None,
+            recipe.selection,
             lambda done, total: progress.report("checking", done, total),
         )
     for problem in problems:
@@ -298,7 +297,7 @@ def synthesize(
     from avalanche_ad.datasets import SyntheticAD, write_mvtec_layout
     from avalanche_ad.experiments.progress import RunProgress
 
-    chosen = categories.split(",") if categories else None
+    chosen = [name.strip() for name in categories.split(",")] if categories else None
     made = SyntheticAD(size=size, seed=seed, categories=chosen)
     with RunProgress(_err) as progress:
         write_mvtec_layout(
@@ -466,7 +465,9 @@ def _run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     if code == _INTERRUPTED:
-        _err.print("interrupted; the same command resumes after the last finished task")
+        resumes = arguments[0] in ("run", "compare")
+        after = "; the same command resumes after the last finished task"
+        _err.print("interrupted" + (after if resumes else ""))
     return code if isinstance(code, int) else 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from avalanche.benchmarks import CLScenario, benchmark_from_datasets
 from avalanche.benchmarks.scenarios.supervised import with_classes_timeline
 from avalanche.benchmarks.scenarios.task_aware import with_task_labels
@@ -22,9 +24,10 @@ from avalanche_ad.benchmarks.items import (
     TrainItems,
 )
 from avalanche_ad.benchmarks.order import split_categories
+from avalanche_ad.datasets.loading import image_size as image_size_of
 from avalanche_ad.datasets.loading import resize_mask
 from avalanche_ad.datasets.sample import AnomalyData, Sample
-from avalanche_ad.datasets.validation import verify
+from avalanche_ad.datasets.validation import mask_of_another_size, verify
 from avalanche_ad.errors import DatasetError
 from avalanche_ad.features import Backbone, FeatureCache, FeatureLayout
 
@@ -140,7 +143,6 @@ def anomaly_benchmark(
     layout: FeatureLayout | None = None
     if backbone is not None:
         cache = cache or FeatureCache()
-        layout = backbone.layout(image_size)
         for name, samples in by_category.items():
             features = cache.features(
                 backbone,
@@ -152,6 +154,7 @@ def anomaly_benchmark(
                 progress=_about(progress, f"features of {name}"),
             )
             rows.update((sample, (features, row)) for row, sample in enumerate(samples))
+            layout = features.layout
 
     def source(samples: Sequence[Sample]) -> FeatureSource | ImageSource:
         if backbone is None:
@@ -169,9 +172,7 @@ def anomaly_benchmark(
         )
         tested = [sample for sample in members if sample.split == "test"]
         targets = [index_of[sample.category] for sample in tested]
-        masks = PackedMasks(
-            [resize_mask(data.mask(sample), mask_size) for sample in tested]
-        )
+        masks = PackedMasks([_mask(data, sample, mask_size) for sample in tested])
         anomalous = [sample.is_anomaly for sample in tested]
         items = TestItems(source(tested), targets, anomalous, masks)
         test.append(_dataset(items, tested, targets, label))
@@ -182,6 +183,17 @@ def anomaly_benchmark(
     return AnomalyBenchmark(
         list(scenario.streams.values()), split, layout, image_size, mask_size
     )
+
+
+def _mask(data: AnomalyData, sample: Sample, size: int) -> npt.NDArray[np.bool_]:
+    """Return an image's mask at mask size; a normal image's is not looked for."""
+    if not sample.is_anomaly:
+        return np.zeros((size, size), dtype=np.bool_)
+    mask = data.mask(sample)
+    if sample.path.is_file() and mask.shape != image_size_of(sample.path):
+        problem = mask_of_another_size(sample, mask.shape, image_size_of(sample.path))
+        raise DatasetError(str(problem))
+    return resize_mask(mask, size)
 
 
 def _dataset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ __all__ = [
 ]
 
 
+def _selection(options: dict[str, Any]) -> Sequence[str] | None:
+    """Return the categories a stream names, so that no others need be on disk."""
+    named = [name for names in options.get("experiences") or () for name in names]
+    return options.get("class_order") or named or None
+
+
 def SplitMVTecAD(  # noqa: N802
     n_experiences: int | None = None,
     *,
@@ -39,7 +46,9 @@ def SplitMVTecAD(  # noqa: N802
     :param options: what :func:`anomaly_benchmark` takes.
     """
     return anomaly_benchmark(
-        read_mvtec_ad(Path(dataset_root)), n_experiences=n_experiences, **options
+        read_mvtec_ad(Path(dataset_root), _selection(options)),
+        n_experiences=n_experiences,
+        **options,
     )
 
 
@@ -56,7 +65,9 @@ def SplitVisA(  # noqa: N802
     :param options: what :func:`anomaly_benchmark` takes.
     """
     return anomaly_benchmark(
-        read_visa(Path(dataset_root)), n_experiences=n_experiences, **options
+        read_visa(Path(dataset_root), _selection(options)),
+        n_experiences=n_experiences,
+        **options,
     )
 
 
@@ -73,7 +84,9 @@ def SplitBTAD(  # noqa: N802
     :param options: what :func:`anomaly_benchmark` takes.
     """
     return anomaly_benchmark(
-        read_btad(Path(dataset_root)), n_experiences=n_experiences, **options
+        read_btad(Path(dataset_root), _selection(options)),
+        n_experiences=n_experiences,
+        **options,
     )
 
 
@@ -90,7 +103,9 @@ def SplitMVTec3D(  # noqa: N802
     :param options: what :func:`anomaly_benchmark` takes.
     """
     return anomaly_benchmark(
-        read_mvtec_3d(Path(dataset_root)), n_experiences=n_experiences, **options
+        read_mvtec_3d(Path(dataset_root), _selection(options)),
+        n_experiences=n_experiences,
+        **options,
     )
 
 
@@ -107,7 +122,9 @@ def SplitFolder(  # noqa: N802
     :param options: what :func:`anomaly_benchmark` takes.
     """
     return anomaly_benchmark(
-        read_folder(Path(dataset_root)), n_experiences=n_experiences, **options
+        read_folder(Path(dataset_root), _selection(options)),
+        n_experiences=n_experiences,
+        **options,
     )
 
 

@@ -105,11 +105,7 @@ def _check_mask(
         yield _from_error(error, where)
         return
     if size is not None and mask.shape != tuple(size):
-        yield Problem(
-            where,
-            f"mask of {_show(mask.shape)} pixels; expected {_show(size)}, the size of "
-            f"{sample.path}",
-        )
+        yield mask_of_another_size(sample, mask.shape, size)
     if not mask.any():
         yield Problem(
             where,
@@ -125,6 +121,17 @@ def _check_mask(
             "mask in a lossy format, whose blurred edges count as defect; use PNG",
             "note",
         )
+
+
+def mask_of_another_size(
+    sample: Sample, found: Sequence[int], expected: Sequence[int]
+) -> Problem:
+    """Return the problem of a mask whose size is not its image's, (height, width)."""
+    return Problem(
+        sample.mask_path or sample.path,
+        f"mask of {_show(found)} pixels; expected {_show(expected)}, the size of "
+        f"{sample.path}",
+    )
 
 
 def _check_leaks(

@@ -15,7 +15,7 @@ from avalanche.logging import BaseLogger
 
 from avalanche_ad.errors import ResultsError
 
-__all__ = ["COLUMNS", "TidyCSVLogger"]
+__all__ = ["COLUMNS", "TidyCSVLogger", "learning_experience"]
 
 COLUMNS = (
     "step",
@@ -150,7 +150,7 @@ class TidyCSVLogger(BaseLogger):  # type: ignore[misc]
         **kwargs: object,
     ) -> None:
         """Note which experience is being learned."""
-        self._training_experience = strategy.experience.current_experience
+        self._training_experience = learning_experience(strategy)
 
     def after_training_epoch(self, *args: object, **kwargs: object) -> None:
         """Write the epoch's rows."""
@@ -163,6 +163,16 @@ class TidyCSVLogger(BaseLogger):  # type: ignore[misc]
     def after_eval(self, *args: object, **kwargs: object) -> None:
         """Write the evaluation's rows."""
         self.flush()
+
+
+def learning_experience(strategy: Any) -> int:  # noqa: ANN401
+    """Return the index of the experience that is being learned.
+
+    Avalanche's joint training learns the whole stream as its first experience; it
+    counts as the last here, since all of it is learned then.
+    """
+    together = getattr(strategy, "_experiences", None) or [strategy.experience]
+    return max(int(experience.current_experience) for experience in together)
 
 
 def _number(value: object) -> float | int | None:

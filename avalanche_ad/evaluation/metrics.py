@@ -14,6 +14,7 @@ from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name, stream_type
 
 from avalanche_ad.errors import AvalancheADError
+from avalanche_ad.evaluation.csv_logger import learning_experience
 from avalanche_ad.evaluation.functional import (
     UndefinedMetricWarning,
     binary_metrics,
@@ -147,7 +148,7 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
 
     def before_training_exp(self, strategy: Any) -> None:  # noqa: ANN401
         """Note which experience is being learned."""
-        self._training_experience = strategy.experience.current_experience
+        self._training_experience = learning_experience(strategy)
 
     def before_eval(self, strategy: Any) -> None:  # noqa: ANN401
         """Start the means over the stream."""
@@ -159,8 +160,9 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
 
     def after_eval_iteration(self, strategy: Any) -> None:  # noqa: ANN401
         """Score the minibatch and keep scores, masks and flags on the CPU."""
-        if len(strategy.mbatch) < 4:
-            return
+        learned = getattr(strategy.model, "known_categories", None)
+        if len(strategy.mbatch) < 4 or (learned is not None and not len(learned)):
+            return  # no test items, or nothing learned yet to score them by
         _, category, is_anomaly, mask = strategy.mbatch[:4]
         pixels = self._wants(PIXEL_METRICS)
         batch: Arrays = {"is_anomaly": is_anomaly.bool().cpu().numpy()}

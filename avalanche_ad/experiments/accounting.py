@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from avalanche.training.supervised import Cumulative
+from avalanche.training.supervised import Cumulative, JointTraining
 
 from avalanche_ad.benchmarks import AnomalyBenchmark
 from avalanche_ad.models import FeatureGMM
@@ -21,15 +21,15 @@ def memory_mb(
     """Return the size of kept exemplars and of kept statistics at the end of a stream.
 
     Exemplars are images' packed features as the cache holds them: those in the storage
-    policies of the strategy's plugins, or every earlier image under cumulative
-    training. Statistics are the mixtures of a :class:`FeatureGMM`.
+    policies of the strategy's plugins, or every earlier image under cumulative and
+    joint training. Statistics are the mixtures of a :class:`FeatureGMM`.
 
     :param strategy: the strategy after its last experience.
     :param benchmark: its feature stream.
     :param dtype: type of number in the cache.
     """
     assert benchmark.layout is not None
-    if isinstance(strategy, Cumulative):
+    if isinstance(strategy, (Cumulative, JointTraining)):
         exemplars = sum(len(e.dataset) for e in list(benchmark.train_stream)[:-1])
     else:
         exemplars = sum(

@@ -53,9 +53,9 @@ def open_data(recipe: BenchmarkRecipe, root: Path | None) -> AnomalyData:
     if recipe.dataset == "synthetic":
         drawn = recipe.synthetic or SyntheticRecipe()
         return SyntheticAD(
-            recipe.image_size, categories=recipe.categories, **drawn.model_dump()
+            recipe.image_size, categories=recipe.selection, **drawn.model_dump()
         )
-    return open_dataset(recipe.dataset, root, recipe.categories)
+    return open_dataset(recipe.dataset, root, recipe.selection)
 
 
 def build_backbone(recipe: BenchmarkRecipe) -> Backbone:
@@ -110,6 +110,7 @@ def build_strategy(
     device: torch.device,
     metrics: Sequence[Any],
     loggers: Sequence[Any],
+    mask_size: int,
     extra_plugins: Sequence[Any] = (),
 ) -> Any:  # noqa: ANN401
     """Build the recipe's Avalanche strategy with its plugins and the training aids.
@@ -131,7 +132,8 @@ def build_strategy(
             IntraClassWarmupPlugin(training.intra_class_warmup_epochs),
             FiniteLossPlugin(),
         ]
-    plugins += [CalibrationPlugin(training.calibration_images), *extra_plugins]
+    plugins += [CalibrationPlugin(training.calibration_images, mask_size)]
+    plugins += extra_plugins
     strategy = resolve(recipe.strategy.strategy, (BaseTemplate,), "strategy")
     arguments = {
         "model": model,

@@ -81,7 +81,7 @@ def predict_images(
         ) from None
     backbone = make_backbone(made, **options)
     device = device or torch.device("cpu")
-    model.to(device).attach_backbone(backbone.to(device), size)
+    model.to(device).attach_backbone(backbone, size, mask)
     if heat_maps is not None:
         try:
             heat_maps.mkdir(parents=True, exist_ok=True)
@@ -96,9 +96,7 @@ def predict_images(
         batch = torch.stack(
             [torch.from_numpy(resize_image(image, size)) for image in pixels]
         )
-        scores = model.predict(
-            batch.permute(0, 3, 1, 2).to(device), batch_size, (mask, mask)
-        )
+        scores = model.predict(batch.permute(0, 3, 1, 2).to(device), batch_size)
         for row, path in enumerate(paths):
             category = names[int(scores.category[row])]
             limit = thresholds.get(category)

@@ -152,6 +152,12 @@ class BenchmarkRecipe(_Strict):
     training: TrainingRecipe = TrainingRecipe()
     published: tuple[PublishedRecipe, ...] = ()
 
+    @property
+    def selection(self) -> tuple[str, ...] | None:
+        """The categories the stream uses, ``None`` for all the data set has."""
+        named = [name for names in self.experiences or () for name in names]
+        return self.categories or self.class_order or tuple(named) or None
+
     @model_validator(mode="after")
     def _synthetic_only(self) -> BenchmarkRecipe:
         if self.synthetic is not None and self.dataset != "synthetic":

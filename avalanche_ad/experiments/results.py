@@ -58,7 +58,7 @@ def summarise(
             [value for cell in line[: step + 1] for value in cell]
             for step, line in enumerate(cells)
         ]
-        mean[metric] = step_mean([values for values in seen if values])
+        mean[metric] = step_mean(seen) if all(seen) else None
     return {
         "matrix": matrix,
         "per_category": per_category,

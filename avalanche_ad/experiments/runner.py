@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from avalanche.training.determinism.rng_manager import RNGManager
 from avalanche.training.supervised import Cumulative, JointTraining
-from torch.utils.data import DataLoader, Subset
 
 from avalanche_ad.benchmarks import AnomalyBenchmark
 from avalanche_ad.evaluation.csv_logger import TidyCSVLogger
@@ -44,13 +43,10 @@ from avalanche_ad.experiments.provenance import (
 from avalanche_ad.experiments.recipe import ExperimentRecipe
 from avalanche_ad.experiments.results import SCHEMA, summarise, write_json
 from avalanche_ad.features import FeatureCache
-from avalanche_ad.models import AnomalyModel
 from avalanche_ad.models.storage import save_model
+from avalanche_ad.training.plugins import CalibrationPlugin
 
-__all__ = ["QUANTILE", "run_configuration", "run_experiment"]
-
-QUANTILE = 0.95
-"""Share of training normals below the ``quantile`` threshold of a category."""
+__all__ = ["run_configuration", "run_experiment"]
 
 AfterFeatures = Callable[[int], None]
 AfterTask = Callable[[int, Sequence[Mapping[str, Any]]], None]
@@ -72,14 +68,12 @@ def run_configuration(recipe: ExperimentRecipe, data: Path | None) -> dict[str, 
 class _State:
     """What an interrupted run needs to go on; all of it goes into a checkpoint.
 
-    ``options`` are the model's arguments, ``thresholds`` the quantile thresholds by
-    category, ``next`` the experience to learn next, ``csv_bytes`` the size of the
-    metrics' file.
+    ``options`` are the model's arguments, ``next`` the experience to learn next,
+    ``csv_bytes`` the size of the metrics' file.
     """
 
     strategy: Any
     options: dict[str, Any]
-    thresholds: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"train": 0, "eval": 0})
     next: int = 0
     csv_bytes: int = 0
@@ -135,7 +129,7 @@ def run_experiment(
     identity = {
         "configuration": configuration,
         "seed": seed,
-        "versions": package_versions(),
+        "versions": {**package_versions(), "device": str(device)},
     }
     with run_folder(out) as folder:
         checkpoint = load_checkpoint(folder.checkpoint)
@@ -169,7 +163,7 @@ def run_experiment(
         seconds = {
             "features": features,
             **state.seconds,
-            "total": time.perf_counter() - started,
+            "total": features + sum(state.seconds.values()),
         }
         history = state.metrics.history
         results = {
@@ -208,6 +202,7 @@ def _fresh_state(
         device,
         [AnomalyMetrics(benchmark.category_names)],
         [TidyCSVLogger(folder.metrics)],
+        benchmark.mask_size,
         [ProgressPlugin()],
     )
     return _State(strategy, options)
@@ -239,15 +234,11 @@ def _learn(
         began = time.perf_counter()
         strategy.train(learned if joint else learned[0], num_workers=0)
         trained = time.perf_counter()
-        state.thresholds.update(_quantile_thresholds(strategy, benchmark, learned))
         before = len(state.metrics.history)
         strategy.eval(test[: task + 1], num_workers=0)
         state.seconds["train"] += trained - began
         state.seconds["eval"] += time.perf_counter() - trained
         evaluated = state.metrics.history[before:]
-        for row in evaluated:
-            # Avalanche's joint training counts as the first experience
-            row["training_experience"] = task
         if after_task:
             after_task(task, evaluated)
         if task + 1 < len(train):
@@ -271,32 +262,6 @@ def _training_steps(
     return max(1, batches * training.epochs)
 
 
-@torch.no_grad()
-def _quantile_thresholds(
-    strategy: Any,  # noqa: ANN401
-    benchmark: AnomalyBenchmark,
-    experiences: Sequence[Any],
-    images: int = 64,
-) -> dict[str, float]:
-    """Return per learned category a quantile of its training normals' image scores."""
-    model: AnomalyModel = strategy.model
-    model.eval()
-    mask_size = (benchmark.mask_size, benchmark.mask_size)
-    thresholds = {}
-    for experience in experiences:
-        dataset = experience.dataset.eval()
-        targets = np.asarray(list(dataset.targets))
-        for category in np.unique(targets).tolist():
-            index = np.flatnonzero(targets == category)[:images].tolist()
-            scores = [
-                model.score(model(batch[0].to(strategy.device)), mask_size).image.cpu()
-                for batch in DataLoader(Subset(dataset, index), batch_size=16)
-            ]
-            value = torch.quantile(torch.cat(scores).double(), QUANTILE)
-            thresholds[benchmark.category_names[category]] = float(value)
-    return thresholds
-
-
 def _save_model(
     recipe: ExperimentRecipe,
     benchmark: AnomalyBenchmark,
@@ -305,6 +270,16 @@ def _save_model(
 ) -> None:
     """Save the model with all that prediction needs."""
     last = len(benchmark.experiences) - 1
+    calibration = next(
+        plugin
+        for plugin in state.strategy.plugins
+        if isinstance(plugin, CalibrationPlugin)
+    )
+    features = recipe.benchmark.features.model_dump(mode="json")
+    if "weights" in features["options"]:
+        # prediction may run in another folder
+        weights = Path(features["options"]["weights"]).resolve()
+        features["options"]["weights"] = str(weights)
     save_model(
         state.strategy.model,
         folder.partial,
@@ -314,15 +289,18 @@ def _save_model(
             "categories": list(benchmark.category_names),
             "image_size": benchmark.image_size,
             "mask_size": benchmark.mask_size,
-            "backbone": recipe.benchmark.features.model_dump(mode="json"),
+            "backbone": features,
             "thresholds": {
                 "f1max": {
                     row["category"]: row["image_threshold"]
                     for row in state.metrics.history
                     if row["training_experience"] == last
                 },
-                "quantile": state.thresholds,
+                "quantile": {
+                    benchmark.category_names[category]: value
+                    for category, value in calibration.thresholds.items()
+                },
             },
-            "quantile": QUANTILE,
+            "quantile": calibration.quantile,
         },
     )

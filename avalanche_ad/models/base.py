@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,19 +21,35 @@ from avalanche_ad.models.scoring import (
     normality_map,
 )
 
-__all__ = ["MASKED", "AnomalyModel", "Backbone"]
+__all__ = ["MASKED", "AnomalyModel", "FeatureExtractor", "evaluating"]
 
 MASKED = -1e4  # log-likelihood of a category not seen yet: finite, so softmax stays so
 
-Backbone = Callable[[Tensor], Sequence[Tensor]]
+FeatureExtractor = Callable[[Tensor], Sequence[Tensor]]
+"""Images (N, 3, S, S) in [0, 1] to feature levels (N, H, W, C), finest first."""
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in evaluation mode for a while, without gradient."""
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(training)
 
 
 class _Shared:
     """Holds a frozen backbone outside the module tree; copies share it."""
 
-    def __init__(self, backbone: Backbone | None, image_size: int) -> None:
+    def __init__(
+        self, backbone: FeatureExtractor | None, image_size: int, mask_size: int
+    ) -> None:
         self.backbone = backbone
         self.image_size = image_size
+        self.mask_size = mask_size
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
         return self
@@ -71,7 +88,7 @@ class AnomalyModel(nn.Module, ABC):
         self.smoothing_sigma = smoothing_sigma
         self.likelihood_map = likelihood_map
         self.register_buffer("level_maximum", torch.zeros(0, len(layout.levels)))
-        self._shared = _Shared(None, 0)
+        self._shared = _Shared(None, 0, 0)
 
     # What a model must say ------------------------------------------------------
 
@@ -108,30 +125,28 @@ class AnomalyModel(nn.Module, ABC):
 
     # What follows ---------------------------------------------------------------
 
-    @torch.no_grad()
     def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Set the score's normalisation from training normals.
 
         Per level l and category c the constant m_lc is the largest log p(x|c)/D over
         all positions of the category's images given here. Categories without an image
-        keep what they have.
+        keep what they have; one that never had an image borrows the largest constant.
 
         :param batches: minibatches (packed features (N, size), category indices (N,)).
         """
-        missing = self.num_categories - len(self.level_maximum)
-        if missing > 0:
-            blank = self.level_maximum.new_full(
-                (missing, len(self.layout.levels)), float("nan")
-            )
-            self.level_maximum = torch.cat([self.level_maximum, blank])
-        best = torch.full_like(self.level_maximum, -torch.inf)
-        for x, category in batches:
-            levels = self.log_likelihood_levels(latents_of(self(x)), category)
-            top = torch.stack([level.flatten(1).amax(1) for level in levels], 1)
-            for index in sorted(set(category.tolist())):
-                own = top[category == index].amax(0)
-                best[index] = best[index].maximum(own.to(best))
-        self.level_maximum = torch.where(best > -torch.inf, best, self.level_maximum)
+        best = self.level_maximum.new_full(
+            (self.num_categories, len(self.layout.levels)), -torch.inf
+        )
+        with evaluating(self):
+            for x, category in batches:
+                levels = self.log_likelihood_levels(latents_of(self(x)), category)
+                top = torch.stack([level.flatten(1).amax(1) for level in levels], 1)
+                for index in sorted(set(category.tolist())):
+                    own = top[category == index].amax(0)
+                    best[index] = best[index].maximum(own.to(best))
+        before = torch.full_like(best, torch.nan)
+        before[: len(self.level_maximum)] = self.level_maximum
+        self.level_maximum = torch.where(best > -torch.inf, best, before)
 
     @torch.no_grad()
     def score(
@@ -153,8 +168,10 @@ class AnomalyModel(nn.Module, ABC):
         - likelihood: L − G ∗ Σ_l U_l (1 + v_l − m_lc), or with exp(v_l − m_lc) under
           ``likelihood_map="probability"``
         - uncertainty: L − G ∗ Σ_l U_l exp(Σ_c p_c log p_c)
-        - product: the product of both; the likelihood alone while one category is
-          known, since one category leaves nothing to be uncertain about.
+        - product: the product of both.
+
+        While one category is known there is nothing to be uncertain about, and every
+        kind is the likelihood.
 
         :param output: the tensor :meth:`forward` returned, unsliced.
         :param mask_size: (H, W) of the score maps.
@@ -199,16 +216,19 @@ class AnomalyModel(nn.Module, ABC):
     def _likelihood_map(
         self, latents: object, category: Tensor, mask_size: tuple[int, int]
     ) -> Tensor:
-        if len(self.level_maximum) <= int(category.max()):
-            maximum = self.level_maximum.new_full((1, 1), float("nan"))
-        else:
-            maximum = self.level_maximum[category]
-        if bool(maximum.isnan().any()):
+        known = self.level_maximum[~self.level_maximum.isnan().any(1)]
+        if not len(known):
             raise TrainingError(
-                "the scores of the inferred category are not calibrated on training "
-                "normals: add CalibrationPlugin to the strategy, or call "
-                "model.calibrate(...) after training"
+                "the scores are not calibrated on training normals: add "
+                "CalibrationPlugin to the strategy, or call model.calibrate(...) after "
+                "training"
             )
+        table = known.amax(0).repeat(self.num_categories, 1)
+        rows = len(self.level_maximum)
+        table[:rows] = self.level_maximum.where(
+            ~self.level_maximum.isnan(), table[:rows]
+        )
+        maximum = table[category]
         levels = [
             self._transform(level - maximum[:, index, None, None])
             for index, level in enumerate(self.log_likelihood_levels(latents, category))
@@ -241,28 +261,59 @@ class AnomalyModel(nn.Module, ABC):
         """
         if x.dim() != 4:
             return x
-        if self._shared.backbone is None:
+        backbone = self._shared.backbone
+        if backbone is None:
             raise TrainingError(
                 "the model has no backbone to compute features with: call "
                 "model.attach_backbone(backbone, image_size) first"
             )
-        return self.layout.pack(list(self._shared.backbone(x)))
+        if isinstance(backbone, nn.Module):
+            backbone.to(x.device)
+        return self.layout.pack(list(backbone(x)))
+
+    @abstractmethod
+    def resize(self, num_categories: int) -> None:
+        """Make room for categories without starting them."""
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:  # noqa: ANN401
+        """Load a state, making room for its categories first."""
+        maximum = state_dict.get("level_maximum")
+        if maximum is not None:
+            self.level_maximum = torch.empty_like(
+                maximum, device=self.level_maximum.device
+            )
+        for name, tensor in state_dict.items():
+            if name.endswith("known"):
+                self.resize(len(tensor))
+                break
+        return super().load_state_dict(state_dict, strict, assign)
 
     # Prediction -----------------------------------------------------------------
 
-    def attach_backbone(self, backbone: Backbone, image_size: int) -> None:
+    def attach_backbone(
+        self,
+        backbone: FeatureExtractor,
+        image_size: int,
+        mask_size: int | None = None,
+    ) -> None:
         """Give the model the frozen backbone that :meth:`predict` needs.
 
-        It stays outside the module tree: no parameters, no state, shared by copies.
-        """
-        self._shared = _Shared(backbone, image_size)
+        It stays outside the module tree: no parameters, no state, shared by copies. A
+        module follows the images to their device.
 
-    @torch.no_grad()
+        :param backbone: what computed the features the model was trained on.
+        :param image_size: edge in pixels of the images it computed them from.
+        :param mask_size: edge of the score maps in pixels, ``image_size`` by default:
+            give the stream's, so that scores compare with those measured on it.
+        """
+        self._shared = _Shared(backbone, image_size, mask_size or image_size)
+
     def predict(
         self,
         images: Tensor,
         batch_size: int = 32,
-        mask_size: tuple[int, int] | None = None,
         kind: ScoreKind | None = None,
     ) -> AnomalyScores:
         """Return anomaly scores, score maps and inferred categories of images.
@@ -270,31 +321,30 @@ class AnomalyModel(nn.Module, ABC):
         :param images: (N, 3, H, W), floats in [0, 1] or 8-bit integers; resized to the
             model's image size when they are of another.
         :param batch_size: images per forward pass.
-        :param mask_size: (H, W) of the score maps, the images' own by default.
         :param kind: another score than the model's own.
+        :return: scores whose maps have the attached mask size, whatever the images'.
         :raises TrainingError: when no backbone was attached.
-        :raises ValueError: when ``images`` has another shape.
+        :raises ValueError: when ``images`` has another shape or range.
         """
-        size = self._shared.image_size
+        size, mask_size = self._shared.image_size, self._shared.mask_size
         if images.dim() != 4 or images.shape[1] != 3 or not len(images):
             raise ValueError(
                 "expected at least one image, shape (N, 3, H, W), got "
                 f"{tuple(images.shape)}"
             )
-        if mask_size is None:
-            mask_size = (int(images.shape[2]), int(images.shape[3]))
-        training = self.training
-        self.eval()
-        try:
-            parts = []
+        if images.is_floating_point() and float(images.max()) > 1.0 + 1e-3:
+            raise ValueError(
+                "expected images of floats in [0, 1] or of 8-bit integers, got floats "
+                f"up to {float(images.max()):g}: divide them by 255"
+            )
+        parts = []
+        with evaluating(self):
             for batch in torch.split(images, batch_size):
-                batch = batch / 255.0 if not batch.is_floating_point() else batch
+                batch = batch if batch.is_floating_point() else batch / 255.0
                 batch = batch.to(self.level_maximum)
                 if size and batch.shape[2:] != (size, size):
                     batch = F.interpolate(
                         batch, (size, size), mode="bilinear", antialias=True
                     ).clamp(0, 1)
-                parts.append(self.score(self(batch), mask_size, kind=kind))
-        finally:
-            self.train(training)
+                parts.append(self.score(self(batch), (mask_size, mask_size), kind=kind))
         return AnomalyScores.concatenate(parts)

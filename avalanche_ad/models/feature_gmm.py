@@ -72,10 +72,8 @@ class FeatureGMM(AnomalyModel):
                 f"precision_roots_{index}", torch.zeros(*shape, channels, channels)
             )
         self.register_buffer("known", torch.zeros(0, dtype=torch.bool))
-        # Optimizers refuse a model without parameters; this one takes no gradient.
-        self.temperature = nn.Parameter(
-            torch.tensor(math.sqrt(layout.levels[0][2])), requires_grad=False
-        )
+        # optimizers refuse a model without parameters
+        self.placeholder = nn.Parameter(torch.zeros(0), requires_grad=False)
         self.resize(num_categories)
 
     known: Tensor
@@ -110,7 +108,8 @@ class FeatureGMM(AnomalyModel):
         """
         self.resize(category + 1)
         generator = torch.Generator().manual_seed(self.seed * 1009 + category)
-        for index, level in enumerate(self.layout.unpack(self.packed(packed))):
+        features = torch.cat([self.packed(part) for part in torch.split(packed, 32)])
+        for index, level in enumerate(self.layout.unpack(features)):
             x = level.reshape(-1, level.shape[-1]).cpu()
             if len(x) > self.max_positions:
                 x = x[torch.randperm(len(x), generator=generator)[: self.max_positions]]
@@ -167,8 +166,13 @@ class FeatureGMM(AnomalyModel):
         output = x.new_full((len(x), self.num_categories), MASKED)
         known = self.known_categories
         if len(known):
-            mean = torch.stack([level.mean((1, 2)) for level in levels]).mean(0)
-            output[:, known] = mean / self.temperature - math.log(len(known))
+            means = [
+                level.mean((1, 2)) / math.sqrt(channels)
+                for level, (_, _, channels) in zip(
+                    levels, self.layout.levels, strict=True
+                )
+            ]
+            output[:, known] = torch.stack(means).mean(0) - math.log(len(known))
         return attach_latents(output, _FeatureLatents(levels, known))
 
     def log_likelihood_levels(self, latents: object, category: Tensor) -> list[Tensor]:

@@ -143,6 +143,13 @@ class FlowGMM(AnomalyModel):
         if not new:
             return
         self.resize(max(new) + 1)
+        means: list[list[Tensor]] = []
+        if self.center_init == "data":
+            if features is None or set(new) - set(features):
+                raise ValueError(
+                    "center_init='data' needs the features of every new category"
+                )
+            means = [self._mean_latents(features[category]) for category in new]
         for index, mixture in enumerate(self.mixtures):
             assert isinstance(mixture, HierarchicalMixture)
             if self.center_init == "pattern":
@@ -152,24 +159,16 @@ class FlowGMM(AnomalyModel):
                 existing = mixture.centers[mixture.known, 0]
                 main = orthogonal_centers(existing, len(new), generator)
             else:
-                if features is None or set(new) - set(features):
-                    raise ValueError(
-                        "center_init='data' needs the features of every new category"
-                    )
-                main = torch.stack(
-                    [self._mean_latent(index, features[category]) for category in new]
-                )
+                main = torch.stack([of_category[index] for of_category in means])
             mixture.add(new, main)
 
-    def _mean_latent(self, index: int, packed: Tensor) -> Tensor:
-        level = [
-            self.latent_level(index, self.layout.unpack(self.packed(batch))[index])[
-                0
-            ].mean((0, 1))
-            * len(batch)
-            for batch in torch.split(packed, 16)
-        ]
-        return torch.stack(level).sum(0) / len(packed)
+    def _mean_latents(self, x: Tensor) -> list[Tensor]:
+        """Return the mean latent (D,) of every level over images."""
+        totals = [torch.zeros(level[2]).to(x) for level in self.layout.levels]
+        for part in torch.split(x, 16):
+            for index, level in enumerate(self.layout.unpack(self.packed(part))):
+                totals[index] += self.latent_level(index, level)[0].mean(1).sum(0)
+        return [total / len(x) for total in totals]
 
     def latent_level(
         self, index: int, features: Tensor, positions: Tensor | None = None

@@ -74,7 +74,9 @@ def negative_entropy(squared_distance: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _upsampling_matrix(source: int, target: int, sigma: float) -> Tensor:
+def _upsampling_matrix(
+    source: int, target: int, sigma: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     if source == 1:
         matrix = np.ones((target, 1))
     else:
@@ -88,7 +90,7 @@ def _upsampling_matrix(source: int, target: int, sigma: float) -> Tensor:
         matrix[rows, left + 1] += fraction
     if sigma > 0:
         matrix = gaussian_filter1d(matrix, sigma, axis=0)
-    return torch.from_numpy(matrix)
+    return torch.from_numpy(matrix).to(device, dtype)
 
 
 def upsampling_matrix(source: int, target: int, sigma: float, like: Tensor) -> Tensor:
@@ -100,7 +102,7 @@ def upsampling_matrix(source: int, target: int, sigma: float, like: Tensor) -> T
     :param like: a tensor that decides dtype and device.
     :return: (target, source); every row sums to 1.
     """
-    return _upsampling_matrix(source, target, float(sigma)).to(like)
+    return _upsampling_matrix(source, target, float(sigma), like.dtype, like.device)
 
 
 def normality_map(

@@ -85,7 +85,6 @@ def load_model(folder: Path) -> tuple[AnomalyModel, dict[str, Any]]:
             **description["options"],
         )
         state = load_file(weights_file)
-        model.level_maximum = state["level_maximum"].clone()
         model.load_state_dict(state)
     except ResultsError:
         raise

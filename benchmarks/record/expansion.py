@@ -46,7 +46,7 @@ def main() -> None:
         RNGManager.set_random_seeds(seed)
         model, _ = build_model(recipe.benchmark, stream, seed)
         assert isinstance(model, FlowGMM)
-        build_strategy(recipe, model, device, [], []).train(first)
+        build_strategy(recipe, model, device, [], [], stream.mask_size).train(first)
         for effect in expansion_effect(model, DataLoader(test, 16), arriving):
             cells = [
                 f"{before:.4f} → {after:.4f}"

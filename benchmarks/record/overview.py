@@ -49,6 +49,7 @@ def main() -> None:
         model.attach_backbone(
             make_backbone(backbone["backbone"], **backbone["options"]),
             description["image_size"],
+            description["mask_size"],
         )
         auroc = read_results(runs / f"{name}-seed0")["final"]["image_auroc"]
         maps = model.predict(images).maps.numpy()

@@ -113,8 +113,15 @@ def make_strategy(make_model):
             optimizer=make_optimizer(model, lr=options.pop("lr", 5e-3)),
             criterion=FlowGMMLoss(lambda2=10.0),
             plugins=list(plugins),
-            evaluator=evaluator,
-            **({"train_mb_size": 8, "train_epochs": 3, "eval_mb_size": 8} | options),
+            **(
+                {
+                    "evaluator": evaluator,
+                    "train_mb_size": 8,
+                    "train_epochs": 3,
+                    "eval_mb_size": 8,
+                }
+                | options
+            ),
         )
 
     return make

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from avalanche_ad.evaluation.functional import binary_metrics, mean_defined
+from avalanche_ad.models.base import evaluating
 from avalanche_ad.models.flow_gmm import FlowGMM
-from avalanche_ad.models.scoring import ScoreKind
+from avalanche_ad.models.scoring import AnomalyScores, ScoreKind
 
 __all__ = ["Expansion", "expansion_effect"]
 
@@ -61,24 +63,14 @@ def expansion_effect(
     y = torch.cat([batch[1] for batch in held]).cpu().numpy()
     anomalous = torch.cat([batch[2] for batch in held]).bool().cpu().numpy()
     masks = torch.cat([batch[3] for batch in held]).cpu().numpy()
+    groups = [y == category for category in np.unique(y)]
+    kinds = get_args(ScoreKind)
+    sides = [_scores(candidate, held, kinds) for candidate in (model, expanded)]
     found = []
-    for kind in get_args(ScoreKind):
-        image: list[float | None] = []
-        pixel: list[float | None] = []
-        normal: list[float] = []
-        anomaly: list[float] = []
-        for candidate in (model, expanded):
-            candidate.eval()
-            with torch.no_grad():
-                parts = [
-                    candidate.score(
-                        candidate(x), (mask.shape[-2], mask.shape[-1]), kind=kind
-                    )
-                    for x, _, _, mask in held
-                ]
-            scores = torch.cat([part.image for part in parts]).double().cpu().numpy()
-            maps = torch.cat([part.maps for part in parts]).cpu().numpy()
-            groups = [y == category for category in np.unique(y)]
+    for kind in kinds:
+        image, pixel, normal, anomaly = [], [], [], []
+        for side in sides:
+            scores, maps = side[kind]
             image.append(
                 mean_defined(
                     binary_metrics(scores[group], anomalous[group]).auroc
@@ -103,3 +95,20 @@ def expansion_effect(
             )
         )
     return found
+
+
+def _scores(
+    model: FlowGMM, batches: Iterable[tuple[Tensor, ...]], kinds: Sequence[ScoreKind]
+) -> dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]]:
+    """Return the image scores and score maps of every kind; one forward pass."""
+    parts: dict[str, list[AnomalyScores]] = {kind: [] for kind in kinds}
+    with evaluating(model):
+        for x, _, _, mask in batches:
+            output, size = model(x), (mask.shape[-2], mask.shape[-1])
+            for kind in kinds:
+                parts[kind].append(model.score(output, size, kind=kind))
+    joined = {kind: AnomalyScores.concatenate(held) for kind, held in parts.items()}
+    return {
+        kind: (scores.image.double().cpu().numpy(), scores.maps.cpu().numpy())
+        for kind, scores in joined.items()
+    }

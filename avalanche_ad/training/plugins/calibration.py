@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
+import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
-from avalanche_ad.models.base import AnomalyModel
+from avalanche_ad.models.base import AnomalyModel, evaluating
 
 __all__ = ["CalibrationPlugin"]
 
@@ -19,27 +19,62 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     One pass over the strategy's own dataloader, so exactly the data it trains on are
     used: the current experience's, those a replay memory adds, or all of it under joint
-    and cumulative training. Categories that are not there keep their constants.
+    and cumulative training. Categories that are not there keep their constants. An
+    evaluation within training (``eval_every``) is calibrated likewise.
 
     :param images_per_category: the first so many images of each category.
+    :param mask_size: edge of the score maps in pixels; with it, ``thresholds`` are set.
+    :param quantile: share of a category's training normals below its threshold.
+
+    ``thresholds`` maps a category index to the quantile of its normals' image scores,
+    taken when the category was last in the data.
     """
 
-    def __init__(self, images_per_category: int = 32) -> None:
+    def __init__(
+        self,
+        images_per_category: int = 32,
+        mask_size: int | None = None,
+        quantile: float = 0.95,
+    ) -> None:
         super().__init__()
         self.images_per_category = images_per_category
+        self.mask_size = mask_size
+        self.quantile = quantile
+        self.thresholds: dict[int, float] = {}
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Calibrate the strategy's model."""
-        model = strategy.model
-        if not isinstance(model, AnomalyModel):
-            return
-        training = model.training
-        model.eval()
-        model.calibrate(self._batches(strategy))
-        model.train(training)
+        if isinstance(strategy.model, AnomalyModel):
+            self._calibrate(strategy.model, strategy)
 
-    def _batches(self, strategy: Any) -> Iterator[tuple[Tensor, Tensor]]:  # noqa: ANN401
+    def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Calibrate for an evaluation in the middle of training."""
+        model = strategy.model
+        # the dataloader is empty outside training
+        if (
+            isinstance(model, AnomalyModel)
+            and len(strategy.dataloader)
+            and len(model.known_categories)
+        ):
+            with torch.random.fork_rng(devices=[]):
+                self._calibrate(model, strategy)
+
+    def _calibrate(self, model: AnomalyModel, strategy: Any) -> None:  # noqa: ANN401
+        batches = self._batches(strategy)
+        model.calibrate(batches)
+        if self.mask_size is None:
+            return
+        size = (self.mask_size, self.mask_size)
+        with evaluating(model):
+            scores = torch.cat([model.score(model(x), size).image for x, _ in batches])
+        categories = torch.cat([y for _, y in batches])
+        for category in sorted(set(categories.tolist())):
+            own = scores[categories == category].double()
+            self.thresholds[category] = float(torch.quantile(own, self.quantile))
+
+    def _batches(self, strategy: Any) -> list[tuple[Tensor, Tensor]]:  # noqa: ANN401
         seen: Counter[int] = Counter()
+        batches = []
         for batch in strategy.dataloader:
             x, y = batch[0], batch[1]
             wanted = []
@@ -48,4 +83,6 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
                     seen[category] += 1
                     wanted.append(row)
             if wanted:
-                yield x[wanted].to(strategy.device), y[wanted].to(strategy.device)
+                rows = (x[wanted].to(strategy.device), y[wanted].to(strategy.device))
+                batches.append(rows)
+        return batches

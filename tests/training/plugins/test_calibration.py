@@ -1,8 +1,10 @@
 import pytest
 import torch
-from avalanche.training.plugins import ReplayPlugin
+from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
 from avalanche.training.supervised import Cumulative, JointTraining, Naive
 
+from avalanche_ad.evaluation import anomaly_metrics
+from avalanche_ad.evaluation.functional import UndefinedMetricWarning
 from avalanche_ad.models.latents import latents_of
 from avalanche_ad.training.plugins import CalibrationPlugin
 
@@ -109,3 +111,36 @@ def test_replayed_images_keep_old_constants_up_to_date(stream, make_strategy):
 def test_other_models_are_left_alone(fake_strategy):
     model = torch.nn.Linear(2, 2)
     CalibrationPlugin().after_training_exp(fake_strategy(model=model))
+
+
+def test_evaluation_within_training_is_calibrated(stream, make_strategy):
+    benchmark = stream()
+    (metrics,) = anomaly_metrics([f"category {index}" for index in range(4)])
+    strategy = make_strategy(
+        plugins=[CalibrationPlugin()],
+        evaluator=EvaluationPlugin(metrics, loggers=[], strict_checks=False),
+        eval_every=1,
+    )
+    with pytest.warns(UndefinedMetricWarning):  # the test stream is all normal
+        strategy.train(benchmark.train_stream[0], eval_streams=[benchmark.test_stream])
+    # nothing is known before the first epoch; then 3 epochs of 4 categories
+    steps = [entry["step"] for entry in metrics.history]
+    assert steps == [3] * 4 + [6] * 4 + [9] * 4
+
+
+def test_thresholds_are_quantiles_of_what_was_last_trained_on(stream, make_strategy):
+    benchmark = stream()
+    plugin = CalibrationPlugin(100, mask_size=4, quantile=0.75)
+    strategy = make_strategy(Cumulative, plugins=[plugin])
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+    assert sorted(plugin.thresholds) == [0, 1, 2, 3]
+    strategy.model.eval()
+    for experience in benchmark.train_stream:
+        x = torch.stack([item[0] for item in experience.dataset])
+        y = torch.tensor([item[1] for item in experience.dataset])
+        with torch.no_grad():
+            scores = strategy.model.score(strategy.model(x), (4, 4)).image
+        for category in y.unique().tolist():
+            below = (scores[y == category] < plugin.thresholds[category]).float().mean()
+            assert float(below) == pytest.approx(0.75, abs=1 / 12)
