@@ -198,7 +198,7 @@ def _whitening() -> dict[str, Tensor]:
     """Return ``mean_<stride>`` (C,) and ``matrix_<stride>`` (C, C) of every stride."""
     from safetensors.torch import load_file
 
-    source = files("avalanche_ad.features").joinpath("data", "whitening.safetensors")
+    source = files("avalanche_ad.features") / "data" / "whitening.safetensors"
     with as_file(source) as path:
         return load_file(path)
 
