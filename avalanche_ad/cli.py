@@ -421,6 +421,8 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Print a warning as one line, without the source it came from."""
+    if issubclass(category, DeprecationWarning):
+        return  # meant for programmers; Avalanche insists on showing its own
     _err.print(f"warning: {message}", soft_wrap=True)
 
 
@@ -445,7 +447,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with warnings.catch_warnings():
             # what libraries say to programmers
             warnings.filterwarnings("ignore", module=r"(avalanche|torch|timm)\b")
-            warnings.simplefilter("ignore", DeprecationWarning)
             warnings.showwarning = _show_warning
             raise SystemExit(_run(given))
     finally:
