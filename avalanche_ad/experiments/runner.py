@@ -122,7 +122,7 @@ def run_experiment(
     :raises AvalancheADError: when data, recipe or folder are not as expected, or
         training breaks.
     """
-    started = time.perf_counter()
+    started, commit = time.perf_counter(), git_commit()
     check_strategy(recipe)
     device = device or torch.device("cpu")
     configuration = json.loads(json.dumps(run_configuration(recipe, data_root)))
@@ -174,7 +174,7 @@ def run_experiment(
             "categories": [list(names) for names in benchmark.experiences],
             "versions": identity["versions"],
             "config": configuration,
-            "git": git_commit(),
+            "git": commit,
             **summarise(history, benchmark.experiences, metric_names()),
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
             "peak_rss_mb": peak_rss_mb(),
