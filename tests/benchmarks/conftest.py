@@ -108,9 +108,9 @@ def image_file():
 
 @pytest.fixture
 def mask_file():
-    def write(path):
+    def write(path, size=SIZE):
         path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.zeros((SIZE, SIZE), np.uint8)
+        pixels = np.zeros((size, size), np.uint8)
         pixels[2:6, 3:8] = 255
         Image.fromarray(pixels).save(path)
 

@@ -123,3 +123,22 @@ def test_synthetic():
 def test_a_missing_root_is_told(tmp_path, builder):
     with pytest.raises(DatasetError, match="nowhere"):
         builder(2, dataset_root=tmp_path / "nowhere")
+
+
+def test_categories_that_are_not_named_need_not_be_there(mvtec_tree):
+    root = mvtec_tree(["bottle", "zipper"])
+    by_order = SplitMVTecAD(
+        2, dataset_root=root, class_order=["zipper", "bottle"], **SIZES
+    )
+    check(by_order, [1, 1], ["zipper", "bottle"])
+    by_name = SplitMVTecAD(dataset_root=root, experiences=[["zipper"]], **SIZES)
+    check(by_name, [1], ["zipper"])
+
+
+def test_a_feature_stream_refuses_a_mask_of_another_size(
+    mvtec_tree, mask_file, backbone, cache
+):
+    root = mvtec_tree(["nut"])
+    mask_file(root / "nut/ground_truth/cut/000_mask.png", size=20)
+    with pytest.raises(DatasetError, match="000_mask.png: mask of 20x20 pixels; exp"):
+        SplitFolder(1, dataset_root=root, backbone=backbone, cache=cache, **SIZES)
