@@ -48,6 +48,10 @@ Data = Annotated[
     typer.Option("--data", help="Folder of the data set; not for synthetic."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
+Threads = Annotated[
+    int,
+    typer.Option(min=1, help="torch's CPU threads; more pay for large models only."),
+]
 CacheFolder = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--cache", help="Folder of the feature cache."),
@@ -108,6 +112,7 @@ def run(
         int, typer.Option(min=0, max=_MAX_SEED, help="Model start and data order.")
     ] = 0,
     device: Device = "auto",
+    threads: Threads = 1,
     cache: CacheFolder = None,
     overrides: Overrides = None,
 ) -> None:
@@ -146,7 +151,7 @@ def run(
             folder,
             data_root=data,
             seed=seed,
-            device=pick_device(device),
+            device=pick_device(device, threads),
             cache=_cache(cache),
             progress=progress,
             after_features=after_features,
@@ -181,6 +186,7 @@ def compare(
         typer.Option(help="Folder of all runs [runs/BENCHMARK]."),
     ] = None,
     device: Device = "auto",
+    threads: Threads = 1,
     cache: CacheFolder = None,
     overrides: Overrides = None,
 ) -> None:
@@ -218,7 +224,7 @@ def compare(
             numbers,
             folder,
             data_root=data,
-            device=pick_device(device),
+            device=pick_device(device, threads),
             cache=_cache(cache),
             progress=progress,
             announce=lambda text: _err.print(text, soft_wrap=True),
