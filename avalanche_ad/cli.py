@@ -50,7 +50,7 @@ Data = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
 Threads = Annotated[
     int,
-    typer.Option(min=1, help="torch's CPU threads; more pay for large models only."),
+    typer.Option(min=1, help="CPU threads; more pay for large models."),
 ]
 CacheFolder = Annotated[
     Optional[Path],  # noqa: UP045
