@@ -13,9 +13,9 @@ def pick_device(name: str, threads: int | None = None) -> torch.device:
     """Return a torch device: ``auto`` takes a GPU when there is one.
 
     :param name: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
-    :param threads: CPU threads torch uses from now on, its own choice by default. A small
-        flow's steps are too short to share, and a number of threads is part of what
-        makes a run repeat bit by bit.
+    :param threads: CPU threads torch uses from now on, its own choice by default. A
+        small flow's steps are too short to share, and the number of threads is part of
+        what makes a run repeat bit by bit.
     :raises RecipeError: when there is no such device.
     """
     if threads is not None:
