@@ -190,9 +190,9 @@ def _mask(data: AnomalyData, sample: Sample, size: int) -> npt.NDArray[np.bool_]
     if not sample.is_anomaly:
         return np.zeros((size, size), dtype=np.bool_)
     mask = data.mask(sample)
-    if sample.path.is_file() and mask.shape != image_size_of(sample.path):
-        problem = mask_of_another_size(sample, mask.shape, image_size_of(sample.path))
-        raise DatasetError(str(problem))
+    expected = image_size_of(sample.path) if sample.path.is_file() else mask.shape
+    if mask.shape != expected:
+        raise DatasetError(str(mask_of_another_size(sample, mask.shape, expected)))
     return resize_mask(mask, size)
 
 

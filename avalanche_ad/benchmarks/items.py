@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from avalanche_ad.datasets.loading import resize_image
 from avalanche_ad.datasets.sample import AnomalyData, Sample
+from avalanche_ad.features.cache import load_images
 
 __all__ = ["FeatureSource", "ImageSource", "PackedMasks", "TestItems", "TrainItems"]
 
@@ -28,9 +28,7 @@ class ImageSource:
         self.image_size = image_size
 
     def __getitem__(self, index: int) -> Tensor:
-        image = self.data.image(self.samples[index])
-        pixels = torch.from_numpy(resize_image(image, self.image_size))
-        return pixels.permute(2, 0, 1).float().div_(255.0)
+        return load_images(self.data, [self.samples[index]], self.image_size)[0]
 
 
 class FeatureSource:

@@ -32,6 +32,7 @@ __all__ = [
     "average_precision",
     "backward_transfer",
     "binary_metrics",
+    "difference",
     "f1_max",
     "forgetting",
     "forgetting_max",
@@ -368,7 +369,7 @@ def forward_transfer(matrix: Matrix, baseline: Sequence[float | None]) -> float 
     :return: ``None`` for a stream of one experience.
     """
     return mean_defined(
-        _difference(_at(matrix, j - 1, j), baseline[j])
+        difference(_at(matrix, j - 1, j), baseline[j])
         for j in range(1, min(len(matrix) + 1, len(baseline)))
     )
 
@@ -424,7 +425,8 @@ def _at(matrix: Matrix, row: int, column: int) -> float | None:
     return matrix[row][column] if column < len(matrix[row]) else None
 
 
-def _difference(first: float | None, second: float | None) -> float | None:
+def difference(first: float | None, second: float | None) -> float | None:
+    """Return first − second, ``None`` where either is."""
     return None if first is None or second is None else first - second
 
 
@@ -433,5 +435,5 @@ def _mean_loss(
 ) -> float | None:
     last = len(matrix) - 1
     return mean_defined(
-        _difference(reference(j), _at(matrix, last, j)) for j in range(last)
+        difference(reference(j), _at(matrix, last, j)) for j in range(last)
     )

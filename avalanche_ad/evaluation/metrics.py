@@ -18,6 +18,7 @@ from avalanche_ad.evaluation.csv_logger import learning_experience
 from avalanche_ad.evaluation.functional import (
     UndefinedMetricWarning,
     binary_metrics,
+    difference,
     mean_defined,
     missing_class,
     pixel_metrics,
@@ -238,7 +239,7 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
             self._learned[stream, experience] = now
         elif (stream, experience) in self._learned:
             learned = self._learned[stream, experience]
-            lost = {name: _difference(learned[name], now[name]) for name in now}
+            lost = {name: difference(learned[name], now[name]) for name in now}
             self._forgetting.append(lost)
             emitted += self._emit(strategy, _forgetting_and_transfer(lost))
         return emitted
@@ -373,10 +374,6 @@ def _means(rows: Sequence[Values], names: Sequence[str]) -> Values:
 
 def _defined(values: Values) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _difference(first: float | None, second: float | None) -> float | None:
-    return None if first is None or second is None else first - second
 
 
 def _forgetting_and_transfer(lost: Values) -> Values:
