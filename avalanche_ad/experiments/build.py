@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from avalanche.core import BasePlugin
 from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.storage_policy import ExemplarsBuffer
 from avalanche.training.templates.base import BaseTemplate
 
 from avalanche_ad.benchmarks import AnomalyBenchmark, anomaly_benchmark
@@ -122,7 +123,7 @@ def build_strategy(
     """
     training = recipe.benchmark.training
     plugins = [
-        _made(made, arguments, f"plugin {made.__name__}")
+        _made(made, _objects(arguments), f"plugin {made.__name__}")
         for made, arguments in _plugins(recipe)
     ]
     if training.epochs:
@@ -177,8 +178,33 @@ def _plugins(recipe: ExperimentRecipe) -> list[tuple[type, dict[str, Any]]]:
     for plugin in recipe.strategy.plugins:
         made = resolve(plugin.type, (BasePlugin,), "plugin")
         check_arguments(made, plugin.arguments, "plugin")
+        for value in plugin.arguments.values():
+            if _is_object(value):
+                _storage_policy(value)
         found.append((made, plugin.arguments))
     return found
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict) and "type" in value
+
+
+def _storage_policy(table: dict[str, Any]) -> tuple[type, dict[str, Any]]:
+    """Return the storage policy's class that a table names, and its arguments."""
+    arguments = {key: value for key, value in table.items() if key != "type"}
+    made = resolve(table["type"], (ExemplarsBuffer,), "storage policy")
+    check_arguments(made, arguments, "storage policy")
+    return made, arguments
+
+
+def _objects(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Build the objects that tables with a ``type`` among the arguments describe."""
+    built = dict(arguments)
+    for name, value in arguments.items():
+        if _is_object(value):
+            made, own = _storage_policy(value)
+            built[name] = _made(made, own, f"storage policy {made.__name__}")
+    return built
 
 
 def _made(made: type, arguments: dict[str, Any], what: str) -> Any:  # noqa: ANN401

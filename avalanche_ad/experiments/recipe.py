@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from avalanche_ad.datasets import DATASETS
 from avalanche_ad.errors import RecipeError
+from avalanche_ad.experiments.unsupported import UNSUPPORTED
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -278,6 +279,8 @@ def resolve(path: str, bases: tuple[type, ...], what: str) -> type:
     :raises RecipeError: when it does not exist or is something else.
     """
     module_name, _, name = path.rpartition(".")
+    if name in UNSUPPORTED and module_name.startswith("avalanche."):
+        raise RecipeError(f"{what} {path!r} cannot work here: {UNSUPPORTED[name]}")
     try:
         module = importlib.import_module(module_name)
         found = getattr(module, name)

@@ -189,6 +189,51 @@ class FlowGMM(AnomalyModel):
         z, log_det = self.flows[index](x.reshape(-1, channels), condition)
         return z.view(count, width, channels), log_det.view(count, width)
 
+    @torch.no_grad()
+    def sample(
+        self, categories: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw packed features of given categories by inverting the flows.
+
+        Per position k ~ softmax(ψ_c), z ~ N(μ_ck, I), x = f⁻¹(z; position).
+
+        :param categories: known category indices (N,).
+        :param generator: source of the draws, on the model's device.
+        :return: packed features (N, layout.size); positions are drawn independently,
+            since the model's density has no dependence between them.
+        """
+        parts = []
+        for index, (height, width, dimensions) in enumerate(self.layout.levels):
+            mixture, flow = self.mixtures[index], self.flows[index]
+            assert isinstance(mixture, HierarchicalMixture)
+            weights = mixture.inner_logits[categories].softmax(-1)
+            inner = torch.multinomial(
+                weights, height * width, replacement=True, generator=generator
+            )
+            own = inner_centers(mixture.centers[categories])
+            centers = own.gather(1, inner[..., None].expand(-1, -1, dimensions))
+            noise = torch.randn(
+                centers.shape, generator=generator, device=centers.device
+            )
+            code: Tensor = getattr(self, f"position_code_{index}")
+            condition = code.repeat(len(categories), 1) if code.shape[1] else None
+            z = (centers + noise).view(-1, dimensions)
+            x = flow.inverse(z, condition)  # type: ignore[operator]
+            parts.append(x.view(len(categories), height, width, dimensions))
+        return self.layout.pack(parts)
+
+    def generate(self, batch_size: int) -> Tensor:
+        """Draw packed features of categories drawn evenly from the known ones.
+
+        The method that Avalanche's generative replay expects of a generator.
+
+        :param batch_size: N.
+        :return: packed features (N, layout.size).
+        """
+        known = self.known_categories
+        rows = torch.randint(len(known), (batch_size,), device=known.device)
+        return self.sample(known[rows])
+
     def _drawn_positions(self, features: Tensor) -> Tensor | None:
         if not self.training or self.position_fraction >= 1.0:
             return None
