@@ -145,6 +145,7 @@ class BenchmarkRecipe(_Strict):
     order_seed: int | None = None
     image_size: Annotated[int, Field(ge=16)] = 256
     mask_size: Annotated[int, Field(ge=16)] | None = None
+    forward_transfer: bool = False
     synthetic: SyntheticRecipe | None = None
     features: FeaturesRecipe = FeaturesRecipe()
     model: Annotated[FlowGMMRecipe | FeatureGMMRecipe, Field(discriminator="type")] = (

@@ -26,6 +26,7 @@ def summarise(
     history: Sequence[Mapping[str, Any]],
     experiences: Sequence[Sequence[str]],
     metrics: Sequence[str],
+    baseline: Mapping[str, Sequence[float | None]] | None = None,
 ) -> dict[str, Any]:
     """Turn per-category evaluations into matrices, means and forgetting.
 

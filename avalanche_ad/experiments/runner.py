@@ -33,6 +33,7 @@ from avalanche_ad.experiments.checkpoint import (
     save_checkpoint,
 )
 from avalanche_ad.experiments.folder import RunFolder, run_folder
+from avalanche_ad.experiments.forward import evaluate_apart, untrained_values
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.progress_plugin import ProgressPlugin
 from avalanche_ad.experiments.provenance import (
@@ -69,7 +70,8 @@ class _State:
     """What an interrupted run needs to go on; all of it goes into a checkpoint.
 
     ``options`` are the model's arguments, ``next`` the experience to learn next,
-    ``csv_bytes`` the size of the metrics' file.
+    ``csv_bytes`` the size of the metrics' file, ``ahead`` the evaluations of the
+    experiences to come, ``untrained`` the values of the untrained model on them.
     """
 
     strategy: Any
@@ -77,6 +79,8 @@ class _State:
     seconds: dict[str, float] = field(default_factory=lambda: {"train": 0, "eval": 0})
     next: int = 0
     csv_bytes: int = 0
+    ahead: list[dict[str, Any]] = field(default_factory=list)
+    untrained: dict[str, list[float | None]] | None = None
 
     @property
     def metrics(self) -> AnomalyMetrics:
@@ -102,7 +106,8 @@ def run_experiment(
 ) -> dict[str, Any]:
     """Train and evaluate a strategy on a stream, and save the run.
 
-    After each experience the experiences seen so far are evaluated. The folder appears
+    After each experience the experiences seen so far are evaluated; with the recipe's
+    ``forward_transfer`` the next one too, apart from them. The folder appears
     whole at the end, with ``results.json``, ``metrics.csv``, ``model.json`` and
     ``model.safetensors``; until then the run lives beside it as ``NAME.partial``, with
     a checkpoint per experience from which the same run resumes after an interruption.
@@ -165,7 +170,7 @@ def run_experiment(
             **state.seconds,
             "total": features + sum(state.seconds.values()),
         }
-        history = state.metrics.history
+        history = [*state.metrics.history, *state.ahead]
         results = {
             "schema": SCHEMA,
             "benchmark": recipe.benchmark_name,
@@ -175,7 +180,12 @@ def run_experiment(
             "versions": identity["versions"],
             "config": configuration,
             "git": commit,
-            **summarise(history, benchmark.experiences, metric_names()),
+            **summarise(
+                history,
+                benchmark.experiences,
+                metric_names(),
+                baseline=state.untrained,
+            ),
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
             "peak_rss_mb": peak_rss_mb(),
             "memory_mb": memory_mb(
@@ -228,6 +238,16 @@ def _learn(
 
     train, test = list(benchmark.train_stream), list(benchmark.test_stream)
     joint = isinstance(strategy, JointTraining)
+    ahead = recipe.benchmark.forward_transfer and not joint
+    if ahead and state.untrained is None:
+        began = time.perf_counter()
+        state.untrained = untrained_values(
+            strategy,
+            benchmark,
+            recipe.benchmark.training.calibration_images,
+            metric_names(),
+        )
+        state.seconds["eval"] += time.perf_counter() - began
     for task in range(len(train) - 1 if joint else state.next, len(train)):
         learned = train if joint else [train[task]]
         ticker.what = "joint" if joint else f"experience {task + 1}/{len(train)}"
@@ -236,6 +256,11 @@ def _learn(
         trained = time.perf_counter()
         before = len(state.metrics.history)
         strategy.eval(test[: task + 1], num_workers=0)
+        if ahead and task + 1 < len(test):
+            future = evaluate_apart(
+                strategy, strategy.model, benchmark, [test[task + 1]]
+            )
+            state.ahead += [{**row, "training_experience": task} for row in future]
         state.seconds["train"] += trained - began
         state.seconds["eval"] += time.perf_counter() - trained
         evaluated = state.metrics.history[before:]
