@@ -5,6 +5,7 @@ from avalanche_ad.models.feature_gmm import FeatureGMM
 from avalanche_ad.models.flow import ConditionalFlow
 from avalanche_ad.models.flow_gmm import FlowGMM
 from avalanche_ad.models.gmm import HierarchicalMixture
+from avalanche_ad.models.packnet_flow_gmm import PackNetFlowGMM
 from avalanche_ad.models.scoring import AnomalyScores
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "FeatureGMM",
     "FlowGMM",
     "HierarchicalMixture",
+    "PackNetFlowGMM",
 ]

@@ -129,7 +129,9 @@ class ConditionalFlow(nn.Module):
             codes = [None] if condition is None else torch.split(condition, _CHUNK)
             parts = [
                 self(part, code)
-                for part, code in zip(torch.split(x, _CHUNK), cycle(codes), strict=False)
+                for part, code in zip(
+                    torch.split(x, _CHUNK), cycle(codes), strict=False
+                )
             ]
             return torch.cat([z for z, _ in parts]), torch.cat([j for _, j in parts])
         conditions = [] if condition is None else [condition]

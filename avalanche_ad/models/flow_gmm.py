@@ -54,6 +54,11 @@ class FlowGMM(AnomalyModel):
     :param smoothing_sigma: see :class:`AnomalyModel`.
     :param likelihood_map: see :class:`AnomalyModel`.
     :param seed: decides initial weights and centres.
+    :param categories_at_start: start all ``num_categories`` at once, which says how
+        many will come: what needs outputs of one fixed meaning, such as distillation
+        of the outputs of categories still to come. They are known from then on, take
+        part in the posterior and may be inferred before they are learned; an image
+        taken for one that never was is judged by the largest calibrated constant.
 
     Source: Yao et al., "Hierarchical Gaussian Mixture Normalizing Flow Modeling for
     Unified Anomaly Detection", ECCV 2024, arXiv 2403.13349.
@@ -80,12 +85,19 @@ class FlowGMM(AnomalyModel):
         smoothing_sigma: float = 4.0,
         likelihood_map: LikelihoodMap = "log",
         seed: int = 0,
+        categories_at_start: bool = False,
     ) -> None:
         super().__init__(layout, score_kind, smoothing_sigma, likelihood_map)
+        if categories_at_start and center_init == "data":
+            raise ValueError(
+                "categories_at_start starts categories without data: expected "
+                f"center_init 'pattern' or 'orthogonal', got {center_init!r}"
+            )
         self.center_init = center_init
         self.pattern_period = pattern_period
         self.position_fraction = position_fraction
         self.seed = seed
+        self.categories_at_start = categories_at_start
         self.flows = nn.ModuleList()
         self.mixtures = nn.ModuleList()
         for index, (height, width, channels) in enumerate(layout.levels):
@@ -112,6 +124,8 @@ class FlowGMM(AnomalyModel):
             )
             self.register_buffer(f"position_code_{index}", code, persistent=False)
         self.resize(num_categories)
+        if categories_at_start:
+            self.add_categories(range(num_categories))
 
     @property
     def num_categories(self) -> int:
@@ -120,13 +134,20 @@ class FlowGMM(AnomalyModel):
 
     @property
     def known_categories(self) -> Tensor:
-        """Indices of the categories learned so far, ascending."""
+        """Indices of the categories started so far, ascending."""
         return self.mixtures[0].known.nonzero().flatten()  # type: ignore[operator]
 
     def resize(self, num_categories: int) -> None:
         """Make room for categories without starting them."""
+        room = range(self.num_categories, num_categories)
         for mixture in self.mixtures:
-            mixture.resize(num_categories)  # type: ignore[operator]
+            assert isinstance(mixture, HierarchicalMixture)
+            mixture.resize(num_categories)
+            if self.center_init == "pattern":
+                # among the initial weights, so that a reset to them finds them there
+                mixture.place(
+                    room, pattern_centers(room, mixture.dimensions, self.pattern_period)
+                )
 
     @torch.no_grad()
     def add_categories(
@@ -189,50 +210,92 @@ class FlowGMM(AnomalyModel):
         z, log_det = self.flows[index](x.reshape(-1, channels), condition)
         return z.view(count, width, channels), log_det.view(count, width)
 
+    def condition(self, index: int, positions: Tensor) -> Tensor | None:
+        """Return what a level's flow is conditioned on.
+
+        :param index: level.
+        :param positions: indices (P,) into the level's H·W positions.
+        :return: (P, condition_channels), ``None`` where the flow has no condition.
+        """
+        code: Tensor = getattr(self, f"position_code_{index}")
+        return code[positions] if code.shape[1] else None
+
     @torch.no_grad()
+    def sample_level(
+        self,
+        index: int,
+        categories: Tensor,
+        positions: Tensor,
+        generator: torch.Generator | None = None,
+        inner: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Draw latents of one level and the features that the flow maps to them.
+
+        Per row k ~ softmax(ψ_c), z ~ N(μ_ck, I), x = f⁻¹(z; position). HGAD fits a
+        category by its main Gaussian N(μ_c, I) and by its inner mixture, separately:
+        while the inner mixture has been trained for a few epochs only, its initial
+        offsets make it too wide, and the main Gaussian gives the better samples.
+
+        :param index: level.
+        :param categories: known category indices (P,).
+        :param positions: indices (P,) into the level's H·W positions.
+        :param generator: source of the draws, on the model's device.
+        :param inner: draw from the inner mixture; else z ~ N(μ_c, I).
+        :return: latents z (P, D) and features x (P, D).
+        """
+        mixture, flow = self.mixtures[index], self.flows[index]
+        assert isinstance(mixture, HierarchicalMixture)
+        if inner:
+            weights = mixture.inner_logits[categories].softmax(-1)
+            drawn = torch.multinomial(weights, 1, generator=generator).squeeze(1)
+            centers = inner_centers(mixture.centers)[categories, drawn]
+        else:
+            centers = mixture.centers[categories, 0]
+        noise = torch.randn(centers.shape, generator=generator, device=centers.device)
+        z = centers + noise
+        x: Tensor = flow.inverse(z, self.condition(index, positions))  # type: ignore[operator]
+        return z, x
+
     def sample(
-        self, categories: Tensor, generator: torch.Generator | None = None
+        self,
+        categories: Tensor,
+        generator: torch.Generator | None = None,
+        inner: bool = True,
     ) -> Tensor:
         """Draw packed features of given categories by inverting the flows.
 
-        Per position k ~ softmax(ψ_c), z ~ N(μ_ck, I), x = f⁻¹(z; position).
-
         :param categories: known category indices (N,).
         :param generator: source of the draws, on the model's device.
+        :param inner: see :meth:`sample_level`.
         :return: packed features (N, layout.size); positions are drawn independently,
             since the model's density has no dependence between them.
         """
         parts = []
         for index, (height, width, dimensions) in enumerate(self.layout.levels):
-            mixture, flow = self.mixtures[index], self.flows[index]
-            assert isinstance(mixture, HierarchicalMixture)
-            weights = mixture.inner_logits[categories].softmax(-1)
-            inner = torch.multinomial(
-                weights, height * width, replacement=True, generator=generator
+            total = height * width
+            positions = torch.arange(total, device=categories.device)
+            _, x = self.sample_level(
+                index,
+                categories.repeat_interleave(total),
+                positions.repeat(len(categories)),
+                generator,
+                inner,
             )
-            own = inner_centers(mixture.centers[categories])
-            centers = own.gather(1, inner[..., None].expand(-1, -1, dimensions))
-            noise = torch.randn(
-                centers.shape, generator=generator, device=centers.device
-            )
-            code: Tensor = getattr(self, f"position_code_{index}")
-            condition = code.repeat(len(categories), 1) if code.shape[1] else None
-            z = (centers + noise).view(-1, dimensions)
-            x = flow.inverse(z, condition)  # type: ignore[operator]
             parts.append(x.view(len(categories), height, width, dimensions))
         return self.layout.pack(parts)
 
     def generate(self, batch_size: int) -> Tensor:
         """Draw packed features of categories drawn evenly from the known ones.
 
-        The method that Avalanche's generative replay expects of a generator.
+        The method that Avalanche's generative replay expects of a generator; from the
+        main Gaussians, see :meth:`sample_level`.
 
         :param batch_size: N.
         :return: packed features (N, layout.size).
         """
         known = self.known_categories
         rows = torch.randint(len(known), (batch_size,), device=known.device)
-        return self.sample(known[rows])
+        return self.sample(known[rows], inner=False)
 
     def _drawn_positions(self, features: Tensor) -> Tensor | None:
         if not self.training or self.position_fraction >= 1.0:

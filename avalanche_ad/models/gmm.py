@@ -192,12 +192,20 @@ class HierarchicalMixture(nn.Module):
         self.known = torch.cat([self.known, unknown])
 
     @torch.no_grad()
+    def place(self, categories: Sequence[int], main_centers: Tensor) -> None:
+        """Set the main centres of categories, started or not.
+
+        :param categories: category indices.
+        :param main_centers: (len(categories), D).
+        """
+        self.centers[list(categories), 0] = main_centers.to(self.centers)
+
+    @torch.no_grad()
     def add(self, categories: Sequence[int], main_centers: Tensor) -> None:
         """Start new categories at the given main centres.
 
         :param categories: category indices.
         :param main_centers: (len(categories), D).
         """
-        index = list(categories)
-        self.centers[index, 0] = main_centers.to(self.centers)
-        self.known[index] = True
+        self.place(categories, main_centers)
+        self.known[list(categories)] = True

@@ -15,11 +15,13 @@ from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.base import AnomalyModel
 from avalanche_ad.models.feature_gmm import FeatureGMM
 from avalanche_ad.models.flow_gmm import FlowGMM
+from avalanche_ad.models.packnet_flow_gmm import PackNetFlowGMM
 
 __all__ = ["MODEL_TYPES", "load_model", "save_model"]
 
 MODEL_TYPES: dict[str, type[FlowGMM | FeatureGMM]] = {
     "flow_gmm": FlowGMM,
+    "packnet_flow_gmm": PackNetFlowGMM,
     "feature_gmm": FeatureGMM,
 }
 _WEIGHTS, _DESCRIPTION = "model.safetensors", "model.json"

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import ref
 
 import torch
 from avalanche.benchmarks.scenarios import CLExperience
 from avalanche.models.dynamic_modules import DynamicModule
+from avalanche.models.packnet import PackNetModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from avalanche_ad.models.feature_gmm import FeatureGMM
 from avalanche_ad.models.flow_gmm import FlowGMM
+from avalanche_ad.models.latents import Latents, latents_of
+from avalanche_ad.models.packnet_flow_gmm import PackNetFlowGMM
 
-__all__ = ["DynamicFeatureGMM", "DynamicFlowGMM", "features_by_category"]
+__all__ = [
+    "DynamicFeatureGMM",
+    "DynamicFlowGMM",
+    "DynamicPackNetFlowGMM",
+    "features_by_category",
+]
 
 
 def features_by_category(dataset: Dataset[Any]) -> dict[int, Tensor]:
@@ -28,6 +37,40 @@ def features_by_category(dataset: Dataset[Any]) -> dict[int, Tensor]:
     return {category: x[y == category] for category in sorted(set(y.tolist()))}
 
 
+class _Features:
+    """Remembers the mean latents of the last forward pass, and no graph.
+
+    Those with a graph belong to the output they were computed with and go when it
+    goes; copies and pickles remember nothing.
+    """
+
+    def __init__(self) -> None:
+        self._mean: Tensor | None = None
+        self._latents: ref[Latents] | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Features:
+        return _Features()
+
+    def __reduce__(self) -> tuple[type[_Features], tuple[()]]:
+        return _Features, ()
+
+    def note(self, output: Tensor) -> None:
+        latents = latents_of(output)
+        assert isinstance(latents, Latents)
+        if output.requires_grad:
+            self._mean, self._latents = None, ref(latents)
+        else:
+            self._mean, self._latents = _mean_latents(latents), None
+
+    def read(self) -> Tensor | None:
+        latents = self._latents() if self._latents else None
+        return self._mean if latents is None else _mean_latents(latents)
+
+
+def _mean_latents(latents: Latents) -> Tensor:
+    return torch.cat([level.z.mean((1, 2)) for level in latents.levels], dim=1)
+
+
 class DynamicFlowGMM(FlowGMM, DynamicModule):  # type: ignore[misc]
     """A :class:`FlowGMM` that Avalanche's strategies grow: give this one to a strategy.
 
@@ -36,6 +79,29 @@ class DynamicFlowGMM(FlowGMM, DynamicModule):  # type: ignore[misc]
     """
 
     _auto_adapt = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **kwargs)
+        self._features = _Features()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return joint log-likelihoods per image, see :class:`FlowGMM`."""
+        output = super().forward(x)
+        self._features.note(output)
+        return output
+
+    @property
+    def features(self) -> Tensor | None:
+        """Mean latents of the last forward pass, (N, sum of the levels' D).
+
+        What Avalanche's feature distillation reads. ``None`` when the output of a pass
+        with gradient is gone.
+        """
+        return self._features.read()
+
+    @features.setter
+    def features(self, value: None) -> None:
+        self._features = _Features()
 
     def adaptation(self, experience: CLExperience) -> None:
         """Start the mixture groups of the categories that are new in an experience."""
@@ -50,6 +116,17 @@ class DynamicFlowGMM(FlowGMM, DynamicModule):  # type: ignore[misc]
                 for category, x in features_by_category(experience.dataset).items()
             }
         self.add_categories(arriving, features)
+
+
+@PackNetModule.register
+class DynamicPackNetFlowGMM(PackNetFlowGMM, DynamicFlowGMM):
+    """A :class:`PackNetFlowGMM` that Avalanche's ``PackNetPlugin`` prunes and freezes.
+
+    Takes the arguments of :class:`FlowGMM`; ``adaptation`` starts the new categories
+    for the task that is learned next. It is a ``PackNetModule`` by registration: it
+    keeps track of its tasks itself and has none to activate, since evaluation lets
+    every task's subset see every image.
+    """
 
 
 class DynamicFeatureGMM(FeatureGMM, DynamicModule):  # type: ignore[misc]
