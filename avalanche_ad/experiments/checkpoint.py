@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import inspect
 import logging
 import os
 import secrets
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BytesIO
+from contextlib import contextmanager, redirect_stdout
+from functools import reduce
+from io import BytesIO, StringIO
 from pathlib import Path
+from types import GeneratorType
 from typing import Any
 
 import dill
@@ -41,7 +44,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     buffer = BytesIO()
     with _optimizer_modules(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # dill warns of what it pickles by value
-        dill.dump({**state, "generators": _generator_states()}, buffer)
+        _Pickler(buffer).dump({**state, "generators": _generator_states()})
     content = buffer.getvalue()
     aside = path.with_name(path.name + ".partial")
     with aside.open("wb") as file:
@@ -66,12 +69,42 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     if not hmac.compare_digest(signature, _sign(content)):
         return None
     try:
-        with _optimizer_modules():
+        # Avalanche prints every device that it reads
+        with _optimizer_modules(), redirect_stdout(StringIO()):
             state: dict[str, Any] = dill.loads(content)
     except Exception as error:  # what it refers to may have changed in any way
         _log.warning("%s cannot be resumed (%s); the run starts anew", path, error)
         return None
     return state
+
+
+class _Pickler(dill.Pickler):  # type: ignore[misc]
+    """Pickles, beside what dill does, generators that have not been started.
+
+    Avalanche's memories keep iterators over their loaders, made anew after every
+    experience: until the first draw, such a one is its function and its arguments.
+    """
+
+    def reducer_override(self, obj: object) -> Any:  # noqa: ANN401
+        if (
+            isinstance(obj, GeneratorType)
+            and inspect.getgeneratorstate(obj) == inspect.GEN_CREATED
+            and "<" not in obj.__qualname__  # of a module or a class
+        ):
+            frame = obj.gi_frame
+            assert frame is not None
+            module = frame.f_globals["__name__"]
+            return _new_generator, (module, obj.__qualname__, dict(frame.f_locals))
+        return NotImplemented
+
+
+def _new_generator(
+    module: str, name: str, arguments: dict[str, Any]
+) -> GeneratorType[Any, Any, Any]:
+    """Call the generator function that a module holds under a dotted name."""
+    function: Any = reduce(getattr, name.split("."), sys.modules[module])
+    made: GeneratorType[Any, Any, Any] = function(**arguments)
+    return made
 
 
 def _sign(content: bytes) -> bytes:

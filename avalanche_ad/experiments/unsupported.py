@@ -5,11 +5,82 @@ from __future__ import annotations
 __all__ = ["UNSUPPORTED"]
 
 _LAST_LINEAR = "it {} a classifier's last Linear layer, and a flow-GMM has none"
+_OWN_MODEL = "it builds {} of its own and takes no other model"
+_OTHER_MODEL = "it refuses every model but Avalanche's {}"
+_CLASS_MEANS = (
+    "it sets the class means of model.eval_classifier, a nearest-mean classifier, and "
+    "a flow-GMM has none"
+)
+_GREEDY = (
+    "its memory needs the number of features of an image beforehand, and while it is "
+    "not full it replays blank images as category 0"
+)
+_SI = (
+    "on a CPU its penalty is always zero, for what it notes of the parameters is no "
+    "copy; take avalanche_ad.training.plugins.SynapticIntelligencePlugin"
+)
+_LABEL_0 = (
+    "with the model as its own generator it labels every sample 0; take "
+    "avalanche_ad.training.plugins.SelfGenerativeReplayPlugin"
+)
 
 UNSUPPORTED: dict[str, str] = {
-    "LFL": _LAST_LINEAR.format("freezes"),
-    "LFLPlugin": _LAST_LINEAR.format("freezes"),
+    "AETraining": "it trains an autoencoder and shows its criterion no categories",
+    "AR1": _OWN_MODEL.format("a MobileNet"),
     "BiC": _LAST_LINEAR.format("corrects the bias of"),
     "BiCPlugin": _LAST_LINEAR.format("corrects the bias of"),
+    "CWRStar": _LAST_LINEAR.format("consolidates the rows of"),
+    "CWRStarPlugin": _LAST_LINEAR.format("consolidates the rows of"),
+    "CoPE": _LAST_LINEAR.format("normalizes the output of"),
+    "CoPEPlugin": _LAST_LINEAR.format("normalizes the output of"),
+    "CurrentDataFeCAMUpdate": _CLASS_MEANS,
+    "CurrentDataNCMUpdate": _CLASS_MEANS,
+    "ER_ACE": (
+        "from the second experience its cross entropy takes the place of the "
+        "likelihood, and with nothing to bound the outputs it becomes NaN"
+    ),
+    "ER_AML": (
+        "it needs a feature extractor beside the model, and from the second experience "
+        "its contrastive loss takes the place of the likelihood"
+    ),
+    "ExpertGateStrategy": _OTHER_MODEL.format("ExpertGate"),
+    "FeCAMOracle": _CLASS_MEANS,
+    "FeatureReplay": _LAST_LINEAR.format("replays features into"),
+    "GSS_greedy": _GREEDY,
+    "GSS_greedyPlugin": _GREEDY,
+    "GenerativeReplay": (
+        "its generator is a network for images of 28 x 28 pixels; take "
+        "avalanche_ad.training.plugins.SelfGenerativeReplayPlugin"
+    ),
+    "GenerativeReplayPlugin": _LABEL_0,
+    "ICaRL": _OWN_MODEL.format("a feature extractor with two classifiers"),
+    "LFL": _LAST_LINEAR.format("freezes"),
+    "LFLPlugin": _LAST_LINEAR.format("freezes"),
+    "LaMAML": (
+        "one version needs the package higher, which Avalanche does not install, the "
+        "other calls the model with task labels, which a flow-GMM does not take"
+    ),
+    "LearningToPrompt": _OWN_MODEL.format("a vision transformer"),
+    "MemoryFeCAMUpdate": _CLASS_MEANS,
+    "MemoryNCMUpdate": _CLASS_MEANS,
+    "NCMOracle": _CLASS_MEANS,
+    "ObjectDetectionTemplate": "it trains detectors on bounding boxes",
+    "PNNStrategy": _OTHER_MODEL.format("PNN"),
+    "PackNet": (
+        "it puts the plugins it is given into a list inside its own and so loses them; "
+        "take Naive with avalanche_ad.training.plugins.PackNetPlugin"
+    ),
+    "RARPlugin": (
+        "it traces the model with torch.fx, which fails on a flow-GMM, and clamps "
+        "features to the range of pixels"
+    ),
+    "SCR": _OTHER_MODEL.format("SCRModel"),
+    "StreamingLDA": "it fits discriminants to fixed features and trains no model",
+    "SynapticIntelligence": _SI,
+    "SynapticIntelligencePlugin": _SI,
+    "TrainGeneratorAfterExpPlugin": (
+        "it trains a second model as the generator, and a flow-GMM is its own"
+    ),
+    "VAETraining": "it trains an autoencoder and shows its criterion no categories",
 }
 """Name of a strategy or plugin class of Avalanche → reason."""

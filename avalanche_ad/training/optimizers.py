@@ -43,7 +43,8 @@ def make_optimizer(
         {"params": centers, "weight_decay": 0.0, "lr": lr * centers_lr_factor},
         {"params": weights, "weight_decay": 0.0},
     ]
-    return Adam([group for group in groups if group["params"]], lr=lr, betas=betas)
+    used = [group for group in groups if group["params"]]
+    return Adam(used, lr=lr, betas=betas, fused=True)
 
 
 def warmup_cosine(

@@ -59,6 +59,41 @@ def test_an_optimizer_goes_through(tmp_path):
     assert loaded.state_dict()["state"][0]["step"] == 1
 
 
+class Loader:
+    """Draws when it is asked, as the loader of a memory does."""
+
+    def __init__(self, low):
+        self.low = low
+
+    def __iter__(self):
+        while True:
+            yield self.low + random.random()
+
+
+def test_an_iterator_that_has_not_started_goes_through(file):
+    loader = Loader(5)
+    random.seed(1)
+    save_checkpoint(file, {"loader": loader, "iterator": iter(loader)})
+    expected = next(iter(loader))
+    loaded = load_checkpoint(file)
+    restore_generators(loaded)
+    assert next(loaded["iterator"]) == expected > 5
+    assert loaded["iterator"].gi_frame.f_locals["self"] is loaded["loader"]
+
+
+def test_an_iterator_that_has_started_does_not(file):
+    iterator = iter(Loader(5))
+    next(iterator)
+    with pytest.raises(TypeError, match="generator"):
+        save_checkpoint(file, {"iterator": iterator})
+
+
+def test_loading_prints_nothing(file, capsys):
+    save_checkpoint(file, {"device": torch.device("cpu")})
+    assert load_checkpoint(file)["device"] == torch.device("cpu")
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("byte", [0, 31, 32, -1])
 def test_a_changed_byte_is_noticed(file, byte):
     content = bytearray(file.read_bytes())

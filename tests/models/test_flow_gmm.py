@@ -5,7 +5,10 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from avalanche_ad.errors import TrainingError
+from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models import FlowGMM
+from avalanche_ad.models.base import MASKED
+from avalanche_ad.models.gmm import pattern_centers
 from avalanche_ad.models.latents import latents_of
 
 MASK = (8, 8)
@@ -237,3 +240,38 @@ def test_scores_of_a_share_of_the_positions_are_refused(flow_gmm, features):
     for kind in ("likelihood", "uncertainty", "product"):
         with pytest.raises(TrainingError, match=r"call model.eval\(\) before"):
             model.score(output, MASK, kind=kind)
+
+
+def test_room_holds_the_pattern_before_a_category_starts():
+    layout = FeatureLayout(((2, 2, 8),))
+    model = FlowGMM(layout, 3, couplings=1, condition_channels=4)
+    before = model.mixtures[0].centers.detach().clone()
+    assert not model.mixtures[0].known.any()
+    model.resize(5)
+    model.add_categories([0, 1, 2, 3, 4])
+    after = model.mixtures[0].centers.detach()
+    assert torch.equal(after[:3], before)
+    assert torch.equal(after[:, 0], pattern_centers(range(5), 8))
+
+
+@pytest.mark.parametrize("init", ["pattern", "orthogonal"])
+def test_categories_may_all_start_at_once(init):
+    layout = FeatureLayout(((2, 2, 8),))
+    model = FlowGMM(
+        layout,
+        3,
+        couplings=1,
+        condition_channels=4,
+        center_init=init,
+        categories_at_start=True,
+    )
+    assert model.known_categories.tolist() == [0, 1, 2]
+    output = model(torch.randn(2, layout.size))
+    assert float(output.detach().min()) > MASKED / 10
+
+
+def test_categories_cannot_start_at_data_that_are_not_there():
+    with pytest.raises(ValueError, match="'pattern' or 'orthogonal', got 'data'"):
+        FlowGMM(
+            FeatureLayout(((2, 2, 8),)), 3, center_init="data", categories_at_start=True
+        )

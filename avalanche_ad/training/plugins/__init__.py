@@ -3,15 +3,39 @@
 from avalanche_ad.training.plugins.calibration import CalibrationPlugin
 from avalanche_ad.training.plugins.finite_loss import FiniteLossPlugin
 from avalanche_ad.training.plugins.fit_feature_gmm import FitFeatureGMMPlugin
+from avalanche_ad.training.plugins.flow_generative_replay import (
+    FlowGenerativeReplayPlugin,
+)
+from avalanche_ad.training.plugins.frozen_flow import FrozenFlowPlugin
+from avalanche_ad.training.plugins.functional_regularization import (
+    FunctionalRegularizationPlugin,
+)
+from avalanche_ad.training.plugins.generative_replay import SelfGenerativeReplayPlugin
 from avalanche_ad.training.plugins.gradient_clipping import GradientClippingPlugin
 from avalanche_ad.training.plugins.intra_class_warmup import IntraClassWarmupPlugin
+from avalanche_ad.training.plugins.latent_pseudo_rehearsal import (
+    LatentPseudoRehearsalPlugin,
+)
+from avalanche_ad.training.plugins.packnet import PackNetPlugin
 from avalanche_ad.training.plugins.schedule import WarmupCosinePlugin
+from avalanche_ad.training.plugins.synaptic_intelligence import (
+    SynapticIntelligencePlugin,
+)
+from avalanche_ad.training.plugins.training_mode import TrainingModePlugin
 
 __all__ = [
     "CalibrationPlugin",
     "FiniteLossPlugin",
     "FitFeatureGMMPlugin",
+    "FlowGenerativeReplayPlugin",
+    "FrozenFlowPlugin",
+    "FunctionalRegularizationPlugin",
     "GradientClippingPlugin",
     "IntraClassWarmupPlugin",
+    "PackNetPlugin",
+    "LatentPseudoRehearsalPlugin",
+    "SelfGenerativeReplayPlugin",
+    "SynapticIntelligencePlugin",
+    "TrainingModePlugin",
     "WarmupCosinePlugin",
 ]

@@ -16,12 +16,21 @@ __all__ = ["FitFeatureGMMPlugin"]
 class FitFeatureGMMPlugin(SupervisedPlugin):  # type: ignore[misc]
     """Before each experience, fit a mixture per new category in feature space.
 
-    A category is fitted once, on its own training normals, and never touched again, so
-    the model cannot forget. Use with a :class:`FeatureGMM` and no training epochs.
+    A category is fitted on its own training normals and not touched again, so the model
+    cannot forget. Where an experience brings more images of a category than it was
+    fitted on (its first few arrived early, in a blurry stream), it is fitted anew, on
+    those of that experience alone. Use with a :class:`FeatureGMM` and no training
+    epochs.
+
+    ``fitted_on`` maps a category to the number of images it was fitted on.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.fitted_on: dict[int, int] = {}
+
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Fit the categories the model does not know yet."""
+        """Fit the categories that are new, or of which there are more images now."""
         model = strategy.model
         if not isinstance(model, FeatureGMM):
             raise TrainingError(
@@ -32,5 +41,8 @@ class FitFeatureGMMPlugin(SupervisedPlugin):  # type: ignore[misc]
         # What the strategy trains on: every experience at once in joint training.
         features_of = features_by_category(strategy.adapted_dataset)
         for category, features in features_of.items():
-            if category not in known:
+            # a category that was not fitted here is left as it is
+            before = self.fitted_on.get(category, len(features))
+            if category not in known or len(features) > before:
                 model.fit_category(category, features.to(strategy.device))
+                self.fitted_on[category] = len(features)

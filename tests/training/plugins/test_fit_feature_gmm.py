@@ -40,6 +40,7 @@ def test_every_category_is_fitted_once(
     else:
         for experience in benchmark.train_stream:
             strategy.train(experience)
+    if cls is Naive:
         strategy.train(benchmark.train_stream[0])  # comes again, is known
     assert sorted(fitted) == [(category, 12) for category in range(4)]
     results = strategy.eval(benchmark.test_stream)
@@ -60,6 +61,41 @@ def test_features_are_those_of_the_category(stream, make_strategy, layout):
     x = torch.stack([item[0] for item in experience.dataset])
     by_hand.fit_category(2, x[:12])
     torch.testing.assert_close(model.means_0[2], by_hand.means_0[2])
+
+
+def test_a_category_is_fitted_anew_when_more_images_come(
+    stream, make_strategy, layout, fitted
+):
+    few, many = stream(train=3).train_stream[0], stream().train_stream[0]
+    model = DynamicFeatureGMM(layout)
+    plugin = FitFeatureGMMPlugin()
+    strategy = make_strategy(model=model, plugins=[plugin], train_epochs=0)
+    strategy.train(few)
+    first = model.means_0[0].clone()
+    strategy.train(many)
+    assert plugin.fitted_on == {0: 12, 1: 12}
+    assert not torch.equal(model.means_0[0], first)
+    by_hand = FeatureGMM(layout)
+    x = torch.stack([item[0] for item in many.dataset])
+    by_hand.fit_category(0, x[:12])
+    torch.testing.assert_close(model.means_0[0], by_hand.means_0[0])
+    # a few of a category that is well known change nothing
+    strategy.train(few)
+    assert fitted == [(0, 3), (1, 3), (0, 12), (1, 12), (0, 12)]
+    torch.testing.assert_close(model.means_0[0], by_hand.means_0[0])
+
+
+def test_a_category_that_another_fitted_is_left_alone(
+    stream, make_strategy, layout, fitted
+):
+    experience = stream().train_stream[0]
+    model = DynamicFeatureGMM(layout)
+    model.fit_category(0, torch.stack([experience.dataset[0][0]] * 2))
+    strategy = make_strategy(
+        model=model, plugins=[FitFeatureGMMPlugin()], train_epochs=0
+    )
+    strategy.train(experience)
+    assert fitted == [(0, 2), (1, 12)]
 
 
 def test_another_model_is_refused(stream, make_strategy):

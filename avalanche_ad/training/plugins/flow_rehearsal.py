@@ -1,0 +1,107 @@
+"""What the plugins that rehearse the flow's own samples have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from avalanche.core import SupervisedPlugin
+from torch import Tensor
+
+from avalanche_ad.errors import TrainingError
+from avalanche_ad.models.flow_gmm import FlowGMM
+
+__all__ = ["FlowRehearsalPlugin", "LevelSamples", "even_categories", "sample_pools"]
+
+Pool = TypeVar("Pool")
+
+
+class LevelSamples(NamedTuple):
+    """Samples of one level: ``x = f⁻¹(z; position)``, z from a category's mixture.
+
+    ``z`` (P, D) latents, ``x`` (P, D) features, ``positions`` (P,) indices into the
+    level's positions, ``categories`` (P,).
+    """
+
+    z: Tensor
+    x: Tensor
+    positions: Tensor
+    categories: Tensor
+
+    def draw(self, count: int) -> LevelSamples:
+        """Return ``count`` of the samples, drawn with replacement."""
+        rows = torch.randint(len(self.z), (count,)).to(self.z.device)
+        return LevelSamples(*(part[rows] for part in self))
+
+
+def even_categories(categories: list[int], count: int) -> Tensor:
+    """Return ``count`` categories, every one equally often, give or take one."""
+    return torch.tensor(categories).repeat(-(-count // len(categories)))[:count]
+
+
+def sample_pools(
+    model: FlowGMM, categories: list[int], count: int
+) -> list[LevelSamples]:
+    """Draw samples of every level, even over categories and random in position.
+
+    Every category is drawn from its main Gaussian, z ~ N(μ_c, I).
+
+    :param model: the flow-GMM to sample from.
+    :param categories: categories to draw.
+    :param count: samples per level.
+    """
+    pools = []
+    y = even_categories(categories, count).to(model.level_maximum.device)
+    for index, (height, width, _) in enumerate(model.layout.levels):
+        positions = torch.randint(height * width, (count,)).to(y.device)
+        z, x = model.sample_level(index, y, positions, inner=False)
+        pools.append(LevelSamples(z, x, positions, y))
+    return pools
+
+
+class FlowRehearsalPlugin(SupervisedPlugin, Generic[Pool]):  # type: ignore[misc]
+    """Rehearse samples of earlier categories, drawn from the flow-GMM itself.
+
+    Before the first step of an experience the model still is the one that learned the
+    experiences before: what is called its snapshot where this is published. A pool of
+    samples is drawn from it then, from which every step of the experience rehearses,
+    and dropped at the end. So no copy of the model is kept or saved, and the cost is
+    one inversion a pooled sample, not one a step.
+
+    A subclass says what to draw and what to add to the loss.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.learned: list[int] = []
+        self.pool: Pool | None = None
+
+    @abstractmethod
+    def draw_pool(self, model: FlowGMM, categories: list[int]) -> Pool:
+        """Draw samples of categories from the model, without a graph."""
+
+    @abstractmethod
+    def rehearsal_loss(self, strategy: Any, pool: Pool) -> Tensor:  # noqa: ANN401
+        """Return what to add to the loss of a step."""
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Draw the pool; there is nothing to draw before the first experience."""
+        if not isinstance(strategy.model, FlowGMM):
+            raise TrainingError(
+                f"{type(self).__name__} samples from the flow of a FlowGMM, got a "
+                f"{type(strategy.model).__name__}: use it with the flow_gmm model"
+            )
+        if self.learned:
+            self.pool = self.draw_pool(strategy.model, self.learned)
+
+    def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Add to the loss."""
+        if self.pool is not None:
+            strategy.loss += self.rehearsal_loss(strategy, self.pool)
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Drop the pool and note the categories that can be drawn from now on."""
+        self.pool = None
+        new = strategy.experience.classes_in_this_experience
+        self.learned = sorted({*self.learned, *new})

@@ -1,0 +1,77 @@
+"""Freeze the flow, or its blocks next to the data, once it has been learned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from avalanche.core import SupervisedPlugin
+from torch import nn
+
+from avalanche_ad.errors import TrainingError
+from avalanche_ad.models.flow_gmm import FlowGMM
+
+__all__ = ["FrozenFlowPlugin", "bottom_blocks"]
+
+
+def bottom_blocks(model: FlowGMM, share: float) -> list[nn.Module]:
+    """Return the coupling blocks of every level that lie next to the data.
+
+    :param model: the flow-GMM, whose flows have B blocks each.
+    :param share: which part of them, in [0, 1].
+    :return: the first round(share · B) blocks of each level's flow, at least one of
+        them unless the share is 0.
+    """
+    found: list[nn.Module] = []
+    for flow in model.flows:
+        blocks = list(flow.blocks)  # type: ignore[arg-type]
+        count = max(1, round(share * len(blocks))) if share else 0
+        found += blocks[:count]
+    return found
+
+
+class FrozenFlowPlugin(SupervisedPlugin):  # type: ignore[misc]
+    """Stop training the flow's bottom blocks after an experience.
+
+    With f = f_B ∘ … ∘ f_1, the blocks f_1 … f_b, b = max(1, round(share·B)), of every
+    level keep their values from then on. With ``share=1`` the latents of all data are
+    fixed, and only the mixtures go on learning: new categories must be told apart in a
+    latent space made for others.
+
+    Frozen parameters get ``requires_grad=False`` and no gradient, so optimizers skip
+    them, momentum and weight decay included, and so do Avalanche's Replay, EWC, LwF,
+    GEM, A-GEM, MIR and SI plugins.
+
+    :param share: part of the blocks to freeze, from the data side, in [0, 1].
+    :param after_experience: index of the last experience that trains them; −1 freezes
+        the initial, random flow.
+    :raises TrainingError: when the share is not in [0, 1], or the model has no flow.
+
+    Source: the bottom layers are frozen after Zheng et al., "Spurious Forgetting in
+    Continual Learning of Language Models", ICLR 2025, arXiv 2501.13453, whose layers
+    are a transformer's and whose "Freeze" leaves the first task's training alone.
+    """
+
+    def __init__(self, share: float = 1.0, after_experience: int = 0) -> None:
+        super().__init__()
+        if not 0 <= share <= 1:
+            raise TrainingError(
+                f"FrozenFlowPlugin: expected a share of the blocks in [0, 1], got "
+                f"{share}: 0.5 freezes half of them"
+            )
+        self.share = share
+        self.after_experience = after_experience
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Freeze, if the experience that was to train the flow lies behind."""
+        # Not in after_training_exp: a resumed run comes through here in any case.
+        if strategy.clock.train_exp_counter <= self.after_experience:
+            return
+        if not isinstance(strategy.model, FlowGMM):
+            raise TrainingError(
+                f"FrozenFlowPlugin freezes the flow of a FlowGMM, got a "
+                f"{type(strategy.model).__name__}: use it with the flow_gmm model"
+            )
+        for block in bottom_blocks(strategy.model, self.share):
+            block.requires_grad_(False)
+            for parameter in block.parameters():
+                parameter.grad = None
