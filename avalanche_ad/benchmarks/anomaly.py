@@ -16,6 +16,7 @@ from avalanche.benchmarks.utils import (
 )
 from avalanche.benchmarks.utils.flat_data import ConstantSequence
 
+from avalanche_ad.benchmarks.blurry import arrival_tasks, check_blurry
 from avalanche_ad.benchmarks.items import (
     FeatureSource,
     ImageSource,
@@ -42,11 +43,13 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
     Train items are (x, y, t), test items (x, y, is_anomaly, mask, t): x packed
     features (size,) or an image (3, S, S), y the category's index in
     ``category_names``, mask (M, M) boolean, t the task label. Every test experience
-    holds the categories of the train experience with the same index. The data
+    holds the categories of the train experience with the same index; where the stream
+    is blurry, a train experience holds images of other categories too. The data
     attributes ``defect_type`` and ``path`` ride along outside the items.
 
     :param streams: Avalanche streams ``train`` and ``test``.
-    :param experiences: names of the categories of each experience.
+    :param experiences: names of the categories of each experience; in a blurry stream,
+        of those that are at home there.
     :param layout: shapes of the packed features, ``None`` for an image stream.
     :param image_size: edge of the images in pixels.
     :param mask_size: edge of the masks in pixels.
@@ -80,6 +83,8 @@ def anomaly_benchmark(
     experiences: Sequence[Sequence[str]] | None = None,
     class_order: Sequence[str] | None = None,
     seed: int | None = None,
+    blurry: float = 0.0,
+    blurry_seed: int = 0,
     return_task_id: bool = False,
     image_size: int = 256,
     mask_size: int | None = None,
@@ -104,6 +109,9 @@ def anomaly_benchmark(
     :param experiences: category names per experience.
     :param class_order: names in order of arrival.
     :param seed: shuffle the order of arrival by this seed.
+    :param blurry: share of each category's training images that arrives in another
+        experience, see :func:`arrival_tasks`; test images never do.
+    :param blurry_seed: decides which images, and where they arrive.
     :param return_task_id: give every experience its own task label instead of 0.
     :param image_size: edge of the images in pixels.
     :param mask_size: edge of the masks in pixels, ``image_size`` by default.
@@ -122,6 +130,7 @@ def anomaly_benchmark(
         class_order=class_order,
         seed=seed,
     )
+    check_blurry(blurry, len(split))
     mask_size = mask_size or image_size
     names = [name for experience in split for name in experience]
     index_of = {name: index for index, name in enumerate(names)}
@@ -161,15 +170,25 @@ def anomaly_benchmark(
             return ImageSource(data, samples, image_size)
         return FeatureSource([rows[sample] for sample in samples])
 
+    arriving: list[list[Sample]] = [[] for _ in split]
+    for home, experience in enumerate(split):
+        for name in experience:
+            own = [sample for sample in by_category[name] if sample.split == "train"]
+            tasks = arrival_tasks(
+                len(own), home, len(split), blurry, f"{blurry_seed}/{name}"
+            )
+            for sample, task in zip(own, tasks, strict=True):
+                arriving[task].append(sample)
+
     train, test = [], []
     for task, experience in enumerate(split):
         label = task if return_task_id else 0
-        members = [sample for name in experience for sample in by_category[name]]
-        learned = [sample for sample in members if sample.split == "train"]
+        learned = arriving[task]
         targets = [index_of[sample.category] for sample in learned]
         train.append(
             _dataset(TrainItems(source(learned), targets), learned, targets, label)
         )
+        members = [sample for name in experience for sample in by_category[name]]
         tested = [sample for sample in members if sample.split == "test"]
         targets = [index_of[sample.category] for sample in tested]
         masks = PackedMasks([_mask(data, sample, mask_size) for sample in tested])

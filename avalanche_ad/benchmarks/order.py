@@ -28,13 +28,17 @@ def split_categories(
     what is left; or a list of sizes) and ``experiences`` (the names themselves) says
     how to split.
 
+    A ``seed`` shuffles the whole order, whatever gave it: the data set, ``class_order``
+    or ``experiences``. The sizes of the experiences stay, who is in them does not: a
+    base group of ten named categories becomes one of ten others.
+
     :param categories: the data set's categories in its own order.
     :param n_experiences: number of experiences.
     :param classes_per_experience: categories per experience.
     :param experiences: the categories of each experience by name.
     :param class_order: names in order of arrival; a subset leaves the others out. The
         data set's order by default.
-    :param seed: shuffle the categories instead, by this seed.
+    :param seed: shuffle the order by this seed.
     :return: names per experience.
     :raises DatasetError: when a name is unknown or repeated or the sizes do not fit.
     """
@@ -45,23 +49,21 @@ def split_categories(
             "experiences to say how categories are split"
         )
     if experiences is not None:
-        if class_order is not None or seed is not None:
+        if class_order is not None:
             raise DatasetError(
-                "experiences already names the order: leave class_order and seed out"
+                "experiences already names the order: leave class_order out"
             )
-        split = [list(names) for names in experiences]
-        if not split or not all(split):
+        if not experiences or not all(experiences):
             raise DatasetError("experiences: expected at least one category in each")
-        _check_names([name for names in split for name in names], categories)
-        return split
-    if class_order is not None and seed is not None:
-        raise DatasetError("expected class_order or seed, not both")
+        class_order = [name for names in experiences for name in names]
     order = list(categories if class_order is None else class_order)
     _check_names(order, categories)
     if seed is not None:
         random.Random(seed).shuffle(order)
 
-    if n_experiences is not None:
+    if experiences is not None:
+        sizes = [len(names) for names in experiences]
+    elif n_experiences is not None:
         if not 1 <= n_experiences <= len(order):
             raise DatasetError(
                 f"n_experiences: expected 1 to {len(order)} for {len(order)} "

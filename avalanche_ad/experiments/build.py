@@ -28,6 +28,7 @@ from avalanche_ad.models import AnomalyModel
 from avalanche_ad.training import (
     DynamicFeatureGMM,
     DynamicFlowGMM,
+    DynamicPackNetFlowGMM,
     FlowGMMLoss,
     make_optimizer,
 )
@@ -81,6 +82,8 @@ def build_benchmark(
         experiences=recipe.experiences,
         class_order=recipe.class_order,
         seed=recipe.order_seed,
+        blurry=recipe.blurry,
+        blurry_seed=recipe.blurry_seed,
         image_size=recipe.image_size,
         mask_size=recipe.mask_size,
         backbone=backbone,
@@ -99,8 +102,10 @@ def build_model(
     :return: the model, and the arguments to build it again beside layout and room.
     """
     assert benchmark.layout is not None
-    options = {**recipe.model.model_dump(exclude={"type"}), "seed": seed}
-    made = DynamicFlowGMM if recipe.model.type == "flow_gmm" else DynamicFeatureGMM
+    options = {**recipe.model.model_dump(exclude={"type", "packnet"}), "seed": seed}
+    made: type[DynamicFlowGMM | DynamicFeatureGMM] = DynamicFeatureGMM
+    if recipe.model.type == "flow_gmm":
+        made = DynamicPackNetFlowGMM if recipe.model.packnet else DynamicFlowGMM
     count = len(benchmark.category_names)
     return made(benchmark.layout, num_categories=count, **options), options
 

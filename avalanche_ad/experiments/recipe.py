@@ -46,8 +46,30 @@ __all__ = [
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Difference = Annotated[float, Field(ge=-1, le=1)]
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 ScoreName = Literal["product", "likelihood", "uncertainty"]
+
+# A key of a stream that is given → keys of its base that go, since they say the same.
+_REPLACES = {
+    "n_experiences": ("classes_per_experience", "experiences"),
+    "classes_per_experience": ("n_experiences", "experiences"),
+    "experiences": (
+        "n_experiences",
+        "classes_per_experience",
+        "categories",
+        "class_order",
+        "order_seed",
+    ),
+    "categories": ("class_order",),
+    "class_order": ("categories", "order_seed"),
+    # another data set has no use for names of this one's categories
+    "dataset": ("synthetic", "categories", "class_order", "experiences"),
+}
+_NOT_INHERITED = ("title", "published")
+# What published numbers hold for: with another order they are of another stream.
+_STREAM_KEYS = {*_REPLACES, "order_seed", "blurry", "blurry_seed"}
 
 
 class _Strict(BaseModel):
@@ -86,6 +108,8 @@ class FlowGMMRecipe(_Strict):
     score_kind: ScoreName = "product"
     smoothing_sigma: NonNegative = 4.0
     likelihood_map: Literal["log", "probability"] = "log"
+    categories_at_start: bool = False
+    packnet: bool = False
 
 
 class FeatureGMMRecipe(_Strict):
@@ -121,15 +145,27 @@ class TrainingRecipe(_Strict):
 
 
 class PublishedRecipe(_Strict):
-    """One published result to compare with."""
+    """``[[published]]``: one result of others on this stream, to compare with.
+
+    ``convention`` says what the values are: of the last model (``final``), the mean
+    over the models after each experience (``step_mean``), or of one model trained on
+    everything at once (``joint``); the three do not compare. Forgetting is positive
+    where the method forgot. ``strategy`` names the shipped strategy that is the same
+    method, if there is one. ``flips_auroc`` is set where the method's code turns an
+    AUROC below 0.5 around, which hides forgetting.
+    """
 
     method: str
     source: str
     convention: Literal["final", "step_mean", "joint"]
-    image_auroc: float | None = None
-    pixel_auroc: float | None = None
-    image_forgetting: float | None = None
-    pixel_forgetting: float | None = None
+    strategy: str | None = None
+    flips_auroc: bool = False
+    image_auroc: Share | None = None
+    pixel_auroc: Share | None = None
+    image_forgetting: Difference | None = None
+    pixel_forgetting: Difference | None = None
+    image_auroc_by_experience: tuple[Share, ...] | None = None
+    pixel_auroc_by_experience: tuple[Share, ...] | None = None
 
 
 class BenchmarkRecipe(_Strict):
@@ -143,6 +179,8 @@ class BenchmarkRecipe(_Strict):
     experiences: tuple[tuple[str, ...], ...] | None = None
     class_order: tuple[str, ...] | None = None
     order_seed: int | None = None
+    blurry: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    blurry_seed: int = 0
     image_size: Annotated[int, Field(ge=16)] = 256
     mask_size: Annotated[int, Field(ge=16)] | None = None
     forward_transfer: bool = False
@@ -235,8 +273,10 @@ def load_experiment(
 ) -> ExperimentRecipe:
     """Read, merge and validate the recipes of a run.
 
-    The strategy's ``[model]`` and ``[training]`` go over the benchmark's; a model of
-    another type replaces the benchmark's model altogether. Overrides come last.
+    A benchmark goes over its ``base``. The strategy's ``[model]`` and ``[training]`` go
+    over the benchmark's; a model of another type replaces the benchmark's model
+    altogether. Overrides come last; one that changes which images arrive when takes the
+    published numbers away, for they are of the stream as it was.
 
     :param benchmark: a name that ``list_recipes`` knows, or the path of a TOML file.
     :param strategy: likewise.
@@ -245,24 +285,20 @@ def load_experiment(
         a key of the benchmark; the value as TOML, or else taken as text.
     :raises RecipeError: at the first thing that is not as expected.
     """
-    benchmark_name, benchmark_file, stream = _read("benchmarks", benchmark)
-    strategy_name, strategy_file, learner = _read("strategies", strategy)
-    _default_model(stream)
+    benchmark_name, benchmark_file = _find("benchmarks", benchmark)
+    strategy_name, strategy_file = _find("strategies", strategy)
     # Each file on its own first, so that a mistake is told where it was made.
-    _validated(BenchmarkRecipe, stream, benchmark_file)
-    checked = _validated(StrategyRecipe, learner, strategy_file)
+    stream = _read_stream(benchmark_file)
+    learner = read_toml(strategy_file)
+    checked = _validated(StrategyRecipe, learner, str(strategy_file))
 
-    for section in ("model", "training"):
-        change = dict(getattr(checked, section))
-        base = dict(stream.get(section, {}))
-        if change.get("type", base.get("type")) != base.get("type"):
-            base = {}
-        stream[section] = {**base, **change}
+    stream = _over(stream, {"model": checked.model, "training": checked.training})
     _validated(BenchmarkRecipe, stream, f"{strategy_file} over {benchmark_file}")
     for override in overrides:
-        _override(stream, learner, override)
+        if _override(stream, learner, override) in _STREAM_KEYS:
+            stream.pop("published", None)
     _default_model(stream)
-    where = f"--set {' '.join(overrides)}" if overrides else benchmark_file
+    where = f"--set {' '.join(overrides)}" if overrides else str(benchmark_file)
     return ExperimentRecipe(
         benchmark_name=benchmark_name,
         strategy_name=strategy_name,
@@ -337,23 +373,97 @@ def check_names(made: type, names: Iterable[str], what: str) -> None:
         )
 
 
-def _read(
-    kind: Literal["strategies", "benchmarks"], name: str
-) -> tuple[str, str, dict[str, Any]]:
-    """Return a recipe's name, where it was read, and its content."""
+def _find(kind: Literal["strategies", "benchmarks"], name: str) -> tuple[str, Path]:
+    """Return a recipe's name and file."""
     known = list_recipes(kind)
     path = known.get(name)
-    if path is None and (name.endswith(".toml") or "/" in name):
+    if path is None and _is_path(name):
         path = Path(name)
     if path is None:
         singular = "strategy" if kind == "strategies" else "benchmark"
-        close = get_close_matches(name, known, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise RecipeError(_unknown(singular, name, known))
+    return path.stem, path
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith(".toml") or "/" in name
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = get_close_matches(name, known, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return (
+        f"unknown {what} {name!r}{hint}; there are {', '.join(known)}, or give "
+        "the path of a TOML file"
+    )
+
+
+def _read_stream(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a benchmark, put it over its base, and check the whole.
+
+    :param path: the benchmark's file.
+    :param heirs: the files that are based on this one.
+    :return: the content, without ``base``.
+    """
+    content = read_toml(path)
+    base = content.pop("base", None)
+    if base is not None:
+        file = _base_file(base, path)
+        heirs = (*heirs, path)
+        if any(heir.resolve() == file.resolve() for heir in heirs):
+            raise RecipeError(
+                f"{path}: key 'base': {base!r} is based on this recipe in turn: one of "
+                "them has to go without"
+            )
+        inherited = _read_stream(file, heirs)
+        changed = {
+            key
+            for key, value in content.items()
+            if key != "dataset" or value != inherited[key]
+        }
+        gone = {old for key in changed for old in _REPLACES.get(key, ())}
+        gone |= set(_NOT_INHERITED)
+        kept = {key: value for key, value in inherited.items() if key not in gone}
+        content = _over(kept, content)
+    _default_model(content)
+    _validated(BenchmarkRecipe, content, str(path))
+    return content
+
+
+def _base_file(base: object, path: Path) -> Path:
+    """Return the file of the recipe that the one at ``path`` calls its base."""
+    known = list_recipes("benchmarks")
+    if not isinstance(base, str):
         raise RecipeError(
-            f"unknown {singular} {name!r}{hint}; there are {', '.join(known)}, or give "
-            "the path of a TOML file"
+            f"{path}: key 'base': expected the name of a benchmark or the path of a "
+            f"TOML file, got {base!r}"
         )
-    return path.stem, str(path), read_toml(path)
+    if base not in known and not _is_path(base):
+        raise RecipeError(f"{path}: key 'base': {_unknown('benchmark', base, known)}")
+    return known.get(base) or path.parent / base
+
+
+def _over(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table with another put over it, key by key.
+
+    A model of another type, and the options of another backbone, take the place of
+    those there were.
+    """
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        if not (isinstance(value, dict) and isinstance(old, dict)):
+            merged[key] = value
+            continue
+        kept = dict(old)
+        if key == "model" and value.get("type", old.get("type")) != old.get("type"):
+            kept = {}
+        before = old.get("backbone")
+        if key == "features" and value.get("backbone", before) != before:
+            kept.pop("options", None)
+        merged[key] = _over(kept, value)
+    return merged
 
 
 def _default_model(stream: dict[str, Any]) -> None:
@@ -404,7 +514,8 @@ def _fields_at(
     return list(sections[section].model_fields) if section in sections else []
 
 
-def _override(stream: dict[str, Any], learner: dict[str, Any], override: str) -> None:
+def _override(stream: dict[str, Any], learner: dict[str, Any], override: str) -> str:
+    """Set what an override says, and return the first part of its key."""
     key, separator, text = override.partition("=")
     path = key.strip().split(".")
     if not separator or not all(path):
@@ -441,3 +552,4 @@ def _override(stream: dict[str, Any], learner: dict[str, Any], override: str) ->
             f"--set {override!r}: unknown section {path[0]!r}; there are features, "
             "model, training, synthetic, options and plugins.N"
         )
+    return path[0]

@@ -60,8 +60,9 @@ def test_items(any_stream, backbone):
     assert label.tolist() == [0] * 5
 
 
-def test_every_sample_is_in_the_stream_once(any_stream, data):
-    benchmark = any_stream(n_experiences=3)
+@pytest.mark.parametrize("blurry", [0.0, 0.5])
+def test_every_sample_is_in_the_stream_once(any_stream, data, blurry):
+    benchmark = any_stream(n_experiences=3, blurry=blurry)
     for stream, split in (
         (benchmark.train_stream, "train"),
         (benchmark.test_stream, "test"),
@@ -87,7 +88,8 @@ def test_test_experiences_hold_the_categories_of_the_train_experiences(any_strea
 
 @pytest.mark.parametrize("return_task_id", [False, True])
 def test_task_labels(any_stream, return_task_id):
-    benchmark = any_stream(return_task_id=return_task_id)
+    # an image's label is that of the experience it arrives in
+    benchmark = any_stream(return_task_id=return_task_id, blurry=0.34)
     for stream in (benchmark.train_stream, benchmark.test_stream):
         for task, experience in enumerate(stream):
             label = task if return_task_id else 0
@@ -95,8 +97,41 @@ def test_task_labels(any_stream, return_task_id):
             assert {int(item[-1]) for item in experience.dataset} == {label}
 
 
+def test_blurry_boundaries_move_training_images_alone(any_stream):
+    sharp = any_stream(n_experiences=3)
+    benchmark = any_stream(n_experiences=3, blurry=0.34)  # one image of three
+    assert benchmark.experiences == sharp.experiences
+    assert benchmark.category_names == sharp.category_names
+    homes = [{0, 1}, {2}, {3}]
+    moved = 0
+    for task, home in enumerate(homes):
+        tested = benchmark.test_stream[task]
+        assert set(tested.classes_in_this_experience) == home
+        assert list(tested.dataset.path) == list(sharp.test_stream[task].dataset.path)
+        targets = [int(item[1]) for item in benchmark.train_stream[task].dataset]
+        for category in range(4):
+            if category in home:
+                assert targets.count(category) == 2
+            else:
+                moved += targets.count(category)
+    assert moved == 4
+    early = benchmark.train_stream[0]
+    arrived = {int(item[1]) for item in early.dataset}
+    assert set(early.classes_in_this_experience) == arrived
+    assert set(early.future_classes) == set(range(4)) - arrived
+
+
+def test_the_blurry_seed_decides_who_moves(any_stream):
+    def paths(seed):
+        stream = any_stream(n_experiences=3, blurry=0.34, blurry_seed=seed).train_stream
+        return tuple(tuple(experience.dataset.path) for experience in stream)
+
+    assert paths(1) == paths(1)
+    assert len({paths(seed) for seed in range(4)}) > 1
+
+
 def test_attributes_ride_along_outside_the_items(any_stream, data):
-    benchmark = any_stream()
+    benchmark = any_stream(blurry=0.5)
     by_path = {str(sample.path): sample for sample in data.samples}
     for stream in (benchmark.train_stream, benchmark.test_stream):
         for experience in stream:
@@ -238,3 +273,5 @@ def test_checking_images_is_reported(build):
 def test_bad_splits_are_told(any_stream):
     with pytest.raises(DatasetError, match="expected 1 to 4"):
         any_stream(n_experiences=9)
+    with pytest.raises(DatasetError, match="needs at least 2 experiences"):
+        any_stream(n_experiences=1, blurry=0.1)

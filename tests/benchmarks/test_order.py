@@ -77,13 +77,34 @@ def test_seed_decides_the_order_and_nothing_else_does():
     assert first != split_categories(NAMES, n_experiences=5, seed=2)
 
 
+def test_a_seed_shuffles_the_whole_order_whatever_gave_it():
+    order = NAMES[:3:-1]
+    groups = [order[:7], order[7:8], order[8:]]
+    by_names = split_categories(NAMES, experiences=groups, seed=3)
+    by_order = split_categories(
+        NAMES, classes_per_experience=[7, 1, 3], class_order=order, seed=3
+    )
+    assert by_names == by_order
+    assert sizes(by_names) == [7, 1, 3]
+    assert sorted(flat(by_names)) == sorted(order)
+    # no base group stays what it was
+    bases = {
+        frozenset(split_categories(NAMES, experiences=groups, seed=seed)[0])
+        for seed in range(5)
+    }
+    assert len(bases) > 1
+    assert frozenset(groups[0]) not in bases
+
+
 def test_the_arguments_are_left_as_they_are():
     order = list(NAMES)
     split_categories(order, n_experiences=3, seed=1)
+    split_categories(NAMES, n_experiences=3, class_order=order, seed=1)
     assert order == NAMES
-    wanted = [["category_03"]]
+    wanted = [["category_03"], ["category_01"]]
     split_categories(NAMES, experiences=wanted)[0].append("more")
-    assert wanted == [["category_03"]]
+    split_categories(NAMES, experiences=wanted, seed=0)
+    assert wanted == [["category_03"], ["category_01"]]
 
 
 ERRORS = [
@@ -101,7 +122,6 @@ ERRORS = [
         {"experiences": [["category_01"]], "class_order": NAMES},
         "already names the order",
     ),
-    ({"experiences": [["category_01"]], "seed": 0}, "already names the order"),
     (
         {"experiences": [["category_01"], ["category_01"]]},
         "'category_01' is named 2 times",
@@ -115,7 +135,6 @@ ERRORS = [
         {"n_experiences": 1, "class_order": ["zebra"]},
         "unknown category 'zebra'; the data set has",
     ),
-    ({"n_experiences": 1, "class_order": NAMES, "seed": 1}, "class_order or seed, not"),
     ({"n_experiences": 1, "class_order": []}, "expected 1 to 0"),
 ]
 

@@ -25,6 +25,13 @@ couplings = 3
 epochs = 5
 lr = 1e-3
 """
+PERCENT = """\
+[[published]]
+method = "X"
+source = "Y"
+convention = "final"
+image_auroc = 84.2
+"""
 LEARNER = """\
 title = "Own"
 summary = "As it comes."
@@ -62,9 +69,16 @@ def test_recipes_of_the_package_are_found():
     assert strategies <= set(list_recipes("strategies"))
 
 
-@pytest.mark.parametrize("strategy", list_recipes("strategies"))
+@pytest.mark.parametrize("strategy", ["naive", "feature_gmm"])
 @pytest.mark.parametrize("benchmark", list_recipes("benchmarks"))
-def test_every_shipped_pair_loads(benchmark, strategy):
+def test_every_shipped_benchmark_loads(benchmark, strategy):
+    recipe = load_experiment(benchmark, strategy)
+    assert (recipe.benchmark_name, recipe.strategy_name) == (benchmark, strategy)
+
+
+@pytest.mark.parametrize("strategy", list_recipes("strategies"))
+@pytest.mark.parametrize("benchmark", ["synthetic_5x3", "mvtec_5x3"])
+def test_every_shipped_strategy_loads(benchmark, strategy):
     recipe = load_experiment(benchmark, strategy)
     assert (recipe.benchmark_name, recipe.strategy_name) == (benchmark, strategy)
     check_strategy(recipe)
@@ -123,6 +137,8 @@ def test_a_model_of_another_type_replaces_the_benchmarks(stream, learner):
         ),
         ("synthetic.seed=3", lambda r: r.benchmark.synthetic.seed, 3),
         ("image_size=64", lambda r: r.benchmark.image_size, 64),
+        ("order_seed=3", lambda r: r.benchmark.order_seed, 3),
+        ("blurry=0.1", lambda r: r.benchmark.blurry, 0.1),
         ("title=On a whim", lambda r: r.benchmark.title, "On a whim"),
         ("options.eval_every=1", lambda r: r.strategy.options, {"eval_every": 1}),
         (
@@ -161,6 +177,8 @@ def test_overrides_apply_in_order_and_after_the_strategy(stream, learner):
         ("", "[features]\ndtype = 'int8'\n", ["features.dtype", "float16"]),
         ("", "[synthetic]\ntrain_images = 0\n", ["synthetic.train_images", "got 0"]),
         ("", "[[published]]\nmethod = 'X'\n", ["published.0.source", "required"]),
+        ("", PERCENT, ["key 'published.0.image_auroc'", "got 84.2"]),
+        ("blurry = 1\n", "", ["key 'blurry'", "less than 1", "got 1"]),
     ],
 )
 def test_a_wrong_benchmark_is_refused(stream, learner, before, after, words):
@@ -169,6 +187,197 @@ def test_a_wrong_benchmark_is_refused(stream, learner, before, after, words):
     for word in words:
         assert word in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def based(tmp_path, stream):
+    """Write a benchmark recipe based on the stream, and load it."""
+
+    def load(content, before="", after=""):
+        stream(before, after)
+        path = tmp_path / "based.toml"
+        path.write_text(f'title = "Based"\nbase = "stream.toml"\n{content}')
+        return load_experiment(str(path), "naive").benchmark
+
+    return load
+
+
+def test_a_recipe_takes_what_its_base_says(based, stream):
+    base = load_experiment(stream(), "naive").benchmark
+    assert based("") == base.model_copy(update={"title": "Based"})
+    found = based("mask_size = 64\n[training]\nepochs = 9\n")
+    training = base.training.model_copy(update={"epochs": 9})
+    assert found == base.model_copy(
+        update={"title": "Based", "mask_size": 64, "training": training}
+    )
+
+
+def test_the_merged_recipe_is_as_if_written_in_one(based, tmp_path):
+    found = based("[training]\nlr = 2e-3\n[synthetic]\nseed = 4\n")
+    path = tmp_path / "whole.toml"
+    path.write_text(
+        STREAM.replace('"Own"', '"Based"').replace("1e-3", "2e-3")
+        + "[synthetic]\nseed = 4\n"
+    )
+    whole = load_experiment(str(path), "naive").benchmark
+    assert found.model_dump() == whole.model_dump()
+
+
+def test_title_and_published_are_not_inherited(based, tmp_path):
+    assert based("", after=PERCENT.replace("84.2", "0.842")).published == ()
+    (tmp_path / "based.toml").write_text('base = "stream.toml"\n')
+    with pytest.raises(RecipeError, match=r"based.toml: key 'title': .*required"):
+        load_experiment(str(tmp_path / "based.toml"), "naive")
+
+
+@pytest.mark.parametrize(
+    ("before", "content", "expected"),
+    [
+        ("", "n_experiences = 4\n", {"n_experiences": 4}),
+        (
+            "",
+            'experiences = [["bolt"], ["gear"]]\n',
+            {"experiences": (("bolt",), ("gear",))},
+        ),
+        (
+            'class_order = ["gear", "bolt"]\n',
+            'experiences = [["bolt"], ["gear"]]\n',
+            {"experiences": (("bolt",), ("gear",))},
+        ),
+        (
+            'class_order = ["gear", "bolt"]\n',
+            'categories = ["bolt"]\n',
+            {"categories": ("bolt",), "classes_per_experience": 2},
+        ),
+        (
+            'categories = ["gear", "bolt"]\norder_seed = 3\n',
+            'class_order = ["brush"]\n',
+            {"class_order": ("brush",), "classes_per_experience": 2},
+        ),
+        # to shuffle is not to choose
+        (
+            'categories = ["gear", "bolt"]\n',
+            "order_seed = 3\n",
+            {
+                "categories": ("gear", "bolt"),
+                "order_seed": 3,
+                "classes_per_experience": 2,
+            },
+        ),
+        (
+            'class_order = ["gear", "bolt"]\n',
+            "dataset = 'visa'\n",
+            {"classes_per_experience": 2},
+        ),
+        (
+            'class_order = ["gear", "bolt"]\n',
+            "dataset = 'synthetic'\n",
+            {"class_order": ("gear", "bolt"), "classes_per_experience": 2},
+        ),
+    ],
+)
+def test_one_way_of_splitting_is_left(based, before, content, expected):
+    found = based(content, before).model_dump(exclude_none=True)
+    keys = (
+        *("n_experiences", "classes_per_experience", "experiences"),
+        *("categories", "class_order", "order_seed"),
+    )
+    assert {key: found[key] for key in keys if key in found} == expected
+
+
+def test_another_data_set_takes_no_synthetic_images(based):
+    found = based("dataset = 'visa'\n", after="[synthetic]\nseed = 3\n")
+    assert (found.dataset, found.synthetic) == ("visa", None)
+
+
+def test_a_base_may_have_a_base_and_lie_elsewhere(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "mine.toml").write_text(
+        'title = "Mine"\nbase = "synthetic_5x3"\nmask_size = 64\n'
+    )
+    path = tmp_path / "yours.toml"
+    path.write_text('title = "Yours"\nbase = "deep/mine.toml"\nn_experiences = 3\n')
+    found = load_experiment(str(path), "naive").benchmark
+    shipped = load_experiment("synthetic_5x3", "naive").benchmark
+    assert found == shipped.model_copy(
+        update={
+            "title": "Yours",
+            "mask_size": 64,
+            "n_experiences": 3,
+            "classes_per_experience": None,
+        }
+    )
+
+
+def test_a_model_of_another_type_replaces_that_of_the_base(based):
+    found = based('[model]\ntype = "feature_gmm"\ncomponents = 4\n')
+    assert found.model == FeatureGMMRecipe(type="feature_gmm", components=4)
+    assert based("[model]\nclamp = 1.5\n").model == FlowGMMRecipe(
+        couplings=3, clamp=1.5
+    )
+
+
+def test_options_of_another_backbone_are_not_inherited(based):
+    features = (
+        '[features]\nbackbone = "timm:resnet18"\ndtype = "float32"\n'
+        "[features.options]\nstages = [1]\n"
+    )
+    found = based('[features]\nbackbone = "filterbank"\n', after=features).features
+    assert (found.backbone, found.dtype, found.options) == ("filterbank", "float32", {})
+    found = based("[features.options]\npretrained = false\n", after=features).features
+    assert found.options == {"stages": [1], "pretrained": False}
+
+
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [
+        ("3", ["key 'base'", "the name of a benchmark", "got 3"]),
+        ("'synthetic_5x2'", ["key 'base'", "unknown", "mean 'synthetic_5x3'"]),
+        ("'nowhere.toml'", ["nowhere.toml", "cannot read the recipe"]),
+        (
+            "'based.toml'",
+            ["key 'base'", "'based.toml' is based on this recipe in turn"],
+        ),
+        ("'stream.toml'", ["stream.toml", "unknown key 'colour'"]),
+        ("'loop.toml'", ["loop.toml", "'based.toml' is based on this recipe in turn"]),
+    ],
+)
+def test_a_wrong_base_is_refused(tmp_path, stream, base, words):
+    stream("colour = 1\n")
+    (tmp_path / "loop.toml").write_text('title = "Loop"\nbase = "./based.toml"\n')
+    path = tmp_path / "based.toml"
+    path.write_text(f'title = "Based"\nbase = {base}\n')
+    with pytest.raises(RecipeError) as caught:
+        load_experiment(str(path), "naive")
+    message = str(caught.value).replace("'./", "'")
+    for word in words:
+        assert word in message
+    assert "\n" not in message
+
+
+def test_a_mistake_is_told_where_it_was_made(based):
+    with pytest.raises(RecipeError, match=r"based\.toml: unknown key 'training.epoch'"):
+        based("[training]\nepoch = 3\n")
+    with pytest.raises(
+        RecipeError, match=r"stream\.toml: unknown key 'training.epoch'"
+    ):
+        based("[training]\nepochs = 3\n", after="epoch = 3\n")
+
+
+@pytest.mark.parametrize(
+    ("override", "kept"),
+    [
+        ("order_seed=3", False),
+        ("blurry=0.1", False),
+        ("classes_per_experience=[10, 5]", False),
+        ("training.epochs=3", True),
+        ("mask_size=64", True),
+    ],
+)
+def test_published_numbers_go_when_the_stream_is_another(stream, override, kept):
+    path = stream(after=PERCENT.replace("84.2", "0.842"))
+    found = load_experiment(path, "naive", [override]).benchmark.published
+    assert [entry.method for entry in found] == ["X"] * kept
 
 
 @pytest.mark.parametrize(
