@@ -117,6 +117,7 @@ def run(
     overrides: Overrides = None,
 ) -> None:
     """Train a strategy on a stream, evaluate after every task, save the run."""
+    _limit_threads(threads)
     from avalanche_ad.experiments.recipe import load_experiment
 
     recipe = load_experiment(benchmark, strategy, overrides or [])
@@ -124,7 +125,6 @@ def run(
     from avalanche_ad.experiments.progress import RunProgress
     from avalanche_ad.experiments.runner import run_experiment
     from avalanche_ad.reporting.tables import (
-        COLUMNS,
         comparison_rows,
         comparison_table,
         task_table,
@@ -161,7 +161,6 @@ def run(
         comparison_table(
             comparison_rows([results]),
             "Final values, mean over categories (forgetting: positive = forgot)",
-            COLUMNS[:7],
         )
     )
     seconds = results["seconds"]
@@ -185,12 +184,24 @@ def compare(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder of all runs [runs/BENCHMARK]."),
     ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs at a time, each of --threads threads.")
+    ] = 1,
+    against: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Test the others against this strategy, paired over seeds."),
+    ] = None,
+    published: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Show the published numbers of this benchmark beside."),
+    ] = None,
     device: Device = "auto",
     threads: Threads = 1,
     cache: CacheFolder = None,
     overrides: Overrides = None,
 ) -> None:
-    """Compare strategies over seeds; write the table as Markdown and CSV."""
+    """Compare strategies over seeds; write tables and figures."""
+    _limit_threads(threads)
     from avalanche_ad.experiments.recipe import load_experiment
 
     try:
@@ -208,16 +219,26 @@ def compare(
     _refuse_repeated("--seeds", numbers)
     _refuse_repeated("--strategies", names)
     recipes = [load_experiment(benchmark, name, overrides or []) for name in names]
+    stream = recipes[0].benchmark
+    shown = load_experiment(published, "naive").benchmark if published else stream
+    if published and not shown.published:
+        raise RecipeError(
+            f"--published {published!r}: this benchmark lists no published numbers"
+        )
     from avalanche_ad.experiments.device import pick_device
     from avalanche_ad.experiments.progress import RunProgress
     from avalanche_ad.experiments.sweep import compare as sweep
+    from avalanche_ad.experiments.sweep import published_note
+    from avalanche_ad.reporting.comparison import against_section
+    from avalanche_ad.reporting.published import published_sections
     from avalanche_ad.reporting.tables import (
-        COLUMNS,
         comparison_rows,
         comparison_table,
+        terminal_table,
     )
 
     folder = out or Path("runs") / recipes[0].benchmark_name
+    reference = against and Path(against).stem
     with RunProgress(_err) as progress:
         results = sweep(
             recipes,
@@ -228,10 +249,23 @@ def compare(
             cache=_cache(cache),
             progress=progress,
             announce=lambda text: _err.print(text, soft_wrap=True),
+            jobs=jobs,
+            threads=threads,
+            against=reference,
+            published=shown,
         )
-    title = f"{recipes[0].benchmark.title} (forgetting: positive = forgot)"
-    _print_table(comparison_table(comparison_rows(results), title, COLUMNS[:7]))
-    _err.print(f"written: {folder}/compare.md, {folder}/compare.csv", soft_wrap=True)
+    over = f"{len(numbers)} seed{'s' * (len(numbers) > 1)}"
+    title = f"{stream.title}, {over} (forgetting: positive = forgot)"
+    _print_table(comparison_table(comparison_rows(results), title))
+    tables = [against_section(results, reference)] if reference else []
+    entries = [entry.model_dump() for entry in shown.published]
+    beside = published_sections(results, entries, only_measured=True)
+    for table in (*tables, *beside):
+        _print_table(terminal_table(table))
+        _out.print(table.caption, soft_wrap=True)
+    if beside:
+        _out.print(published_note(stream, shown), soft_wrap=True)
+    _err.print(f"written: {folder}/compare.md and others beside it", soft_wrap=True)
 
 
 @app.command(name="list")
@@ -391,6 +425,11 @@ def _cache(folder: Path | None) -> FeatureCache:
     from avalanche_ad.features import FeatureCache
 
     return FeatureCache(folder)
+
+
+def _limit_threads(threads: int) -> None:
+    """Hold libraries to the threads that torch may use; before they are imported."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 def _full_key(store: FeatureCache, start: str) -> str:

@@ -13,6 +13,7 @@ __all__ = [
     "DatasetError",
     "RecipeError",
     "ResultsError",
+    "RunBusyError",
     "TrainingError",
     "WeightsError",
 ]
@@ -44,3 +45,7 @@ class TrainingError(AvalancheADError):
 
 class ResultsError(AvalancheADError):
     """A run's files are missing, incomplete or cannot be written."""
+
+
+class RunBusyError(ResultsError):
+    """Another process is working on the run."""

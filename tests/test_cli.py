@@ -75,12 +75,33 @@ def test_compare_prints_and_writes_its_tables(cli, tiny_stream, tmp_path):
     assert done.code == 0, done.err
     assert "feature_gmm" in done.out
     assert "±" in done.out
+    assert "published" not in done.out
     text = (tmp_path / "all/compare.md").read_text()
-    assert text.splitlines()[2].startswith("| naive | 2 |")
+    assert "| naive | 2 |" in text
     assert (tmp_path / "all/compare.csv").is_file()
     again = cli(*command, "--strategies", "naive,feature_gmm,lwf", "--seeds", "0")
     assert again.err.count("already there") == 2
     assert "[3/3] lwf, seed 0\n" in again.err
+    tested = cli(
+        *(*command, "--strategies", "naive,feature_gmm", "--seeds", "0,1"),
+        *("--against", "naive", "--published", "mvtec_5x3"),
+    )
+    assert tested.code == 0, tested.err
+    assert "Against naive" in tested.out
+    assert "positive = forgets more" in tested.out
+    assert "Final values, side by side" in tested.out
+    assert "another benchmark (MVTec AD" in tested.out
+    assert "nan" not in tested.out
+    assert "…" not in tested.out  # no column was cut
+    assert {path.name for path in (tmp_path / "all").iterdir() if path.is_file()} == {
+        "compare.md",
+        "compare.csv",
+        "compare-against.csv",
+        "matrices.md",
+        "matrices-image_auroc.png",
+        "matrices-pixel_auroc.png",
+        "published.md",
+    }
 
 
 @pytest.mark.parametrize(

@@ -496,6 +496,38 @@ def _(place):
     return place.cli("compare", "--strategies", "naive", "--seeds", "0;1")
 
 
+@wrong(ARGUMENTS, "`--against` a strategy that is not compared", "'ewc'", "naive")
+def _(place):
+    command = ["compare", "-b", place.stream, "--strategies", "naive"]
+    return place.cli(*command, "--against", "ewc")
+
+
+@wrong(ARGUMENTS, "`--jobs 0`", "--jobs", "0")
+def _(place):
+    return place.cli("compare", "--strategies", "naive", "--jobs", 0)
+
+
+@wrong(ARGUMENTS, "`--published` of an unknown benchmark", "'mvtec'", "mvtec_5x3")
+def _(place):
+    command = ["compare", "-b", place.stream, "--strategies", "naive"]
+    return place.cli(*command, "--published", "mvtec")
+
+
+@wrong(
+    ARGUMENTS, "`--published` of a benchmark without any", "lists no published numbers"
+)
+def _(place):
+    command = ["compare", "-b", place.stream, "--strategies", "naive"]
+    return place.cli(*command, "--published", place.stream)
+
+
+@wrong(ARGUMENTS, "`compare` with two files of one name", "'own'", "rename")
+def _(place):
+    files = [place.write(f"{name}/own.toml", LEARNER) for name in "ab"]
+    strategies = ",".join(map(str, files))
+    return place.cli("compare", "-b", place.stream, "--strategies", strategies)
+
+
 @wrong(ARGUMENTS, "a list of something unknown", "'plugins'", "strategies")
 def _(place):
     return place.cli("list", "plugins")

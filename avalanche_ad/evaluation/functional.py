@@ -33,6 +33,7 @@ __all__ = [
     "backward_transfer",
     "binary_metrics",
     "difference",
+    "evaluation_cells",
     "f1_max",
     "forgetting",
     "forgetting_max",
@@ -391,8 +392,33 @@ def step_mean(steps: Matrix) -> float | None:
     return mean_defined(mean_defined(step) for step in steps)
 
 
-def result_matrix(
+def evaluation_cells(
     history: Iterable[Mapping[str, Any]], metric: str, stream: str = "test"
+) -> dict[tuple[int, int], dict[str, float | None]]:
+    """Sort a record of evaluations into the cells of the matrix R of one metric.
+
+    Of several evaluations of one cell, the latest counts. What was evaluated before
+    any training is left out.
+
+    :param history: :attr:`AnomalyMetrics.history`.
+    :param metric: for example ``"image_auroc"``.
+    :param stream: the evaluated stream.
+    :return: (training experience, evaluated experience) → category → value.
+    """
+    cells: dict[tuple[int, int], dict[str, float | None]] = {}
+    for entry in history:
+        row = entry["training_experience"]
+        if row is not None and entry["stream"] == stream:
+            cell = cells.setdefault((row, entry["experience"]), {})
+            cell[entry["category"]] = entry.get(metric)
+    return cells
+
+
+def result_matrix(
+    history: Iterable[Mapping[str, Any]],
+    metric: str,
+    stream: str = "test",
+    experiences: int | None = None,
 ) -> list[list[float | None]]:
     """Arrange a record of evaluations as the matrix R of one metric.
 
@@ -402,16 +428,15 @@ def result_matrix(
     :param history: :attr:`AnomalyMetrics.history`.
     :param metric: for example ``"image_auroc"``.
     :param stream: the evaluated stream.
-    :return: (last trained experience + 1) rows, one column per evaluated experience.
+    :param experiences: rows and columns wanted; by default as many as were trained
+        and evaluated.
     """
-    cells: dict[tuple[int, int], dict[str, float | None]] = {}
-    for entry in history:
-        row = entry["training_experience"]
-        if row is not None and entry["stream"] == stream:
-            cell = cells.setdefault((row, entry["experience"]), {})
-            cell[entry["category"]] = entry.get(metric)
-    rows = max((row for row, _ in cells), default=-1) + 1
-    columns = max((column for _, column in cells), default=-1) + 1
+    cells = evaluation_cells(history, metric, stream)
+    rows = columns = experiences
+    if rows is None:
+        rows = max((row for row, _ in cells), default=-1) + 1
+    if columns is None:
+        columns = max((column for _, column in cells), default=-1) + 1
     return [
         [
             mean_defined(cells.get((row, column), {}).values())

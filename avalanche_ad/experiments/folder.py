@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from avalanche_ad.errors import ResultsError
+from avalanche_ad.errors import ResultsError, RunBusyError
 from avalanche_ad.experiments.results import read_results
 
 __all__ = ["RunFolder", "run_folder"]
@@ -72,7 +72,7 @@ def run_folder(out: Path) -> Iterator[RunFolder]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ResultsError(
+        raise RunBusyError(
             f"{out}: another process is working on this run; wait for it, or choose "
             "another --out"
         ) from None

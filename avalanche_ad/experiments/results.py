@@ -10,9 +10,14 @@ from typing import Any
 
 from avalanche_ad.errors import ResultsError
 from avalanche_ad.evaluation.functional import (
+    backward_transfer,
+    evaluation_cells,
     forgetting,
     forgetting_max,
+    forward_transfer,
     mean_defined,
+    plasticity,
+    result_matrix,
     step_mean,
 )
 
@@ -28,45 +33,52 @@ def summarise(
     metrics: Sequence[str],
     baseline: Mapping[str, Sequence[float | None]] | None = None,
 ) -> dict[str, Any]:
-    """Turn per-category evaluations into matrices, means and forgetting.
+    """Turn per-category evaluations into matrices, means, forgetting and transfer.
 
-    :param history: one mapping per evaluated category with ``training_experience``,
-        ``experience``, ``category`` and the metrics.
+    Evaluations of experiences not learned yet stand in the matrix and in forward
+    transfer, nowhere else.
+
+    :param history: one mapping per evaluated category, as in
+        :attr:`AnomalyMetrics.history`.
     :param experiences: category names of each experience.
     :param metrics: the metrics to summarise.
-    :return: ``matrix``, ``per_category``, ``final``, ``step_mean``, ``forgetting`` and
-        ``forgetting_max``, each by metric.
+    :param baseline: by metric, the value of an untrained model on every experience,
+        ``None`` where unmeasured; without it there is no forward transfer.
+    :return: ``matrix``, ``per_category``, ``final``, ``step_mean``, ``forgetting``,
+        ``forgetting_max``, ``bwt``, ``fwt`` and ``plasticity``, each by metric.
     """
     tasks = len(experiences)
-    matrix: dict[str, Any] = {}
-    per_category: dict[str, Any] = {}
-    final: dict[str, Any] = {}
-    mean: dict[str, Any] = {}
+    matrix: dict[str, list[list[float | None]]] = {}
+    per_category: dict[str, dict[str, float | None]] = {}
+    steps: dict[str, list[list[float | None]] | None] = {}
     for metric in metrics:
-        cells: list[list[list[float | None]]] = [
-            [[] for _ in range(tasks)] for _ in range(tasks)
-        ]
-        last: dict[str, float | None] = {}
-        for row in history:
-            step = row["training_experience"]
-            cells[step][row["experience"]].append(row[metric])
-            if step == tasks - 1:
-                last[row["category"]] = row[metric]
-        matrix[metric] = [[mean_defined(cell) for cell in line] for line in cells]
-        per_category[metric] = last
-        final[metric] = mean_defined(last.values())
+        cells = evaluation_cells(history, metric)
+        matrix[metric] = result_matrix(history, metric, experiences=tasks)
         seen = [
-            [value for cell in line[: step + 1] for value in cell]
-            for step, line in enumerate(cells)
+            {
+                name: value
+                for task in range(step + 1)
+                for name, value in cells.get((step, task), {}).items()
+            }
+            for step in range(tasks)
         ]
-        mean[metric] = step_mean(seen) if all(seen) else None
+        per_category[metric] = seen[-1]
+        # joint training has no steps
+        stepwise = [list(values.values()) for values in seen]
+        steps[metric] = stepwise if all(stepwise) else None
     return {
         "matrix": matrix,
         "per_category": per_category,
-        "final": final,
-        "step_mean": mean,
-        "forgetting": {name: forgetting(rows) for name, rows in matrix.items()},
-        "forgetting_max": {name: forgetting_max(rows) for name, rows in matrix.items()},
+        "final": {m: mean_defined(last.values()) for m, last in per_category.items()},
+        "step_mean": {m: step_mean(values or ()) for m, values in steps.items()},
+        "forgetting": {m: forgetting(rows) for m, rows in matrix.items()},
+        "forgetting_max": {m: forgetting_max(rows) for m, rows in matrix.items()},
+        "bwt": {m: backward_transfer(rows) for m, rows in matrix.items()},
+        "fwt": {
+            m: forward_transfer(rows, (baseline or {}).get(m, ()))
+            for m, rows in matrix.items()
+        },
+        "plasticity": {m: plasticity(matrix[m]) if steps[m] else None for m in matrix},
     }
 
 

@@ -44,11 +44,16 @@ from avalanche_ad.experiments.provenance import (
 from avalanche_ad.experiments.recipe import ExperimentRecipe
 from avalanche_ad.experiments.results import SCHEMA, summarise, write_json
 from avalanche_ad.features import FeatureCache
+from avalanche_ad.models import PackNetFlowGMM
 from avalanche_ad.models.storage import save_model
 from avalanche_ad.training.plugins import CalibrationPlugin
 
 __all__ = ["run_configuration", "run_experiment"]
 
+_WORDS = {
+    "benchmark": {"title": True, "published": True},
+    "strategy": {"title": True, "summary": True, "reference": True},
+}
 AfterFeatures = Callable[[int], None]
 AfterTask = Callable[[int, Sequence[Mapping[str, Any]]], None]
 
@@ -56,11 +61,14 @@ AfterTask = Callable[[int, Sequence[Mapping[str, Any]]], None]
 def run_configuration(recipe: ExperimentRecipe, data: Path | None) -> dict[str, Any]:
     """Return all that decides a run's results, beside the seed, as JSON values.
 
+    What recipes say to people (titles, published numbers) is left out: to change it
+    makes no finished run another one.
+
     :param recipe: the merged recipe.
     :param data: the data set's folder as the user gave it.
     """
     return {
-        **recipe.model_dump(mode="json"),
+        **recipe.model_dump(mode="json", exclude=_WORDS),
         "data": None if data is None else str(data),
     }
 
@@ -140,10 +148,12 @@ def run_experiment(
         checkpoint = load_checkpoint(folder.checkpoint)
         if checkpoint is not None and checkpoint["identity"] != identity:
             checkpoint = None
+        # the data first: a backbone may have to be downloaded
+        data = open_data(recipe.benchmark, data_root)
         backbone = build_backbone(recipe.benchmark)
         benchmark = build_benchmark(
             recipe.benchmark,
-            open_data(recipe.benchmark, data_root),
+            data,
             backbone,
             cache or FeatureCache(),
             device,
@@ -305,10 +315,11 @@ def _save_model(
         # prediction may run in another folder
         weights = Path(features["options"]["weights"]).resolve()
         features["options"]["weights"] = str(weights)
+    packnet = isinstance(state.strategy.model, PackNetFlowGMM)
     save_model(
         state.strategy.model,
         folder.partial,
-        recipe.benchmark.model.type,
+        "packnet_flow_gmm" if packnet else recipe.benchmark.model.type,
         state.options,
         {
             "categories": list(benchmark.category_names),

@@ -1,8 +1,8 @@
-"""Figures: score maps over images, and matrices of a run."""
+"""Figures: score maps over images, and matrices of strategies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,9 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 
-__all__ = ["heat_map", "matrix_figure", "save_heat_map"]
+__all__ = ["heat_map", "matrices_figure", "save_heat_map"]
+
+Matrix = Sequence[Sequence[float | None]]
 
 
 def heat_map(
@@ -53,33 +55,54 @@ def save_heat_map(
     Image.fromarray(pair).save(path)
 
 
-def matrix_figure(
-    matrix: Sequence[Sequence[float | None]], title: str, names: Sequence[str]
+def matrices_figure(
+    matrices: Mapping[str, Matrix], title: str, columns: int = 4
 ) -> Figure:
-    """Draw a matrix of results: the value on every experience after every training.
+    """Draw matrices of results: the value on every task after every training.
 
-    :param matrix: R[i][j], ``None`` where not evaluated.
-    :param title: heading.
-    :param names: a name per experience.
+    :param matrices: name → R, whose R[i][j] is the value on task j after training on
+        task i, ``None`` where not evaluated; all of one size.
+    :param title: heading of the figure.
+    :param columns: matrices side by side.
     """
-    values = np.array(
-        [[np.nan if v is None else v for v in row] for row in matrix], dtype=float
-    )
-    figure = Figure(figsize=(1.2 + 0.9 * len(names), 0.9 + 0.7 * len(names)))
-    axes = figure.subplots()
-    axes.imshow(values, vmin=0.5, vmax=1.0, cmap="viridis")
-    for i, j in np.argwhere(~np.isnan(values)):
-        light = values[i, j] > 0.8
-        axes.text(
-            j,
-            i,
-            f"{values[i, j]:.2f}",
-            ha="center",
-            va="center",
-            color="black" if light else "white",
+    values = {
+        name: np.array(
+            [[np.nan if v is None else v for v in row] for row in matrix], dtype=float
         )
-    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
-    axes.set_yticks(range(len(names)), [f"after {i + 1}" for i in range(len(names))])
-    axes.set_title(title)
-    figure.tight_layout()
+        for name, matrix in matrices.items()
+    }
+    tasks = max(len(matrix) for matrix in values.values())
+    across = min(columns, len(values))
+    down = -(-len(values) // across)
+    side = 0.5 * tasks + 0.7
+    figure = Figure(
+        figsize=(max(5.0, across * side + 1.2), down * (side + 0.15) + 0.7),
+        layout="constrained",
+    )
+    figure.suptitle(title)
+    grid = figure.subplots(down, across, squeeze=False)
+    names = [str(task + 1) for task in range(tasks)]
+    for axes in grid.flat[len(values) :]:
+        axes.set_visible(False)
+    for index, (name, matrix) in enumerate(values.items()):
+        axes = grid.flat[index]
+        drawn = axes.imshow(matrix, vmin=0.5, vmax=1.0, cmap="viridis")
+        for i, j in np.argwhere(~np.isnan(matrix)):
+            axes.text(
+                j,
+                i,
+                f"{matrix[i, j]:.2f}".removeprefix("0"),
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="black" if matrix[i, j] > 0.8 else "white",
+            )
+        axes.set_title(name, fontsize=10)
+        axes.set_xticks(range(tasks), names)
+        axes.set_yticks(range(tasks), names)
+        if index % across == 0:
+            axes.set_ylabel("after training on task")
+        if index + across >= len(values):
+            axes.set_xlabel("value on task")
+    figure.colorbar(drawn, ax=grid, shrink=0.8, extend="min")
     return figure

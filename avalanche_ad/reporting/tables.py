@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
@@ -13,12 +13,27 @@ from rich.table import Table
 
 __all__ = [
     "COLUMNS",
+    "COST_COLUMNS",
+    "CSV_COLUMNS",
+    "FINAL_COLUMNS",
+    "ORACLE_COLUMNS",
+    "STREAM_COLUMNS",
+    "TERMINAL_COLUMNS",
+    "UNDEFINED",
     "Column",
+    "Section",
+    "by_strategy",
     "comparison_csv",
-    "comparison_markdown",
     "comparison_rows",
+    "comparison_section",
+    "comparison_sections",
     "comparison_table",
+    "markdown_table",
+    "number",
+    "sections_markdown",
     "task_table",
+    "terminal_table",
+    "value_cell",
 ]
 
 
@@ -36,26 +51,119 @@ class Column:
     metric: str
 
 
-COLUMNS = (
-    Column("image AUROC", "final", "image_auroc"),
-    Column("pixel AUROC", "final", "pixel_auroc"),
-    Column("AUPRO", "final", "aupro"),
+@dataclass(frozen=True)
+class Section:
+    """A table with its heading and what it shows, ready to be written anywhere.
+
+    :param title: heading.
+    :param caption: what the numbers are, and which sign means what.
+    :param head: headings of the columns.
+    :param lines: cells of every line, as text.
+    :param left: the first so many columns are words and stand to the left.
+    """
+
+    title: str
+    caption: str
+    head: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    left: int = 1
+
+
+def _pair(section: str, words: str) -> tuple[Column, Column]:
+    """Return a measure of image and of pixel AUROC."""
+    return (
+        Column(f"image {words}", section, "image_auroc"),
+        Column(f"pixel {words}", section, "pixel_auroc"),
+    )
+
+
+_IMAGE, _PIXEL = _pair("final", "AUROC")
+_AUPRO = Column("AUPRO", "final", "aupro")
+_ACCURACY = Column("category accuracy", "final", "category_accuracy")
+_FORGETTING = _pair("forgetting", "forgetting")
+_FROM_BEST = _pair("forgetting_max", "forgetting from best")
+_TRANSFER = _pair("fwt", "forward transfer")
+_LEARNED = _pair("plasticity", "AUROC when learned")
+_STEPS = _pair("step_mean", "AUROC, step mean")
+_TRAIN = Column("train s", "seconds", "train")
+
+FINAL_COLUMNS = (
+    _IMAGE,
     Column("image AP", "final", "image_ap"),
-    Column("image forgetting", "forgetting", "image_auroc"),
-    Column("pixel forgetting", "forgetting", "pixel_auroc"),
-    Column("category accuracy", "final", "category_accuracy"),
+    Column("image F1-max", "final", "image_f1max"),
+    _PIXEL,
+    Column("pixel AP", "final", "pixel_ap"),
+    Column("pixel F1-max", "final", "pixel_f1max"),
+    _AUPRO,
+)
+ORACLE_COLUMNS = (
+    _ACCURACY,
+    _IMAGE,
     Column("image AUROC (oracle)", "final", "image_auroc_oracle"),
+    _PIXEL,
     Column("pixel AUROC (oracle)", "final", "pixel_auroc_oracle"),
-    Column("train s", "seconds", "train"),
+    _AUPRO,
+    Column("AUPRO (oracle)", "final", "aupro_oracle"),
+)
+STREAM_COLUMNS = tuple(
+    pair[level]
+    for level in (0, 1)
+    for pair in (_STEPS, _LEARNED, _FORGETTING, _FROM_BEST, _TRANSFER)
+)
+COST_COLUMNS = (
+    _TRAIN,
+    Column("eval s", "seconds", "eval"),
     Column("exemplars MB", "memory_mb", "exemplars"),
     Column("statistics MB", "memory_mb", "statistics"),
+    Column("parameters MB", "memory_mb", "parameters"),
 )
+COLUMNS = tuple(
+    dict.fromkeys((*FINAL_COLUMNS, *ORACLE_COLUMNS, *STREAM_COLUMNS, *COST_COLUMNS))
+)
+"""All that is compared, once each."""
+CSV_COLUMNS = (*COLUMNS, *_pair("bwt", "backward transfer"))
+"""Backward transfer is forgetting with the other sign: for spreadsheets only."""
+TERMINAL_COLUMNS = (
+    _IMAGE,
+    _PIXEL,
+    _AUPRO,
+    *_FORGETTING,
+    _ACCURACY,
+    ORACLE_COLUMNS[2],
+    _TRAIN,
+)
+
+UNDEFINED = "–"
+"""What a table shows where there is no value."""
 
 Row = dict[str, Any]
 
 
+def number(value: float | None, digits: int = 3, sign: str = "") -> str:
+    """Return a number as tables show it: never as minus nothing.
+
+    :param value: ``None`` where undefined.
+    :param digits: after the point.
+    :param sign: ``"+"`` to show that of positive numbers too.
+    """
+    # adding zero turns -0.0 into 0.0
+    return (
+        UNDEFINED if value is None else f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+    )
+
+
+def by_strategy(
+    results: Iterable[Mapping[str, Any]],
+) -> dict[str, list[Mapping[str, Any]]]:
+    """Sort runs by their strategy, in order of first appearance."""
+    sorted_: dict[str, list[Mapping[str, Any]]] = {}
+    for result in results:
+        sorted_.setdefault(result["strategy"], []).append(result)
+    return sorted_
+
+
 def comparison_rows(
-    results: Sequence[Mapping[str, Any]], columns: Sequence[Column] = COLUMNS
+    results: Sequence[Mapping[str, Any]], columns: Sequence[Column] = CSV_COLUMNS
 ) -> list[Row]:
     """Summarise runs by strategy: mean and standard deviation over seeds.
 
@@ -65,14 +173,11 @@ def comparison_rows(
         ``seeds`` and for every column title a pair (mean, standard deviation). The
         deviation (n − 1) is ``None`` for a single seed, the pair for undefined values.
     """
-    by_strategy: dict[str, list[Mapping[str, Any]]] = {}
-    for result in results:
-        by_strategy.setdefault(result["strategy"], []).append(result)
     rows = []
-    for strategy, runs in by_strategy.items():
+    for strategy, runs in by_strategy(results).items():
         row: Row = {"strategy": strategy, "seeds": len(runs)}
         for column in columns:
-            values = [run[column.section].get(column.metric) for run in runs]
+            values = [run.get(column.section, {}).get(column.metric) for run in runs]
             if any(value is None for value in values):
                 row[column.title] = None
             else:
@@ -82,38 +187,85 @@ def comparison_rows(
     return rows
 
 
-def _digits(title: str) -> int:
-    return 1 if title.endswith((" s", "MB")) else 3
+def value_cell(row: Mapping[str, Any], title: str) -> str:
+    """Return mean ± standard deviation as text.
 
-
-def _cell(row: Row, title: str) -> str:
+    :param row: of :func:`comparison_rows`.
+    :param title: heading of the column.
+    """
     value = row[title]
     if value is None:
-        return "–"
-    digits = _digits(title)
+        return UNDEFINED
+    digits = {" s": 1, "MB": 2}.get(title[-2:], 3)
     middle, spread = value
-    text = f"{middle:.{digits}f}"
-    return text if spread is None else f"{text} ± {spread:.{digits}f}"
+    text = number(middle, digits)
+    return text if spread is None else f"{text} ± {number(spread, digits)}"
 
 
-def comparison_markdown(
-    rows: Sequence[Row], columns: Sequence[Column] = COLUMNS
-) -> str:
-    """Return the comparison as a Markdown table."""
-    titles = [column.title for column in columns]
-    head = ["strategy", "seeds", *titles]
+def markdown_table(section: Section) -> str:
+    """Return a table as Markdown; bars within cells are escaped."""
+    words = min(section.left, len(section.head))
+    rule = [":---"] * words + ["---:"] * (len(section.head) - words)
     lines = [
-        "| " + " | ".join(head) + " |",
-        "|" + "|".join([" --- "] + [" ---: "] * (len(head) - 1)) + "|",
+        [cell.replace("|", "\\|") for cell in line]
+        for line in (section.head, *section.lines)
     ]
-    for row in rows:
-        cells = [row["strategy"], str(row["seeds"])]
-        cells += [_cell(row, title) for title in titles]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    rows = [lines[0], rule, *lines[1:]]
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 
-def comparison_csv(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> str:
+def comparison_section(
+    title: str, caption: str, rows: Sequence[Row], columns: Sequence[Column]
+) -> Section:
+    """Return some columns of a comparison as a table."""
+    titles = [column.title for column in columns]
+    lines = [
+        [
+            row["strategy"],
+            str(row["seeds"]),
+            *[value_cell(row, title) for title in titles],
+        ]
+        for row in rows
+    ]
+    return Section(title, caption, ["strategy", "seeds", *titles], lines)
+
+
+def comparison_sections(rows: Sequence[Row]) -> list[Section]:
+    """Return the full comparison: values, category known, over the stream, costs."""
+    return [
+        comparison_section(
+            "After the last task", "Means over all categories.", rows, FINAL_COLUMNS
+        ),
+        comparison_section(
+            "Category inferred and known",
+            "Scores infer the category; (oracle): they are given it.",
+            rows,
+            ORACLE_COLUMNS,
+        ),
+        comparison_section(
+            "Over the stream",
+            "Step mean: mean over steps of the mean over the categories seen by then. "
+            "When learned (plasticity): mean over tasks right after training on each. "
+            "Forgetting: that value less the one after the last task, mean over all "
+            "tasks but the last; from best: the best value since then instead. "
+            "**Positive = forgot**; backward transfer is forgetting with the other "
+            "sign. Forward transfer: value just before learning a task less that of an "
+            "untrained model; positive = head start.",
+            rows,
+            STREAM_COLUMNS,
+        ),
+        comparison_section(
+            "Cost",
+            "Exemplars: images kept. Statistics: mixtures of features kept. "
+            "Parameters: the model and copies, importances and masks kept with it. "
+            "MB = 10⁶ bytes, after the last task.",
+            rows,
+            COST_COLUMNS,
+        ),
+    ]
+
+
+def comparison_csv(rows: Sequence[Row], columns: Sequence[Column] = CSV_COLUMNS) -> str:
     """Return the comparison as CSV: a mean and a deviation column per metric."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -132,16 +284,36 @@ def comparison_csv(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> 
 
 
 def comparison_table(
-    rows: Sequence[Row], title: str, columns: Sequence[Column] = COLUMNS[:7]
+    rows: Sequence[Row], title: str, columns: Sequence[Column] = TERMINAL_COLUMNS
 ) -> Table:
     """Return the comparison for the terminal."""
-    table = Table(title=title)
-    table.add_column("strategy")
-    for column in columns:
-        table.add_column(column.title, justify="right")
-    for row in rows:
-        table.add_row(row["strategy"], *[_cell(row, c.title) for c in columns])
+    lines = [[r["strategy"], *[value_cell(r, c.title) for c in columns]] for r in rows]
+    head = ["strategy", *[column.title for column in columns]]
+    return terminal_table(Section(title, "", head, lines))
+
+
+def terminal_table(section: Section) -> Table:
+    """Return a table for the terminal, without its caption."""
+    table = Table(title=section.title)
+    for index, heading in enumerate(section.head):
+        table.add_column(heading, justify="left" if index < section.left else "right")
+    for line in section.lines:
+        table.add_row(*line)
     return table
+
+
+def sections_markdown(title: str, intro: str, sections: Sequence[Section]) -> str:
+    """Return a page of tables.
+
+    :param title: heading of the page.
+    :param intro: what holds for all of them.
+    :param sections: the tables.
+    """
+    parts = [f"# {title}\n", f"{intro}\n"]
+    for section in sections:
+        parts += [f"## {section.title}\n", f"{section.caption}\n"]
+        parts += [markdown_table(section)]
+    return "\n".join(parts)
 
 
 def task_table(
@@ -158,9 +330,9 @@ def task_table(
     table.add_column("category", footer="mean")
     for metric in metrics:
         values = [row[metric] for row in rows if row[metric] is not None]
-        footer = f"{mean(values):.3f}" if values else "–"
+        footer = number(mean(values) if values else None)
         table.add_column(metric.replace("_", " "), footer=footer, justify="right")
     for row in rows:
-        cells = ["–" if row[m] is None else f"{row[m]:.3f}" for m in metrics]
+        cells = [number(row[m]) for m in metrics]
         table.add_row(str(row["experience"]), row["category"], *cells)
     return table

@@ -24,6 +24,7 @@ def rows(step, **values):
     return [
         {
             "training_experience": step,
+            "stream": "test",
             "experience": where[category],
             "category": category,
             "score": value,
@@ -54,6 +55,31 @@ def test_a_summary_equals_the_sums_done_by_hand():
     assert made["forgetting"]["score"] == pytest.approx((0.25 + 0.1) / 2)
     assert made["forgetting_max"]["score"] == pytest.approx((0.3 + 0.1) / 2)
 
+    assert made["bwt"]["score"] == pytest.approx(-(0.25 + 0.1) / 2)
+    assert made["plasticity"]["score"] == pytest.approx((0.85 + 0.7 + 1.0) / 3)
+    assert made["fwt"]["score"] is None  # nothing was evaluated ahead
+
+
+def test_what_is_evaluated_ahead_counts_for_forward_transfer_alone():
+    ahead = [*rows(0, c=0.55), *rows(1, d=0.2)]
+    baseline = {"score": [None, 0.5, 0.4]}
+    made = summarise([*HISTORY, *ahead], EXPERIENCES, ["score"], baseline)
+    # R[0][1] - b_1 and R[1][2] - b_2
+    assert made["fwt"]["score"] == pytest.approx((0.05 - 0.2) / 2)
+    matrix = made["matrix"]["score"]
+    assert (matrix[0][1], matrix[1][2]) == (0.55, 0.2)
+    matrix[0][1] = matrix[1][2] = made["fwt"]["score"] = None
+    assert made == summarise(HISTORY, EXPERIENCES, ["score"])
+
+
+def test_no_forward_transfer_without_a_baseline():
+    ahead = [*HISTORY, *rows(0, c=0.55)]
+    for baseline in (None, {}, {"score": [None] * 3}, {"other": [0.5] * 3}):
+        made = summarise(ahead, EXPERIENCES, ["score"], baseline)
+        assert made["fwt"]["score"] is None
+    made = summarise(ahead, EXPERIENCES, ["score"], {"score": [None, 0.5, 0.4]})
+    assert made["fwt"]["score"] == pytest.approx(0.05)  # of what was evaluated
+
 
 def test_undefined_values_are_left_out_of_means():
     history = [
@@ -79,6 +105,8 @@ def test_joint_training_has_one_row_and_no_forgetting():
     assert made["step_mean"]["score"] is None  # of steps there were none
     assert made["forgetting"]["score"] is None
     assert made["forgetting_max"]["score"] is None
+    assert made["bwt"]["score"] is None
+    assert made["plasticity"]["score"] is None
 
 
 def test_one_experience_has_nothing_to_forget():

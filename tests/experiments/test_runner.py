@@ -128,6 +128,9 @@ def test_results_follow_the_schema(reference):
         "step_mean",
         "forgetting",
         "forgetting_max",
+        "bwt",
+        "fwt",
+        "plasticity",
         "seconds",
         "peak_rss_mb",
         "memory_mb",
@@ -150,13 +153,13 @@ def test_results_follow_the_schema(reference):
     assert set(results["seconds"]) == {"features", "train", "eval", "total"}
     assert results["seconds"]["total"] >= results["seconds"]["train"] > 0
     assert results["peak_rss_mb"] > 100
-    assert set(results["memory_mb"]) == {"exemplars", "statistics"}
+    assert set(results["memory_mb"]) == {"exemplars", "statistics", "parameters"}
     assert results["config"]["benchmark"]["synthetic"]["train_images"] == 5
 
 
 def test_memory_counts_what_is_kept_of_old_data(run, reference, tmp_path):
     naive = read(reference("naive"))["memory_mb"]
-    assert naive == {"exemplars": 0, "statistics": 0}
+    assert naive["exemplars"] == naive["statistics"] == 0 < naive["parameters"]
     results, _ = run(tmp_path / "a", "replay", ["plugins.0.mem_size=4"])
     cumulative, _ = run(tmp_path / "b", "cumulative")
     kept = results["memory_mb"]["exemplars"], cumulative["memory_mb"]["exemplars"]

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
+import os
+import signal
 import statistics
+import time
+from threading import Thread
 
 import pytest
+from filelock import FileLock
 
-from avalanche_ad.errors import RecipeError, ResultsError
+from avalanche_ad.errors import RecipeError, ResultsError, TrainingError
 from avalanche_ad.experiments import sweep
+from avalanche_ad.experiments.parallel import Job, run_jobs
 from avalanche_ad.experiments.recipe import load_experiment
+from avalanche_ad.experiments.results import read_results
 from avalanche_ad.experiments.sweep import compare
 from avalanche_ad.features import FeatureCache
 
@@ -78,8 +86,11 @@ def test_finished_runs_are_read_and_interrupted_ones_go_on(
 
 def test_a_run_of_another_recipe_is_refused(results, tiny_stream, place):
     other = load_experiment(str(tiny_stream), "naive", ["training.epochs=3"])
+    lines = []
     with pytest.raises(ResultsError, match="naive-seed0 holds a run of another"):
-        compare([other], [0], place / "out")
+        compare([other], [7, 0], place / "out", announce=lines.append)
+    assert lines == []  # before anything ran
+    assert not list((place / "out").glob("naive-seed7*"))
 
 
 def test_a_strategy_that_cannot_be_built_stops_before_anything_runs(
@@ -99,3 +110,155 @@ def test_tables_that_cannot_be_written_are_told(results, recipes, place, monkeyp
     (place / "blocked/compare.md").mkdir()
     with pytest.raises(ResultsError, match="cannot write the comparison"):
         compare(recipes[:1], [0], place / "blocked")
+
+
+def test_two_strategies_of_one_name_are_refused(recipes, tmp_path):
+    with pytest.raises(RecipeError, match="two of the strategies are called 'naive'"):
+        compare([recipes[0], recipes[0]], [0], tmp_path / "out")
+
+
+def test_a_reference_that_is_not_compared_is_refused(recipes, tmp_path):
+    with pytest.raises(RecipeError, match="--against 'ewc': .* naive, replay"):
+        compare(recipes, [0], tmp_path / "out", against="ewc")
+    assert not (tmp_path / "out").exists()
+
+
+def test_differences_and_published_numbers_are_written(
+    results, recipes, tiny_stream, place
+):
+    other = load_experiment("mvtec_5x3", "naive").benchmark
+    compare(recipes, [0, 1], place / "out", against="replay", published=other)
+    assert "## Against replay" in (place / "out/compare.md").read_text()
+    beside = (place / "out/published.md").read_text()
+    assert "another benchmark (MVTec AD" in beside
+    assert "positive = forgot" in beside
+    compare(recipes, [0, 1], place / "out")
+    assert not (place / "out/published.md").exists()
+    assert (place / "out/matrices-image_auroc.png").is_file()
+
+
+def test_a_run_that_another_process_works_on_is_left_out(recipes, place, tmp_path):
+    (tmp_path / "naive-seed0.partial").mkdir()
+    lines = []
+    with (
+        FileLock(tmp_path / "naive-seed0.partial/run.lock"),
+        pytest.raises(ResultsError, match=r"missing, .*: naive, seed 0\. Run the same"),
+    ):
+        compare(
+            recipes,
+            [0],
+            tmp_path,
+            cache=FeatureCache(place / "cache"),
+            announce=lines.append,
+        )
+    assert lines == [
+        "[1/2] naive, seed 0",
+        "naive, seed 0: another process is working on this run",
+        "[2/2] replay, seed 0",
+    ]
+    assert (tmp_path / "replay-seed0/results.json").is_file()
+    assert "| replay | 1 |" in (tmp_path / "compare.md").read_text()
+
+
+def fixed(result):
+    """What must not change from run to run."""
+    return {k: v for k, v in result.items() if k not in ("seconds", "peak_rss_mb")}
+
+
+@pytest.fixture(scope="module")
+def endless(tiny_stream, tmp_path_factory):
+    path = tmp_path_factory.mktemp("strategies") / "endless.toml"
+    path.write_text("title = 'x'\nsummary = 'x'\n[training]\nepochs = 1000000\n")
+    return load_experiment(str(tiny_stream), str(path))
+
+
+@pytest.fixture(scope="module")
+def diverging(tiny_stream, tmp_path_factory):
+    path = tmp_path_factory.mktemp("strategies") / "diverging.toml"
+    path.write_text("title = 'x'\nsummary = 'x'\n[training]\nlr = 1e30\n")
+    return load_experiment(str(tiny_stream), str(path))
+
+
+def kill_when_working(name, partial):
+    until = time.monotonic() + 100
+    while not (partial / "metrics.csv").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    for process in multiprocessing.active_children():
+        if process.name == name:
+            os.kill(process.pid, signal.SIGKILL)
+
+
+def test_runs_side_by_side_give_what_runs_in_turn_give_beside_one_that_fails(
+    diverging, results, recipes, place, tmp_path
+):
+    lines = []
+    out = tmp_path / "out"
+    with pytest.raises(TrainingError, match="^diverging, seed 0: the loss became"):
+        compare(
+            [diverging, *recipes],
+            [0],
+            out,
+            cache=FeatureCache(place / "cache"),
+            announce=lines.append,
+            jobs=3,
+            threads=1,
+        )
+    for name, in_turn in (("naive", results[0]), ("replay", results[2])):
+        assert fixed(read_results(out / f"{name}-seed0")) == fixed(in_turn)
+        assert f"| {name} | 1 |" in (out / "compare.md").read_text()
+    ends = [line.split(" in ")[0] for line in lines if ": done in " in line]
+    pairs = (("naive", "replay"), ("replay", "naive"))
+    assert ends in [
+        [f"[{i}/3] {name}, seed 0: done" for i, name in enumerate(pair, 1)]
+        for pair in pairs
+    ]
+    assert multiprocessing.active_children() == []
+
+
+def test_a_process_that_dies_is_told(endless, place, tmp_path):
+    job = Job(endless, 0, tmp_path / "endless-seed0")
+    partial = tmp_path / "endless-seed0.partial"
+    killer = Thread(target=kill_when_working, args=(str(job), partial))
+    killer.start()
+    told = []
+    run_jobs(
+        [job],
+        2,
+        data_root=None,
+        device="cpu",
+        threads=1,
+        cache=FeatureCache(place / "cache"),
+        done=lambda job, seconds: told.append("done"),
+        failed=lambda job, error: told.append(f"{job}: {error}") or True,
+        announce=told.append,
+    )
+    killer.join()
+    (line,) = told
+    assert line.startswith("endless, seed 0: its process died (signal SIGKILL)")
+
+
+def test_an_interrupt_stops_what_runs_and_keeps_what_is_finished(
+    endless, recipes, place, tmp_path
+):
+    class Stop(KeyboardInterrupt):
+        """Ctrl-C."""
+
+    def announce(line):
+        if "done" in line:
+            raise Stop
+
+    with pytest.raises(Stop):
+        compare(
+            [endless, recipes[0]],
+            [0],
+            tmp_path,
+            cache=FeatureCache(place / "cache"),
+            announce=announce,
+            jobs=2,
+            threads=1,
+        )
+    assert multiprocessing.active_children() == []
+    assert (tmp_path / "naive-seed0/results.json").is_file()
+    assert "| naive | 1 |" in (tmp_path / "compare.md").read_text()
+    # it was told to stop, and cleaned up behind itself
+    assert not (tmp_path / "endless-seed0.partial").exists()

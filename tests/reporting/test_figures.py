@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from avalanche_ad.reporting.figures import heat_map, matrix_figure, save_heat_map
+from avalanche_ad.reporting.figures import heat_map, matrices_figure, save_heat_map
 
 
 @pytest.fixture
@@ -72,20 +72,29 @@ def test_a_file_holds_the_image_and_the_heat_map(image, tmp_path):
     assert np.array_equal(pair[:, 20:], heat_map(image, scores, 0.0, 1.0))
 
 
-def test_a_matrix_shows_every_value_and_no_other():
-    figure = matrix_figure([[0.9, None], [0.61, 0.75]], "AUROC", ["one", "two"])
-    (axes,) = figure.axes
-    assert sorted(text.get_text() for text in axes.texts) == ["0.61", "0.75", "0.90"]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["one", "two"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == [
-        "after 1",
-        "after 2",
-    ]
-    assert axes.get_title() == "AUROC"
+def test_matrices_show_every_value_and_no_other():
+    matrices = {"naive": [[0.9, None], [0.61, 1.0]], "joint": [[None, None], [0.7, 0]]}
+    figure = matrices_figure(matrices, "AUROC")
+    naive, joint, _ = figure.axes
+    assert sorted(text.get_text() for text in naive.texts) == [".61", ".90", "1.00"]
+    assert sorted(text.get_text() for text in joint.texts) == [".00", ".70"]
+    assert [axes.get_title() for axes in (naive, joint)] == ["naive", "joint"]
+    for axes in (naive, joint):
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2"]
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "2"]
+    assert figure.get_suptitle() == "AUROC"
 
 
-def test_a_matrix_is_saved(tmp_path):
-    figure = matrix_figure([[0.9]], "x", ["one"])
-    figure.savefig(tmp_path / "a.png")
+def test_many_matrices_wrap_and_hide_what_is_left():
+    matrices = {str(i): [[0.9]] for i in range(5)}
+    figure = matrices_figure(matrices, "x", columns=3)
+    shown = [axes.get_visible() for axes in figure.axes[:6]]
+    assert shown == [True] * 5 + [False]
+    rows = {axes.get_subplotspec().rowspan.start for axes in figure.axes[:5]}
+    assert rows == {0, 1}
+
+
+def test_matrices_are_saved(tmp_path):
+    matrices_figure({"naive": [[0.9]]}, "x").savefig(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as made:
         assert made.width > 50

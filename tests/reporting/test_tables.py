@@ -10,11 +10,18 @@ from rich.console import Console
 
 from avalanche_ad.reporting.tables import (
     COLUMNS,
+    CSV_COLUMNS,
+    TERMINAL_COLUMNS,
     Column,
+    Section,
     comparison_csv,
-    comparison_markdown,
     comparison_rows,
+    comparison_section,
+    comparison_sections,
     comparison_table,
+    markdown_table,
+    number,
+    sections_markdown,
     task_table,
 )
 
@@ -59,12 +66,42 @@ def test_rows_are_means_and_deviations_over_seeds():
 
 
 def test_markdown_to_the_letter():
-    assert comparison_markdown(comparison_rows(RESULTS, CHOSEN), CHOSEN) == (
+    rows = comparison_rows(RESULTS, CHOSEN)
+    section = comparison_section("All", "What it is.", rows, CHOSEN)
+    table = (
         "| strategy | seeds | image AUROC | image forgetting | train s |\n"
-        "| --- | ---: | ---: | ---: | ---: |\n"
+        "| :--- | ---: | ---: | ---: | ---: |\n"
         "| naive | 2 | 0.600 ± 0.141 | 0.400 ± 0.141 | 11.0 ± 1.4 |\n"
         "| joint | 1 | 0.900 | – | 20.0 |\n"
     )
+    assert markdown_table(section) == table
+    page = sections_markdown("Page", "Intro.", [section, section])
+    part = f"## All\n\nWhat it is.\n\n{table}"
+    assert page == f"# Page\n\nIntro.\n\n{part}\n{part}"
+
+
+def test_words_stand_to_the_left_and_bars_are_no_columns():
+    section = Section("", "", ["a", "b", "c"], [["x|y", "z", "1"]], left=2)
+    assert markdown_table(section) == (
+        "| a | b | c |\n| :--- | :--- | ---: |\n| x\\|y | z | 1 |\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "text"),
+    [
+        (None, {}, "–"),
+        (0.12345, {}, "0.123"),
+        (-0.0, {}, "0.000"),
+        (-0.0004, {}, "0.000"),
+        (-0.0004, {"sign": "+"}, "+0.000"),
+        (-0.5, {"sign": "+"}, "-0.500"),
+        (0.5, {"sign": "+"}, "+0.500"),
+        (12.34, {"digits": 1}, "12.3"),
+    ],
+)
+def test_numbers_as_text(value, options, text):
+    assert number(value, **options) == text
 
 
 def test_a_value_undefined_for_one_seed_is_undefined():
@@ -121,7 +158,21 @@ def test_a_column_without_any_value_has_no_mean():
     assert printed(task_table("T", rows, ["aupro"])).count("–") == 2
 
 
-def test_the_columns_are_keys_of_the_results():
-    sections = {"final", "forgetting", "seconds", "memory_mb"}
-    assert {column.section for column in COLUMNS} == sections
-    assert len({column.title for column in COLUMNS}) == len(COLUMNS)
+def test_results_of_an_older_version_lack_columns():
+    (naive, _) = comparison_rows(RESULTS)
+    assert naive["image forward transfer"] is None
+    assert naive["parameters MB"] is None
+    assert naive["image AUROC"] == pytest.approx((0.6, 0.02**0.5))
+
+
+def test_the_sections_show_every_column_and_transfer_is_in_csv_alone():
+    rows = comparison_rows(RESULTS)
+    shown = [title for section in comparison_sections(rows) for title in section.head]
+    assert set(shown) == {"strategy", "seeds", *[column.title for column in COLUMNS]}
+    assert "bwt.image_auroc.mean" in comparison_csv(rows)
+    assert {column.section for column in CSV_COLUMNS} - {
+        column.section for column in COLUMNS
+    } == {"bwt"}
+    for columns in (COLUMNS, CSV_COLUMNS, TERMINAL_COLUMNS):
+        assert len({column.title for column in columns}) == len(columns)
+    assert len(TERMINAL_COLUMNS) <= 8

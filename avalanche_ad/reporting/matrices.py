@@ -1,0 +1,59 @@
+"""Matrices of results: the value on every task after every training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+from avalanche_ad.reporting.tables import Section, by_strategy, number
+
+__all__ = ["matrix_sections", "mean_matrix", "mean_matrices"]
+
+
+def mean_matrix(
+    runs: Sequence[Mapping[str, Any]], metric: str
+) -> list[list[float | None]]:
+    """Average a matrix over seeds; ``None`` where a seed has no value.
+
+    :param runs: contents of ``results.json`` of one strategy.
+    :param metric: for example ``"image_auroc"``.
+    """
+    matrices = [run["matrix"][metric] for run in runs]
+    return [
+        [None if None in cell else mean(cell) for cell in zip(*rows, strict=True)]
+        for rows in zip(*matrices, strict=True)
+    ]
+
+
+def mean_matrices(
+    results: Sequence[Mapping[str, Any]], metric: str
+) -> dict[str, list[list[float | None]]]:
+    """Return :func:`mean_matrix` by strategy."""
+    return {
+        strategy: mean_matrix(runs, metric)
+        for strategy, runs in by_strategy(results).items()
+    }
+
+
+def matrix_sections(
+    results: Sequence[Mapping[str, Any]], metrics: Sequence[str]
+) -> list[Section]:
+    """Return a table per strategy and metric: task learned by task evaluated.
+
+    :param results: contents of ``results.json``.
+    :param metrics: for example ``("image_auroc", "pixel_auroc")``.
+    """
+    sections = []
+    matrices = {metric: mean_matrices(results, metric) for metric in metrics}
+    for strategy, runs in by_strategy(results).items():
+        names = [f"task {task}" for task, _ in enumerate(runs[0]["categories"], 1)]
+        for metric in metrics:
+            lines = [
+                [f"after {name}", *[number(value) for value in row]]
+                for name, row in zip(names, matrices[metric][strategy], strict=True)
+            ]
+            caption = f"Mean over {len(runs)} seed{'s' * (len(runs) > 1)}."
+            title = f"{strategy}: {metric.replace('_', ' ').replace('auroc', 'AUROC')}"
+            sections.append(Section(title, caption, ["", *names], lines))
+    return sections
