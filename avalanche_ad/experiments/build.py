@@ -106,6 +106,8 @@ def build_model(
     made: type[DynamicFlowGMM | DynamicFeatureGMM] = DynamicFeatureGMM
     if recipe.model.type == "flow_gmm":
         made = DynamicPackNetFlowGMM if recipe.model.packnet else DynamicFlowGMM
+        if recipe.model.packnet == "flow":
+            options["own_mixtures"] = False
     count = len(benchmark.category_names)
     return made(benchmark.layout, num_categories=count, **options), options
 

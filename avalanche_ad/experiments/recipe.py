@@ -109,7 +109,7 @@ class FlowGMMRecipe(_Strict):
     smoothing_sigma: NonNegative = 4.0
     likelihood_map: Literal["log", "probability"] = "log"
     categories_at_start: bool = False
-    packnet: bool = False
+    packnet: bool | Literal["flow"] = False  # "flow": all but the mixtures
 
 
 class FeatureGMMRecipe(_Strict):

@@ -99,6 +99,10 @@ class PackNetFlowGMM(FlowGMM):
     ``categories_at_start``. Add a task's categories, train, ``prune``,
     train on, and ``freeze_pruned``; without the last two everything is one task.
 
+    :param own_mixtures: whether a task owns its mixtures too. If not, the flow alone is
+        PackNet's: every task trains all mixtures known, as HGAD does, and the old ones
+        move away from latents that stay.
+
     Source: Mallya and Lazebnik, "PackNet: Adding Multiple Tasks to a Single Network by
     Iterative Pruning", CVPR 2018, arXiv 1711.05769.
     """
@@ -111,6 +115,7 @@ class PackNetFlowGMM(FlowGMM):
         layout: FeatureLayout,
         num_categories: int = 0,
         *,
+        own_mixtures: bool = True,
         categories_at_start: bool = False,
         **options: Any,  # noqa: ANN401
     ) -> None:
@@ -120,6 +125,7 @@ class PackNetFlowGMM(FlowGMM):
                 "to the task that brings it: leave one of them out"
             )
         super().__init__(layout, num_categories, **options)
+        self.own_mixtures = own_mixtures
         self.register_buffer("frozen_tasks", torch.tensor(0))
         for layer in self._prunable():
             owner = torch.zeros_like(layer.weight, dtype=torch.uint8)
@@ -257,6 +263,7 @@ class PackNetFlowGMM(FlowGMM):
                 full: parameter.detach().clone()
                 for module, name, full, parameter in self._parts()
                 if not _once_a_task(module, name)
+                and (self.own_mixtures or not isinstance(module, HierarchicalMixture))
             }
 
     @torch.no_grad()
@@ -294,7 +301,8 @@ class PackNetFlowGMM(FlowGMM):
             for module, name, full, parameter in parts:
                 value = self._seen_by(task, module, name, full, parameter)
                 module._parameters[name] = value  # type: ignore[assignment]
-            self._shown = task
+            shared = self.training and not self.own_mixtures
+            self._shown = None if shared else task
             yield
         finally:
             self._shown = None

@@ -145,6 +145,28 @@ def test_tasks_are_inferred_and_nothing_is_forgotten(
     copy.deepcopy(model)
 
 
+def test_with_the_flow_alone_old_mixtures_move_and_old_latents_stay(
+    stream, make_packnet, strategy_of
+):
+    model = make_packnet(own_mixtures=False)
+    strategy = strategy_of(model, PLUGINS["ours"]())
+    first, second = stream().train_stream
+    strategy.train(first)
+    x = torch.randn(3, model.layout.size)
+    model.eval()
+
+    def latents():
+        found = latents_of(model(x))
+        return [level.z.detach().clone() for level in found.tasks[0].levels]
+
+    before, centers = latents(), model.mixtures[0].centers[:2].detach().clone()
+    strategy.train(second)
+    model.eval()
+    assert all(map(torch.equal, before, latents()))
+    moved = (model.mixtures[0].centers[:2] - centers).abs().amax((1, 2))
+    assert bool((moved > 1e-4).all())
+
+
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_the_second_task_learns_what_it_owns(stream, make_packnet, strategy_of, plugin):
     first, second = stream().train_stream
