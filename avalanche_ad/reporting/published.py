@@ -74,7 +74,11 @@ def published_sections(
         others = [entry for entry in entries if not entry.get("strategy")]
         if others and (rows or not only_measured):
             lines = [
-                [name, f"here, {row['seeds']} seeds", *[_here(row, t) for t in _TITLES]]
+                [
+                    name,
+                    f"here, {row['seeds']} seed{'s' * (row['seeds'] > 1)}",
+                    *[_here(row, t) for t in _TITLES],
+                ]
                 for name, row in rows.items()
             ]
             lines += [[_method(e), e["source"], *_numbers(e)] for e in others]
