@@ -263,8 +263,8 @@ def compare(
     for table in (*tables, *beside):
         _print_table(terminal_table(table))
         _out.print(table.caption, soft_wrap=True)
-    if beside:
-        _out.print(published_note(stream, shown), soft_wrap=True)
+    if beside and (note := published_note(stream, shown)):
+        _out.print(note, soft_wrap=True)
     _err.print(f"written: {folder}/compare.md and others beside it", soft_wrap=True)
 
 

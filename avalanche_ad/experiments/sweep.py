@@ -30,6 +30,17 @@ from avalanche_ad.reporting.comparison import write_comparison, write_matrix_fig
 
 __all__ = ["compare", "published_note"]
 
+_STREAM = {  # what decides which images arrive when
+    "dataset",
+    "categories",
+    "n_experiences",
+    "classes_per_experience",
+    "experiences",
+    "class_order",
+    "order_seed",
+    "blurry",
+}
+
 
 def compare(
     recipes: Sequence[ExperimentRecipe],
@@ -85,10 +96,7 @@ def compare(
     device = device or torch.device("cpu")
     left = [job for job in every if job not in state.found]
     if jobs > 1 and len(left) > 1:
-        # once, with its progress shown, and what is wrong with the data told once
-        report = progress.report if progress else None
-        data, backbone = open_data(stream, data_root), build_backbone(stream)
-        build_benchmark(stream, data, backbone, cache, device, report)
+        _fill_cache(stream, data_root, cache, device, progress)
         if progress:
             progress.start("runs", len(left))
 
@@ -130,6 +138,19 @@ def compare(
             else:
                 state.note(job, result)
     return state.close()
+
+
+def _fill_cache(
+    stream: BenchmarkRecipe,
+    data_root: Path | None,
+    cache: FeatureCache,
+    device: torch.device,
+    progress: RunProgress | None,
+) -> None:
+    """Compute the features once, and tell what is wrong with the data once."""
+    report = progress.report if progress else None
+    data, backbone = open_data(stream, data_root), build_backbone(stream)
+    build_benchmark(stream, data, backbone, cache, device, report)
 
 
 def _check_names(names: Sequence[str], against: str | None) -> None:
@@ -248,7 +269,7 @@ class _Comparison:
 
 def published_note(measured: BenchmarkRecipe, published: BenchmarkRecipe) -> str:
     """Say so when published numbers are of another benchmark than measured ones."""
-    if published.title == measured.title:
+    if measured.model_dump(include=_STREAM) == published.model_dump(include=_STREAM):
         return ""
     return (
         f"Published numbers are of another benchmark ({published.title}) than those "

@@ -89,7 +89,8 @@ class PackNetFlowGMM(FlowGMM):
     centres. So the scores of an image do not change as tasks are added, unless its
     category is inferred otherwise; an entropy over the densities of all tasks would
     rise with every task that comes near. A task of one category has nothing to be
-    uncertain about, and its images are scored by the likelihood alone.
+    uncertain about: once there is one, all images are scored by the likelihood alone,
+    or the scores of one test split would be of two scales.
 
     The inference is as good as the densities: a task that had little to train with,
     weights or time, loses images to those before it. A task identity is only ever given
@@ -371,11 +372,12 @@ class PackNetFlowGMM(FlowGMM):
         if latents is None:
             return super().score(output, mask_size, category, kind)  # which refuses it
         category = self.infer_category(output) if category is None else category
+        if any(len(own.known) == 1 for own in _tasks(latents)):
+            kind = "likelihood"  # all there is for such a task, and scales must agree
         parts = []
         for rows, own, chosen in _by_task(latents, category):
             part = attach_latents(output[rows], own)
-            alone: ScoreKind | None = "likelihood" if len(own.known) == 1 else kind
-            scores = super().score(part, mask_size, chosen, alone)
+            scores = super().score(part, mask_size, chosen, kind)
             parts.append((rows, [scores.image, scores.maps, scores.category]))
         return AnomalyScores(*_in_order(parts))
 
@@ -407,15 +409,19 @@ def _once_a_task(module: nn.Module, name: str) -> bool:
     return not weight and not isinstance(module, HierarchicalMixture)
 
 
+def _tasks(latents: object) -> Sequence[Latents]:
+    """Return the latents of every task's subset."""
+    if isinstance(latents, Latents):
+        return [latents]
+    assert isinstance(latents, TaskLatents)
+    return latents.tasks
+
+
 def _by_task(
     latents: object, category: Tensor
 ) -> Iterator[tuple[Tensor, Latents, Tensor]]:
     """Yield for each task its images' rows, their latents and their categories."""
-    if isinstance(latents, Latents):
-        tasks: Sequence[Latents] = [latents]
-    else:
-        assert isinstance(latents, TaskLatents)
-        tasks = latents.tasks
+    tasks = _tasks(latents)
     known = torch.cat([own.known for own in tasks]) if tasks else category[:0]
     if unknown := sorted(set(category.tolist()) - set(known.tolist())):
         raise TrainingError(

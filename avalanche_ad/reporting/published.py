@@ -21,7 +21,8 @@ _CONVENTIONS = {
     "final": ("Final values", "Values after the last task."),
     "step_mean": (
         "Means over steps",
-        "AUROC: mean over steps of the mean over what was seen by then.",
+        "AUROC: mean over steps of the mean over what was seen by then. Forgetting here "
+        "is the value when learned less the final one; papers may take the best value.",
     ),
     "joint": ("Joint training", "All tasks trained at once."),
 }

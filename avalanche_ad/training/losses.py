@@ -171,7 +171,9 @@ class FlowGMMLoss(nn.Module):
             missing = sorted(set(target.tolist()) - set(known.tolist()))
             raise TrainingError(
                 f"categories {missing} are not known to the model (known: "
-                f"{known.tolist()}): call its adaptation with their experience first"
+                f"{known.tolist()}): call its adaptation with their experience first; "
+                "a PackNet model knows in training its current task's alone and takes "
+                "no replay"
             )
         total = target.new_zeros(len(target), dtype=latents.levels[0].z.dtype)
         report = []

@@ -157,11 +157,24 @@ def test_every_task_is_a_plain_model(packnet, features):
         for level, expected in zip(ours, theirs, strict=True):
             torch.testing.assert_close(level, expected)
         alone.level_maximum = model.level_maximum
-        kind = "likelihood" if len(TASKS[task]) == 1 else "product"
         torch.testing.assert_close(
             model.score(output, MASK, chosen).maps,
-            alone.score(own, MASK, chosen, kind=kind).maps,
+            alone.score(own, MASK, chosen, kind="likelihood").maps,
         )
+
+
+def test_a_task_of_one_category_leaves_the_likelihood_for_all(packnet, features):
+    model, x = packnet(tasks=1), features(5)
+    chosen = torch.full((5,), TASKS[0][0])
+
+    def maps(kind=None):
+        return model.score(model(x), MASK, chosen, kind=kind).maps
+
+    assert torch.equal(maps(), maps("product"))
+    assert not torch.equal(maps(), maps("likelihood"))
+    learn(model, 1, features)
+    assert len(TASKS[1]) == 1
+    assert torch.equal(maps(), maps("likelihood"))
 
 
 def test_images_of_several_tasks_are_judged_each_by_its_own(packnet, features):
@@ -212,7 +225,8 @@ def test_nothing_of_an_old_task_moves(packnet, features):
         output = at.eval()(x)
         chosen = torch.full((5,), category)
         levels = at.log_likelihood_levels(latents_of(output), chosen)
-        return [*levels, at.score(output, MASK, chosen).maps]
+        # of one kind: a task of one category turns the product into the likelihood
+        return [*levels, at.score(output, MASK, chosen, kind="likelihood").maps]
 
     seen = {}
 
