@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from avalanche_ad.reporting.matrices import mean_matrices
 from avalanche_ad.reporting.tables import (
     UNDEFINED,
     Column,
@@ -21,8 +22,8 @@ _CONVENTIONS = {
     "final": ("Final values", "Values after the last task."),
     "step_mean": (
         "Means over steps",
-        "AUROC: mean over steps of the mean over what was seen by then. Forgetting here "
-        "is the value when learned less the final one; papers may take the best value.",
+        "AUROC: mean over steps of the mean over what was seen by then. Forgetting "
+        "here is the value when learned less the final one; papers may take the best.",
     ),
     "joint": ("Joint training", "All tasks trained at once."),
 }
@@ -72,6 +73,7 @@ def published_sections(
                     [_side_by_side(entry, rows) for entry in own],
                 )
             )
+            sections += _by_task(results, own, source)
         others = [entry for entry in entries if not entry.get("strategy")]
         if others and (rows or not only_measured):
             lines = [
@@ -87,6 +89,31 @@ def published_sections(
             caption = _joined([meaning, _SIGN], others)
             sections.append(Section(title, caption, head, lines, left=2))
     return sections
+
+
+def _by_task(
+    results: Sequence[Mapping[str, Any]],
+    entries: Sequence[Mapping[str, Any]],
+    source: str,
+) -> list[Section]:
+    """Return final values task by task beside published ones, where there are any."""
+    lines: list[list[str]] = []
+    for entry in entries:
+        for metric in ("image_auroc", "pixel_auroc"):
+            values = entry.get(f"{metric}_by_experience")
+            if not values:
+                continue
+            name, words = entry["strategy"], metric.replace("_auroc", " AUROC")
+            own = mean_matrices(results, metric).get(name)
+            if own is not None and len(own[-1]) == len(values):
+                lines.append([name, f"{words}, here", *map(number, own[-1])])
+            lines.append([name, f"{words}, published", *map(number, values)])
+    if not lines:
+        return []
+    tasks = max(len(line) for line in lines) - 2
+    head = ["strategy", "", *[f"task {task + 1}" for task in range(tasks)]]
+    caption = f"After the last task. Published: {source}."
+    return [Section("Task by task", caption, head, lines, left=2)]
 
 
 def _measured(

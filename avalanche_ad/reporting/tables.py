@@ -250,8 +250,8 @@ def comparison_sections(rows: Sequence[Row]) -> list[Section]:
             "tasks but the last; from best: the best value since then instead. "
             "**Positive = forgot**; backward transfer is forgetting with the other "
             "sign. Forward transfer: value just before learning a task less that of an "
-            "untrained model; positive = head start; measured where the stream's recipe "
-            "has forward_transfer = true.",
+            "untrained model; positive = head start; measured where the recipe "
+            "says forward_transfer = true.",
             rows,
             STREAM_COLUMNS,
         ),

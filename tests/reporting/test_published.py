@@ -99,3 +99,18 @@ def test_flipped_values_are_marked(strategy):
 
 def test_nothing_published_gives_nothing():
     assert published_sections(RESULTS, []) == []
+
+
+def test_values_task_by_task_stand_below_each_other():
+    named = entry("A", "final", strategy="naive", image_auroc_by_experience=[0.4, 0.9])
+    _, tasks = published_sections(RESULTS, [named])
+    assert tasks.head == ["strategy", "", "task 1", "task 2"]
+    assert tasks.lines == [
+        ["naive", "image AUROC, here", "0.500", "0.800"],
+        ["naive", "image AUROC, published", "0.400", "0.900"],
+    ]
+    assert "Them, 2024" in tasks.caption
+    # of a stream of another length there is nothing to put beside
+    longer = {**named, "image_auroc_by_experience": [0.4, 0.9, 0.7]}
+    _, alone = published_sections(RESULTS, [longer])
+    assert [line[1] for line in alone.lines] == ["image AUROC, published"]
