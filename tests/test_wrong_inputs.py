@@ -261,7 +261,7 @@ def _(place):
 
 @wrong(DATA, "a category twice in the class order", "'gear'", "2 times")
 def _(place):
-    return place.run("--set", 'class_order=["gear", "gear"]')
+    return place.run_on(place.data(), FOLDER + 'class_order = ["gear", "gear"]\n')
 
 
 @wrong(DATA, "sizes of experiences that do not add up", "4 categories", "sum 3")
@@ -271,7 +271,8 @@ def _(place):
 
 @wrong(DATA, "two ways at once to split the categories", "exactly one of")
 def _(place):
-    return place.run("--set", "n_experiences=2")
+    both = ("--set", "n_experiences=2", "--set", "classes_per_experience=2")
+    return place.run(*both)
 
 
 @wrong(DATA, "an unknown category of the procedural data set", "'nut'", "hex_nut")
@@ -322,6 +323,13 @@ def _(place):
     return place.run_on(place.data(), FOLDER + "[training]\nepoch = 3\n")
 
 
+@wrong(RECIPES, "`base` misspelt", "'bsae'", "did you mean 'base'")
+def _(place):
+    return place.run(
+        stream=place.write("own.toml", 'title = "Own"\nbsae = "synthetic_2x2"\n')
+    )
+
+
 @wrong(RECIPES, "a value of a wrong type", "'image_size'", "integer", "'big'")
 def _(place):
     return place.run_on(place.data(), FOLDER.replace("= 80", "= 'big'"))
@@ -350,6 +358,26 @@ def _(place):
 @wrong(RECIPES, "a key of another model", "'model.components'", "couplings")
 def _(place):
     return place.run("--set", "model.components=3")
+
+
+@wrong(
+    RECIPES,
+    "categories to start beforehand where their data are",
+    "categories_at_start",
+    "'pattern' or 'orthogonal'",
+)
+def _(place):
+    return place.run("-s", "der", "--set", "model.center_init=data")
+
+
+@wrong(RECIPES, "categories to start beforehand for PackNet", "packnet", "leave one of")
+def _(place):
+    return place.run("-s", "packnet", "--set", "model.categories_at_start=true")
+
+
+@wrong(RECIPES, "a blurry stream for PackNet", "blurry = 0.2", "set blurry = 0")
+def _(place):
+    return place.run("-s", "packnet", "--set", "blurry=0.2")
 
 
 @wrong(RECIPES, "synthetic images of a data set on disk", "[synthetic]", "'folder'")
@@ -391,6 +419,41 @@ def _(place):
 def _(place):
     kind = "avalanche.training.plugins.EWCPlugin"
     return place.plugin(kind, ewc_lambda=1.0, mode="'offline'")
+
+
+@wrong(RECIPES, "a type of a plugin that is no text", "'plugins.0.type'", "string")
+def _(place):
+    return place.learner("[[plugins]]\ntype = 3\n")
+
+
+@wrong(RECIPES, "a type of a storage policy that is no text", "dotted path", "got 3")
+def _(place):
+    kind = "avalanche.training.plugins.ReplayPlugin"
+    return place.plugin(kind, storage_policy="{ type = 3 }")
+
+
+@wrong(RECIPES, "a storage policy without a type", "'type' of a storage policy", "typ")
+def _(place):
+    kind = "avalanche.training.plugins.ReplayPlugin"
+    return place.plugin(kind, storage_policy="{ typ = 'x', max_size = 3 }")
+
+
+@wrong(
+    RECIPES, "a plugin's value that is broken in Avalanche", "mode = 'mse'", "'cosine'"
+)
+def _(place):
+    kind = "avalanche.training.plugins.FeatureDistillationPlugin"
+    return place.plugin(kind, mode="'mse'")
+
+
+@wrong(
+    RECIPES,
+    "a plugin's default that is broken in Avalanche",
+    "reset_optimizer = True, its default",
+    "set it to false",
+)
+def _(place):
+    return place.plugin("avalanche.training.plugins.FromScratchTrainingPlugin")
 
 
 @wrong(RECIPES, "a class that is no strategy", "'os.PathLike'", "not a subclass")
@@ -476,6 +539,11 @@ def _(place):
     return place.run("--set", "plugins.0.mem_size=3")
 
 
+@wrong(ARGUMENTS, "`--set` with a base", "'base=mvtec_5x3'", "belongs in a file")
+def _(place):
+    return place.run("--set", "base=mvtec_5x3")
+
+
 @wrong(ARGUMENTS, "`compare` without strategies", "--strategies")
 def _(place):
     return place.cli("compare", "-b", place.stream)
@@ -502,7 +570,7 @@ def _(place):
     return place.cli(*command, "--against", "ewc")
 
 
-@wrong(ARGUMENTS, "`--jobs 0`", "--jobs", "0")
+@wrong(ARGUMENTS, "`--jobs 0`", "--jobs", "equal to 1")
 def _(place):
     return place.cli("compare", "--strategies", "naive", "--jobs", 0)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from avalanche_ad.experiments.recipe import (
     check_names,
     resolve,
 )
+from avalanche_ad.experiments.unsupported import UNSUPPORTED_ARGUMENTS
 from avalanche_ad.features import Backbone, FeatureCache, make_backbone
 from avalanche_ad.models import AnomalyModel
 from avalanche_ad.training import (
@@ -130,7 +133,7 @@ def build_strategy(
     """
     training = recipe.benchmark.training
     plugins = [
-        _made(made, _objects(arguments), f"plugin {made.__name__}")
+        _made(made, _objects(made, arguments), f"plugin {made.__name__}")
         for made, arguments in _plugins(recipe)
     ]
     if training.epochs:
@@ -170,13 +173,22 @@ def build_strategy(
 
 
 def check_strategy(recipe: ExperimentRecipe) -> None:
-    """Refuse a strategy that cannot be built, before any image is read.
+    """Refuse a strategy that cannot be built or cannot learn, before any image is read.
 
-    :raises RecipeError: when a class or an argument does not exist.
+    :raises RecipeError: when a class or an argument does not exist, an argument is
+        known to break, or the strategy does not fit the stream.
     """
     _plugins(recipe)
     strategy = resolve(recipe.strategy.strategy, (BaseTemplate,), "strategy")
     check_names(strategy, recipe.strategy.options, "strategy")
+    _check_values(strategy, recipe.strategy.options, "strategy")
+    stream = recipe.benchmark
+    if stream.blurry and getattr(stream.model, "packnet", False):
+        raise RecipeError(
+            f"PackNet cannot learn a stream with blurry = {stream.blurry:g}, where "
+            "categories come back after their task is frozen: set blurry = 0, or take "
+            "another strategy"
+        )
 
 
 def _plugins(recipe: ExperimentRecipe) -> list[tuple[type, dict[str, Any]]]:
@@ -185,31 +197,65 @@ def _plugins(recipe: ExperimentRecipe) -> list[tuple[type, dict[str, Any]]]:
     for plugin in recipe.strategy.plugins:
         made = resolve(plugin.type, (BasePlugin,), "plugin")
         check_arguments(made, plugin.arguments, "plugin")
-        for value in plugin.arguments.values():
-            if _is_object(value):
-                _storage_policy(value)
+        _check_values(made, plugin.arguments, "plugin")
+        for name, value in plugin.arguments.items():
+            if isinstance(value, dict) or name == "storage_policy":
+                _storage_policy(value, made, name)
         found.append((made, plugin.arguments))
     return found
 
 
-def _is_object(value: object) -> bool:
-    return isinstance(value, dict) and "type" in value
+def _check_values(made: type, arguments: Mapping[str, Any], what: str) -> None:
+    """Refuse what is known to break a class of Avalanche that works otherwise.
+
+    :raises RecipeError: with the reason.
+    """
+    known = UNSUPPORTED_ARGUMENTS.get(made.__name__)
+    if known is None or not made.__module__.startswith("avalanche."):
+        return
+    name, refused, reason = known
+    default = inspect.signature(made).parameters[name].default
+    if arguments.get(name, default) == refused:
+        given = "" if name in arguments else ", its default"
+        raise RecipeError(
+            f"{what} {made.__name__} cannot work here with {name} = {refused!r}"
+            f"{given}: {reason}"
+        )
 
 
-def _storage_policy(table: dict[str, Any]) -> tuple[type, dict[str, Any]]:
-    """Return the storage policy's class that a table names, and its arguments."""
+def _storage_policy(
+    table: object, plugin: type, argument: str
+) -> tuple[type, dict[str, Any]]:
+    """Return the storage policy's class that a table names, and its arguments.
+
+    :param plugin: whose argument the table is.
+    :raises RecipeError: when it is no such table.
+    """
+    where = f"plugin {plugin.__name__}: {argument}"
+    if not isinstance(table, dict) or "type" not in table:
+        found = f"keys {list(table)}" if isinstance(table, dict) else repr(table)
+        raise RecipeError(
+            f"{where}: expected a table with the 'type' of a storage policy, such as "
+            "'avalanche.training.storage_policy.ClassBalancedBuffer', and its "
+            f"arguments, got {found}"
+        )
     arguments = {key: value for key, value in table.items() if key != "type"}
-    made = resolve(table["type"], (ExemplarsBuffer,), "storage policy")
+    made = resolve(table["type"], (ExemplarsBuffer,), f"{where}: type")
     check_arguments(made, arguments, "storage policy")
+    tables = [name for name, value in arguments.items() if isinstance(value, dict)]
+    if tables:
+        raise RecipeError(
+            f"{where}: {made.__name__} takes no table as {tables[0]}: leave it out"
+        )
     return made, arguments
 
 
-def _objects(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Build the objects that tables with a ``type`` among the arguments describe."""
+def _objects(plugin: type, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Build the storage policies that tables among a plugin's arguments describe."""
     built = dict(arguments)
     for name, value in arguments.items():
-        if _is_object(value):
-            made, own = _storage_policy(value)
+        if isinstance(value, dict):
+            made, own = _storage_policy(value, plugin, name)
             built[name] = _made(made, own, f"storage policy {made.__name__}")
     return built
 
@@ -220,5 +266,8 @@ def _made(made: type, arguments: dict[str, Any], what: str) -> Any:  # noqa: ANN
     except AvalancheADError:
         raise
     except (TypeError, ValueError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RecipeError(f"{what} cannot be built: {reason}") from error
+        # an assertion without words: the line says what was expected
+        line = traceback.extract_tb(error.__traceback__)[-1].line
+        reason = str(error).splitlines()[0] if str(error) else line
+        name = type(error).__name__
+        raise RecipeError(f"{what} cannot be built: {reason or name}") from error

@@ -68,6 +68,7 @@ _REPLACES = {
     "dataset": ("synthetic", "categories", "class_order", "experiences"),
 }
 _NOT_INHERITED = ("title", "published")
+_UNKNOWN = "extra_forbidden"  # pydantic's name of it
 # What published numbers hold for: with another order they are of another stream.
 _STREAM_KEYS = {*_REPLACES, "order_seed", "blurry", "blurry_seed"}
 
@@ -110,6 +111,20 @@ class FlowGMMRecipe(_Strict):
     likelihood_map: Literal["log", "probability"] = "log"
     categories_at_start: bool = False
     packnet: bool | Literal["flow"] = False  # "flow": all but the mixtures
+
+    @model_validator(mode="after")
+    def _can_start(self) -> FlowGMMRecipe:
+        if self.categories_at_start and self.center_init == "data":
+            raise ValueError(
+                "categories_at_start starts categories without data: expected "
+                "center_init = 'pattern' or 'orthogonal', got 'data'"
+            )
+        if self.categories_at_start and self.packnet:
+            raise ValueError(
+                "categories_at_start cannot go with packnet, where a category belongs "
+                "to the task that brings it: leave one of them out"
+            )
+        return self
 
 
 class FeatureGMMRecipe(_Strict):
@@ -275,14 +290,16 @@ def load_experiment(
 
     A benchmark goes over its ``base``. The strategy's ``[model]`` and ``[training]`` go
     over the benchmark's; a model of another type replaces the benchmark's model
-    altogether. Overrides come last; one that changes which images arrive when takes the
+    altogether. Overrides come last, in their order; a key of the stream replaces others
+    as it does over a ``base``, and one that changes which images arrive when takes the
     published numbers away, for they are of the stream as it was.
 
     :param benchmark: a name that ``list_recipes`` knows, or the path of a TOML file.
     :param strategy: likewise.
     :param overrides: ``section.key=value`` with a section of ``features``, ``model``,
-        ``training``, ``synthetic``, ``options`` or ``plugins.N``, or ``key=value`` for
-        a key of the benchmark; the value as TOML, or else taken as text.
+        ``training``, ``synthetic``, ``options`` or ``plugins.N``, which may go deeper,
+        or ``key=value`` for a key of the benchmark; the value as TOML, or else taken
+        as text.
     :raises RecipeError: at the first thing that is not as expected.
     """
     benchmark_name, benchmark_file = _find("benchmarks", benchmark)
@@ -294,9 +311,14 @@ def load_experiment(
 
     stream = _over(stream, {"model": checked.model, "training": checked.training})
     _validated(BenchmarkRecipe, stream, f"{strategy_file} over {benchmark_file}")
-    for override in overrides:
-        if _override(stream, learner, override) in _STREAM_KEYS:
-            stream.pop("published", None)
+    changes = [_parsed(override) for override in overrides]
+    own = {path[0]: value for path, value in changes if len(path) == 1}
+    gone = _replaced(stream, own)
+    if _STREAM_KEYS & own.keys():
+        gone |= {"published"} - own.keys()
+    stream = {key: value for key, value in stream.items() if key not in gone}
+    for override, (path, value) in zip(overrides, changes, strict=True):
+        _override(stream, learner, override, path, value)
     _default_model(stream)
     where = f"--set {' '.join(overrides)}" if overrides else str(benchmark_file)
     return ExperimentRecipe(
@@ -307,7 +329,7 @@ def load_experiment(
     )
 
 
-def resolve(path: str, bases: tuple[type, ...], what: str) -> type:
+def resolve(path: object, bases: tuple[type, ...], what: str) -> type:
     """Return the class a dotted path names, if it is one of the expected kind.
 
     :param path: for example ``avalanche.training.plugins.EWCPlugin``.
@@ -315,13 +337,18 @@ def resolve(path: str, bases: tuple[type, ...], what: str) -> type:
     :param what: how to call it in an error.
     :raises RecipeError: when it does not exist or is something else.
     """
+    if not isinstance(path, str):
+        raise RecipeError(
+            f"{what}: expected a dotted path as text, such as "
+            f"'avalanche.training.plugins.EWCPlugin', got {path!r}"
+        )
     module_name, _, name = path.rpartition(".")
     if name in UNSUPPORTED and module_name.startswith("avalanche."):
         raise RecipeError(f"{what} {path!r} cannot work here: {UNSUPPORTED[name]}")
     try:
         module = importlib.import_module(module_name)
         found = getattr(module, name)
-    except (ImportError, AttributeError, ValueError):
+    except (ImportError, AttributeError, TypeError, ValueError):
         raise RecipeError(
             f"{what} {path!r}: there is no such class; expected a dotted path such as "
             "'avalanche.training.plugins.EWCPlugin'"
@@ -417,18 +444,22 @@ def _read_stream(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
                 "them has to go without"
             )
         inherited = _read_stream(file, heirs)
-        changed = {
-            key
-            for key, value in content.items()
-            if key != "dataset" or value != inherited[key]
-        }
-        gone = {old for key in changed for old in _REPLACES.get(key, ())}
-        gone |= set(_NOT_INHERITED)
+        gone = _replaced(inherited, content) | set(_NOT_INHERITED)
         kept = {key: value for key, value in inherited.items() if key not in gone}
         content = _over(kept, content)
     _default_model(content)
-    _validated(BenchmarkRecipe, content, str(path))
+    _validated(BenchmarkRecipe, content, str(path), ("base",))
     return content
+
+
+def _replaced(stream: Mapping[str, Any], change: Mapping[str, Any]) -> set[str]:
+    """Return the keys of a stream that go when others are put over it."""
+    changed = {
+        key
+        for key, value in change.items()
+        if key != "dataset" or value != stream.get(key)
+    }
+    return {old for key in changed for old in _REPLACES.get(key, ())}
 
 
 def _base_file(base: object, path: Path) -> Path:
@@ -473,24 +504,34 @@ def _default_model(stream: dict[str, Any]) -> None:
         model.setdefault("type", "flow_gmm")
 
 
-def _validated(kind: type[Any], content: dict[str, Any], where: str) -> Any:  # noqa: ANN401
+def _validated(
+    kind: type[Any], content: dict[str, Any], where: str, more: tuple[str, ...] = ()
+) -> Any:  # noqa: ANN401
+    """Return the recipe of a kind that the content is.
+
+    :param more: keys there are besides the recipe's own.
+    :raises RecipeError: naming the first key that is wrong. An unknown one goes before
+        a missing one, which may be the same one misspelt.
+    """
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        problem = error.errors()[0]
+        problem = min(error.errors(), key=lambda found: found["type"] != _UNKNOWN)
         tags = ("flow_gmm", "feature_gmm")
         parts = [str(part) for part in problem["loc"] if part not in tags]
         key = ".".join(parts)
-        if problem["type"] == "extra_forbidden":
+        if problem["type"] == _UNKNOWN:
             known = _fields_at(kind, parts[:-1], content)
+            known += more if len(parts) == 1 else ()
             close = get_close_matches(parts[-1], known, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise RecipeError(
                 f"{where}: unknown key {key!r}{hint}; known: {', '.join(known)}"
             ) from None
-        if not parts:
+        if problem["type"] == "value_error":  # of a validator of ours
+            place = f"key {key!r}: " if parts else ""
             reason = str(problem["msg"]).removeprefix("Value error, ")
-            raise RecipeError(f"{where}: {reason}") from None
+            raise RecipeError(f"{where}: {place}{reason}") from None
         found = "" if problem["type"] == "missing" else f", got {problem['input']!r}"
         raise RecipeError(f"{where}: key {key!r}: {problem['msg']}{found}") from None
 
@@ -514,42 +555,63 @@ def _fields_at(
     return list(sections[section].model_fields) if section in sections else []
 
 
-def _override(stream: dict[str, Any], learner: dict[str, Any], override: str) -> str:
-    """Set what an override says, and return the first part of its key."""
+def _parsed(override: str) -> tuple[list[str], Any]:
+    """Return the parts of an override's key, and its value."""
     key, separator, text = override.partition("=")
     path = key.strip().split(".")
     if not separator or not all(path):
         raise RecipeError(
             f"--set {override!r}: expected section.key=value, such as training.epochs=4"
         )
+    if path[0] == "base":
+        raise RecipeError(
+            f"--set {override!r}: a base belongs in a file: write a TOML file with "
+            "title and base and give its path as the benchmark"
+        )
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        return path, tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text
+        return path, text
+
+
+def _override(
+    stream: dict[str, Any],
+    learner: dict[str, Any],
+    override: str,
+    path: Sequence[str],
+    value: object,
+) -> None:
+    """Set what an override says."""
     if path[0] == "plugins":
         plugins = learner.get("plugins", [])
         if not plugins:
             raise RecipeError(f"--set {override!r}: this strategy has no plugins")
-        if len(path) != 3 or not path[1].isdigit() or int(path[1]) >= len(plugins):
+        number = int(path[1]) if len(path) > 2 and path[1].isdecimal() else None
+        if number is None or number >= len(plugins):
             raise RecipeError(
                 f"--set {override!r}: expected plugins.N.key=value with N from 0 to "
                 f"{len(plugins) - 1}"
             )
-        plugins[int(path[1])][path[2]] = value
-    elif len(path) == 2 and path[0] == "options":
-        learner.setdefault("options", {})[path[1]] = value
+        _set(plugins[number], path[2:], value, override)
     elif len(path) == 1:
         stream[path[0]] = value
+    elif path[0] == "options":
+        _set(learner, path, value, override)
     elif path[0] in ("features", "model", "training", "synthetic"):
-        section = stream
-        for part in path[:-1]:
-            section = section.setdefault(part, {})
-            if not isinstance(section, dict):
-                raise RecipeError(f"--set {override!r}: {part!r} holds no keys")
-        section[path[-1]] = value
+        _set(stream, path, value, override)
     else:
         raise RecipeError(
             f"--set {override!r}: unknown section {path[0]!r}; there are features, "
             "model, training, synthetic, options and plugins.N"
         )
-    return path[0]
+
+
+def _set(
+    table: dict[str, Any], path: Sequence[str], value: object, override: str
+) -> None:
+    """Set a value in a table of tables, making those on the way."""
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {override!r}: {part!r} holds no keys")
+    table[path[-1]] = value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["UNSUPPORTED"]
+__all__ = ["UNSUPPORTED", "UNSUPPORTED_ARGUMENTS"]
 
 _LAST_LINEAR = "it {} a classifier's last Linear layer, and a flow-GMM has none"
 _OWN_MODEL = "it builds {} of its own and takes no other model"
@@ -14,6 +14,10 @@ _CLASS_MEANS = (
 _GREEDY = (
     "its memory needs the number of features of an image beforehand, and while it is "
     "not full it replays blank images as category 0"
+)
+_RESET = (
+    "it can reset an optimizer of one parameter group alone, and here the mixtures "
+    "have groups of their own; set it to false"
 )
 _SI = (
     "on a CPU its penalty is always zero, for what it notes of the parameters is no "
@@ -84,3 +88,14 @@ UNSUPPORTED: dict[str, str] = {
     "VAETraining": "it trains an autoencoder and shows its criterion no categories",
 }
 """Name of a strategy or plugin class of Avalanche → reason."""
+
+UNSUPPORTED_ARGUMENTS: dict[str, tuple[str, object, str]] = {
+    "FeatureDistillationPlugin": (
+        "mode",
+        "mse",
+        "Avalanche 0.6 gives the loss an argument it does not take; set it to 'cosine'",
+    ),
+    "FromScratchTraining": ("reset_optimizer", True, _RESET),
+    "FromScratchTrainingPlugin": ("reset_optimizer", True, _RESET),
+}
+"""Name of a class that else works → argument, refused value, reason."""

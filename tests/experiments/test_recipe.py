@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+import torch
 
 from avalanche_ad.errors import RecipeError
-from avalanche_ad.experiments.build import check_strategy
+from avalanche_ad.experiments.build import build_strategy, check_strategy
 from avalanche_ad.experiments.recipe import (
     FeatureGMMRecipe,
     FlowGMMRecipe,
@@ -14,6 +17,8 @@ from avalanche_ad.experiments.recipe import (
     read_toml,
     resolve,
 )
+from avalanche_ad.features import FeatureLayout
+from avalanche_ad.training import DynamicFlowGMM
 
 STREAM = """\
 title = "Own"
@@ -32,6 +37,8 @@ source = "Y"
 convention = "final"
 image_auroc = 84.2
 """
+REPLAY = '[[plugins]]\ntype = "avalanche.training.plugins.ReplayPlugin"\n'
+POLICY = "avalanche.training.storage_policy.ParametricBuffer"
 LEARNER = """\
 title = "Own"
 summary = "As it comes."
@@ -60,6 +67,15 @@ def learner(tmp_path):
         return str(path)
 
     return write
+
+
+def own_plugins(recipe):
+    """Build a strategy for a small model, and return the plugins of its recipe."""
+    model = DynamicFlowGMM(
+        FeatureLayout(((2, 2, 8),)), 2, couplings=1, condition_channels=0
+    )
+    strategy = build_strategy(recipe, model, torch.device("cpu"), [], [], 8)
+    return strategy.plugins[: len(recipe.strategy.plugins)]
 
 
 def test_recipes_of_the_package_are_found():
@@ -146,11 +162,16 @@ def test_a_model_of_another_type_replaces_the_benchmarks(stream, learner):
             lambda r: r.strategy.plugins[0].arguments,
             {"mem_size": 7},
         ),
+        (
+            "plugins.0.storage_policy.max_size=7",
+            lambda r: r.strategy.plugins[0].arguments,
+            {"storage_policy": {"max_size": 7}},
+        ),
+        ("options.a.b=1", lambda r: r.strategy.options, {"a": {"b": 1}}),
     ],
 )
 def test_an_override_of_every_kind(stream, learner, override, found, expected):
-    plugin = '[[plugins]]\ntype = "avalanche.training.plugins.ReplayPlugin"\n'
-    recipe = load_experiment(stream(), learner(plugin), [override])
+    recipe = load_experiment(stream(), learner(REPLAY), [override])
     assert found(recipe) == expected
 
 
@@ -163,10 +184,90 @@ def test_overrides_apply_in_order_and_after_the_strategy(stream, learner):
     assert recipe.benchmark.training.epochs == 9
 
 
+def test_an_override_leaves_what_is_beside_it():
+    recipe = load_experiment(
+        "synthetic_5x3", "replay_balanced", ["plugins.0.storage_policy.max_size=64"]
+    )
+    shipped = load_experiment("synthetic_5x3", "replay_balanced")
+    expected = shipped.strategy.plugins[0].arguments
+    assert expected["storage_policy"]["max_size"] != 64
+    expected["storage_policy"] = {**expected["storage_policy"], "max_size": 64}
+    assert recipe.strategy.plugins[0].arguments == expected
+    check_strategy(recipe)
+
+
+SPLIT = (
+    *("dataset", "n_experiences", "classes_per_experience", "experiences"),
+    *("categories", "class_order", "order_seed", "synthetic"),
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "overrides", "expected"),
+    [
+        ("", ["n_experiences=5"], {"n_experiences": 5}),
+        (
+            'class_order = ["gear", "bolt"]\n',
+            ["experiences=[['bolt'], ['gear']]"],
+            {"experiences": (("bolt",), ("gear",))},
+        ),
+        (
+            'categories = ["gear", "bolt"]\norder_seed = 3\n',
+            ["class_order=['brush']"],
+            {"class_order": ("brush",), "classes_per_experience": 2},
+        ),
+        # to shuffle is not to choose
+        (
+            'categories = ["gear", "bolt"]\n',
+            ["order_seed=3"],
+            {
+                "categories": ("gear", "bolt"),
+                "order_seed": 3,
+                "classes_per_experience": 2,
+            },
+        ),
+        # what is given beside it stays, in whichever order
+        (
+            "order_seed = 3\n",
+            ["order_seed=4", "class_order=['brush']"],
+            {"class_order": ("brush",), "order_seed": 4, "classes_per_experience": 2},
+        ),
+        (
+            'class_order = ["gear", "bolt"]\n',
+            ["dataset=visa"],
+            {"dataset": "visa", "classes_per_experience": 2},
+        ),
+        (
+            'class_order = ["gear", "bolt"]\n',
+            ["dataset=synthetic"],
+            {"class_order": ("gear", "bolt"), "classes_per_experience": 2},
+        ),
+    ],
+)
+def test_an_override_replaces_what_a_base_would_lose(
+    stream, based, before, overrides, expected
+):
+    path = stream(before)
+    found = load_experiment(path, "naive", overrides).benchmark
+    said = found.model_dump(include=set(SPLIT), exclude_none=True)
+    assert said == {"dataset": "synthetic", **expected}
+    # the same as a file that says so over its base
+    lines = [re.sub("=([a-z]+)$", r"='\1'", override) for override in overrides]
+    over = based("\n".join(lines) + "\n", before)
+    assert over.model_copy(update={"title": "Own"}) == found
+
+
+def test_two_ways_of_splitting_given_at_once_both_stay(stream):
+    overrides = ["n_experiences=5", "classes_per_experience=3"]
+    found = load_experiment(stream(), "naive", overrides).benchmark
+    assert (found.n_experiences, found.classes_per_experience) == (5, 3)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
         ("colour = 1\n", "", ["stream.toml", "unknown key 'colour'", "class_order"]),
+        ("bsae = 'x'\n", "", ["unknown key 'bsae' (did you mean 'base'?)", ", base"]),
         ("", "epoch = 3\n", ["unknown key 'training.epoch'", "did you mean 'epochs'"]),
         ("image_size = 'big'\n", "", ["key 'image_size'", "integer", "'big'"]),
         ("image_size = 8\n", "", ["key 'image_size'", "16", "got 8"]),
@@ -399,6 +500,18 @@ def test_published_numbers_go_when_the_stream_is_another(stream, override, kept)
             ["[synthetic] goes with dataset = 'synthetic'", "'visa'"],
         ),
         ("title = \n", ["not valid TOML", "line 1"]),
+        # rather than that there is no data set
+        ("title = 'x'\nbsae = 'synthetic_5x3'\n", ["'bsae' (did you mean 'base'?)"]),
+        (
+            "title = 'x'\ndataset = 'visa'\n[model]\ncategories_at_start = true\n"
+            "center_init = 'data'\n",
+            ["key 'model': categories_at_start", "'orthogonal', got 'data'"],
+        ),
+        (
+            "title = 'x'\ndataset = 'visa'\n[model]\ncategories_at_start = true\n"
+            "packnet = 'flow'\n",
+            ["key 'model': categories_at_start cannot go with packnet", "leave one"],
+        ),
     ],
 )
 def test_a_benchmark_that_is_no_recipe_is_refused(tmp_path, content, words):
@@ -408,6 +521,7 @@ def test_a_benchmark_that_is_no_recipe_is_refused(tmp_path, content, words):
         load_experiment(str(path), "naive")
     for word in [str(path), *words]:
         assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -440,6 +554,8 @@ def test_a_wrong_strategy_is_refused(stream, learner, content, words):
         ("plugins.0.mem_size=3", ["has no plugins"]),
         ("model.type=feature_gmm", ["unknown key 'model.couplings'"]),
         ("n_tasks=3", ["unknown key 'n_tasks'"]),
+        ("base=synthetic_5x3", ["a base belongs in a file", "TOML"]),
+        ("base.title=x", ["a base belongs in a file"]),
     ],
 )
 def test_a_wrong_override_is_refused(stream, learner, override, words):
@@ -450,11 +566,50 @@ def test_a_wrong_override_is_refused(stream, learner, override, words):
 
 
 @pytest.mark.parametrize(
-    "override", ["plugins.1.mem_size=3", "plugins.mem_size=3", "plugins.x.mem_size=3"]
+    "override",
+    [
+        "plugins.1.mem_size=3",
+        "plugins.1.storage_policy.max_size=3",
+        "plugins.mem_size=3",
+        "plugins.x.mem_size=3",
+        "plugins.².mem_size=3",
+        "plugins.0=3",
+        "plugins=3",
+    ],
 )
 def test_a_plugin_that_there_is_not_is_refused(stream, override):
     with pytest.raises(RecipeError, match=r"plugins\.N\.key=value with N from 0 to 0"):
         load_experiment(stream(), "replay", [override])
+
+
+def test_an_override_below_a_value_is_refused(stream):
+    with pytest.raises(RecipeError, match="--set .*'mem_size' holds no keys"):
+        load_experiment(stream(), "replay", ["plugins.0.mem_size.x=3"])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "override", "words"),
+    [
+        ("der", "model.center_init=data", ["categories_at_start", "'pattern'"]),
+        ("packnet", "model.categories_at_start=true", ["packnet", "leave one"]),
+    ],
+)
+def test_settings_of_the_model_that_exclude_each_other(strategy, override, words):
+    with pytest.raises(RecipeError) as caught:
+        load_experiment("synthetic_5x3", strategy, [override])
+    for word in [f"--set {override}: key 'model': ", *words]:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("strategy", ["packnet", "packnet_flow_only"])
+def test_packnet_does_not_learn_a_blurry_stream(strategy):
+    recipe = load_experiment("synthetic_5x3_blurry", strategy)
+    with pytest.raises(RecipeError, match="PackNet cannot learn .* set blurry = 0"):
+        check_strategy(recipe)
+    check_strategy(load_experiment("synthetic_5x3_blurry", strategy, ["blurry=0"]))
+    check_strategy(load_experiment("synthetic_5x3_blurry", "naive"))
+    check_strategy(load_experiment("synthetic_5x3_blurry", "feature_gmm"))
 
 
 @pytest.mark.parametrize(
@@ -491,6 +646,32 @@ def test_an_unknown_name_is_refused(benchmark, strategy, words):
             "[[plugins]]\ntype = 'avalanche.training.plugins.EWCPlugin'\n",
             ["EWCPlugin needs ewc_lambda"],
         ),
+        (REPLAY + "storage_policy = 3\n", ["storage_policy: expected a table", "3"]),
+        (
+            REPLAY + "[plugins.storage_policy]\ntype = 3\nmax_size = 4\n",
+            ["ReplayPlugin: storage_policy", "expected a dotted path", "got 3"],
+        ),
+        (
+            REPLAY + f"[plugins.storage_policy]\ntyp = '{POLICY}'\nmax_size = 4\n",
+            ["ReplayPlugin: storage_policy: expected a table", "'type'", "'typ'"],
+        ),
+        (
+            REPLAY + "[plugins.mem_size]\nmax_size = 4\n",
+            ["ReplayPlugin: mem_size: expected a table", "got keys ['max_size']"],
+        ),
+        (
+            REPLAY + "[plugins.storage_policy]\ntype = 'collections.OrderedDict'\n",
+            ["storage_policy: type 'coll", "not a subclass of", "ExemplarsBuffer"],
+        ),
+        (
+            REPLAY + f"[plugins.storage_policy]\ntype = '{POLICY}'\nsize = 4\n",
+            ["storage policy ParametricBuffer takes no 'size'", "max_size"],
+        ),
+        (
+            REPLAY + f"[plugins.storage_policy]\ntype = '{POLICY}'\nmax_size = 4\n"
+            "selection_strategy = { a = 1 }\n",
+            ["ParametricBuffer takes no table as selection_strategy"],
+        ),
     ],
 )
 def test_classes_that_do_not_fit_are_refused(stream, learner, content, words):
@@ -499,6 +680,35 @@ def test_classes_that_do_not_fit_are_refused(stream, learner, content, words):
         check_strategy(recipe)
     for word in words:
         assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_storage_policy_is_built_from_its_table(stream, learner):
+    table = f"[plugins.storage_policy]\ntype = '{POLICY}'\nmax_size = 4\n"
+    recipe = load_experiment(stream(), learner(REPLAY + "mem_size = 4\n" + table))
+    check_strategy(recipe)
+    (replay,) = own_plugins(recipe)
+    assert isinstance(replay.storage_policy, resolve(POLICY, (object,), "policy"))
+    assert replay.storage_policy.max_size == replay.mem_size == 4
+
+
+def test_an_assertion_without_words_is_told_by_its_line(stream, learner):
+    table = f"[plugins.storage_policy]\ntype = '{POLICY}'\nmax_size = 5\n"
+    recipe = load_experiment(stream(), learner(REPLAY + "mem_size = 4\n" + table))
+    with pytest.raises(RecipeError, match=r"cannot be built: .*max_size.*mem_size"):
+        own_plugins(recipe)
+
+
+@pytest.mark.parametrize("path", [3, None, ["a"], {"type": "x"}])
+def test_what_is_no_text_names_no_class(path):
+    with pytest.raises(RecipeError, match="thing: expected a dotted path as text"):
+        resolve(path, (dict,), "thing")
+
+
+@pytest.mark.parametrize("path", ["", ".", "..x", "Naive", ".x", "os."])
+def test_what_is_no_path_names_no_class(path):
+    with pytest.raises(RecipeError, match="there is no such class"):
+        resolve(path, (dict,), "thing")
 
 
 def test_resolve_returns_the_class():
