@@ -78,14 +78,12 @@ def untrained_values(
         if len(model.known_categories):
             model.calibrate(
                 (
-                    x[:images_per_category].to(strategy.device),
-                    torch.full(
-                        (min(len(x), images_per_category),),
-                        category,
-                        device=strategy.device,
-                    ),
+                    x.to(strategy.device),
+                    torch.full((len(x),), category, device=strategy.device),
                 )
-                for category, x in features_by_category(first.dataset).items()
+                for category, x in features_by_category(
+                    first.dataset, images_per_category
+                ).items()
             )
         rows = evaluate_apart(strategy, model, benchmark, tests[1:])
     for task in range(1, len(tests)):

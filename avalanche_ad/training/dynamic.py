@@ -25,16 +25,25 @@ __all__ = [
 ]
 
 
-def features_by_category(dataset: Dataset[Any]) -> dict[int, Tensor]:
+def features_by_category(
+    dataset: Dataset[Any], limit: int | None = None
+) -> dict[int, Tensor]:
     """Gather packed training features by category.
 
     :param dataset: items (features, category, …) of a feature stream.
+    :param limit: the first so many images of each category; all of them by default.
     :return: category index → (N, size).
     """
-    batches = [(batch[0], batch[1]) for batch in DataLoader(dataset, batch_size=64)]
-    x = torch.cat([batch[0] for batch in batches])
-    y = torch.cat([batch[1] for batch in batches])
-    return {category: x[y == category] for category in sorted(set(y.tolist()))}
+    found: dict[int, list[Tensor]] = {}
+    for batch in DataLoader(dataset, batch_size=64):
+        x, y = batch[0], batch[1]
+        for category in sorted(set(y.tolist())):
+            parts = found.setdefault(category, [])
+            rows = (y == category).nonzero().flatten()
+            if limit is not None:
+                rows = rows[: limit - sum(map(len, parts))]
+            parts.append(x[rows])
+    return {category: torch.cat(found[category]) for category in sorted(found)}
 
 
 class _Features:

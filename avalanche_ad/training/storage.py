@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -14,6 +15,8 @@ from avalanche.benchmarks.utils import (
 from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from avalanche_ad.errors import TrainingError
 
 __all__ = ["MaterializedBuffer"]
 
@@ -95,13 +98,24 @@ class MaterializedBuffer(ExemplarsBuffer):  # type: ignore[misc]
     :param max_mb: most megabytes (10⁶ bytes) of all that is kept per image: its
         features, its task label and what it drew in the reservoir.
     :param dtype: type of number of the copies, ``"float16"`` or ``"float32"``.
+    :raises TrainingError: when a limit is not above zero, or the type is another.
     """
 
     memory_kind = "exemplars"
 
     def __init__(self, max_size: int, max_mb: float, dtype: str = "float16") -> None:
         if dtype not in ("float16", "float32"):
-            raise ValueError(f"expected dtype 'float16' or 'float32', got {dtype!r}")
+            raise TrainingError(
+                "MaterializedBuffer: expected dtype 'float16' or 'float32', got "
+                f"{dtype!r}"
+            )
+        # written so that NaN is refused as well
+        if not (max_size > 0 and 0 < max_mb < math.inf):
+            raise TrainingError(
+                "MaterializedBuffer: expected max_size and max_mb above 0 and finite, "
+                f"got {max_size} images and {max_mb} MB: give it room for an image of "
+                "each category"
+            )
         super().__init__(max_size)
         self.max_mb = max_mb
         self.dtype = dtype
@@ -120,7 +134,8 @@ class MaterializedBuffer(ExemplarsBuffer):  # type: ignore[misc]
         """Take in a data set of items (x, y, ..., t).
 
         :param new_data: its items may be read once and are copied.
-        :raises ValueError: when the budget has no room for an image of each category.
+        :raises TrainingError: when the budget has no room for an image of each
+            category.
         """
         rows: dict[int, list[int]] = defaultdict(list)
         for row, target in enumerate(new_data.targets):
@@ -160,8 +175,8 @@ class MaterializedBuffer(ExemplarsBuffer):  # type: ignore[misc]
         per_image = x.numel() * number + 8 + 4
         room = min(self.max_size, int(self.max_mb * 1e6 / per_image))
         size, left = divmod(room, len(categories))
-        if not size:
-            raise ValueError(
+        if size < 1:
+            raise TrainingError(
                 f"the replay memory has room for {room} images of {per_image / 1e6:g} "
                 f"MB and there are {len(categories)} categories: raise max_mb "
                 f"({self.max_mb:g}) or max_size ({self.max_size})"

@@ -17,7 +17,6 @@ from avalanche.training.plugins import (
     GEMPlugin,
     LwFPlugin,
     ReplayPlugin,
-    SynapticIntelligencePlugin,
 )
 from avalanche.training.supervised import DER, Cumulative, JointTraining, Naive
 from torch.utils.data import TensorDataset
@@ -32,7 +31,11 @@ from avalanche_ad.training import (
     FlowGMMLoss,
     make_optimizer,
 )
-from avalanche_ad.training.plugins import CalibrationPlugin, FitFeatureGMMPlugin
+from avalanche_ad.training.plugins import (
+    CalibrationPlugin,
+    FitFeatureGMMPlugin,
+    SynapticIntelligencePlugin,
+)
 
 CATEGORIES = ["bolt", "brush", "carpet_weave"]
 IMAGES = 5  # of a category
@@ -128,12 +131,13 @@ def test_lwf_keeps_a_second_model(learn):
     assert sizes["parameters"] == 2 * of_model(strategy)
 
 
-def test_si_keeps_five_copies(learn):
+def test_si_keeps_six_copies(learn):
     plugin = SynapticIntelligencePlugin(1.0)
     strategy, sizes = learn(plugin, experiences=2)
-    # parameters, importance, gradient and two trajectories; what it calls the old and
-    # the new parameters are the model's own on a CPU
-    assert sizes["parameters"] == of_model(strategy) + 5 * weights(strategy)
+    # the parameters of before the experience and of before the step, importance,
+    # gradient and two trajectories; those of after the step are the model's own on a
+    # CPU, where Avalanche's plugin takes all three for them
+    assert sizes["parameters"] == of_model(strategy) + 6 * weights(strategy)
 
 
 def test_replay_keeps_images_as_the_cache_does(learn, benchmark, image):

@@ -8,7 +8,7 @@ import sys
 import pytest
 from PIL import Image
 
-from avalanche_ad.errors import TrainingError
+from avalanche_ad.errors import AvalancheADError
 from avalanche_ad.experiments.recipe import load_experiment
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
@@ -105,10 +105,10 @@ def test_a_saved_run_loads_without_avalanche(finished):
     [
         ("training.epochs=1", r"raise \[training\] epochs"),
         ("model.packnet=false", r"set \[model\] packnet = true"),
-        ("model.categories_at_start=true", "cannot go with PackNet"),
+        ("model.categories_at_start=true", "cannot go with packnet"),
     ],
 )
 def test_what_cannot_go_together_is_told(run, tmp_path, override, message):
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(AvalancheADError, match=message):
         run(tmp_path / "run", [override])
     assert not (tmp_path / "run").exists()

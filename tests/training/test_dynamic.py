@@ -13,6 +13,19 @@ def test_features_are_gathered_by_category(stream):
         assert torch.equal(features, torch.stack(expected))
 
 
+def test_the_first_so_many_of_each_category_are_enough(stream):
+    whole = stream(train=70).train_stream[1].dataset  # several minibatches of each
+    everything = features_by_category(whole)
+    assert [len(x) for x in everything.values()] == [70, 70]
+    for limit in (1, 66, 70, 100):
+        found = features_by_category(whole, limit)
+        assert list(found) == [2, 3]
+        for category, x in found.items():
+            assert torch.equal(x, everything[category][:limit])
+            # nothing of what was left out stays in the storage
+            assert x.untyped_storage().nbytes() == x.nbytes
+
+
 def test_adaptation_starts_the_categories_of_the_experience(stream, make_model):
     first, second = stream().train_stream
     model = make_model(num_categories=0)

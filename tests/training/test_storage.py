@@ -1,6 +1,7 @@
 """The memory of copies keeps to its bytes and lets go of the data sets."""
 
 import gc
+import math
 import weakref
 from collections import Counter
 
@@ -14,6 +15,7 @@ from avalanche.benchmarks.utils import (
 from avalanche.training.plugins import ReplayPlugin
 from torch.utils.data import DataLoader, Dataset
 
+from avalanche_ad.errors import TrainingError
 from avalanche_ad.training.storage import MaterializedBuffer
 
 SIZE = 50
@@ -145,10 +147,24 @@ def test_it_survives_pickling():
 
 def test_a_budget_without_room_is_refused():
     buffer = MaterializedBuffer(max_size=4, max_mb=2 * PER_IMAGE / 1e6)
-    with pytest.raises(ValueError, match=r"room for 2 images.*3 categories: raise"):
+    with pytest.raises(TrainingError, match=r"room for 2 images.*3 categories: raise"):
         buffer.update_from_dataset(dataset([0, 1, 2], 10)[0])
-    with pytest.raises(ValueError, match="expected dtype"):
+    buffer.update_from_dataset(dataset([0, 1], 10)[0])
+    for size in (1, 0, -4):
+        with pytest.raises(TrainingError, match=rf"room for {size} images"):
+            buffer.resize(None, size)
+    with pytest.raises(TrainingError, match="expected dtype"):
         MaterializedBuffer(4, 1.0, "int8")
+
+
+@pytest.mark.parametrize(
+    ("max_size", "max_mb"),
+    [(0, 1.0), (-1, 1.0), (4, 0.0), (4, -1.0), (4, math.nan), (4, math.inf)],
+)
+def test_limits_that_are_none_are_refused(max_size, max_mb):
+    expected = rf"and finite, got {max_size} images and {max_mb} MB: give it room"
+    with pytest.raises(TrainingError, match=expected):
+        MaterializedBuffer(max_size, max_mb)
 
 
 def test_the_stock_replay_plugin_trains_from_it(stream, make_strategy):

@@ -17,16 +17,31 @@ class FiniteLossPlugin(SupervisedPlugin):  # type: ignore[misc]
     """Raise before the step when the loss is not finite.
 
     The message names the experience, the step, and the level and term that broke; when
-    every term of the criterion is finite, what a plugin added did.
+    every term of the criterion is finite, what a plugin added did. Training loops with
+    inner updates of their own, such as Avalanche's MER, show no loss before their
+    steps: there the run stops after the first iteration that broke.
     """
 
     def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Check the loss with all that plugins added to it."""
+        self._check(strategy)
+
+    def after_training_iteration(
+        self,
+        strategy: Any,  # noqa: ANN401
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        """Check the loss of a loop that has no backward pass to show."""
+        self._check(strategy)
+
+    def _check(self, strategy: Any) -> None:  # noqa: ANN401
         if bool(torch.isfinite(strategy.loss)):
             return
-        culprit = "what a plugin added to the loss"
+        culprit = "the criterion, or what a plugin added to the loss"
         terms = getattr(strategy._criterion, "terms", None)
         if terms is not None:
+            culprit = "what a plugin added to the loss"
             for level, values in enumerate(terms):
                 broken = (~torch.isfinite(values)).nonzero().flatten().tolist()
                 if broken:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import MIRPlugin
 from torch import nn
 
 from avalanche_ad.errors import TrainingError
@@ -39,12 +40,14 @@ class FrozenFlowPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     Frozen parameters get ``requires_grad=False`` and no gradient, so optimizers skip
     them, momentum and weight decay included, and so do Avalanche's Replay, EWC, LwF,
-    GEM, A-GEM, MIR and SI plugins.
+    GEM and A-GEM plugins and this project's SI plugin. Avalanche's MIR asks for the
+    gradient of every parameter, so it is refused.
 
     :param share: part of the blocks to freeze, from the data side, in [0, 1].
     :param after_experience: index of the last experience that trains them; −1 freezes
         the initial, random flow.
-    :raises TrainingError: when the share is not in [0, 1], or the model has no flow.
+    :raises TrainingError: when the share is not in [0, 1], the model has no flow, or
+        there is an ``MIRPlugin`` beside it.
 
     Source: the bottom layers are frozen after Zheng et al., "Spurious Forgetting in
     Continual Learning of Language Models", ICLR 2025, arXiv 2501.13453, whose layers
@@ -63,6 +66,12 @@ class FrozenFlowPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Freeze, if the experience that was to train the flow lies behind."""
+        # At once, and not when a long training has led up to it.
+        if self.share and any(isinstance(p, MIRPlugin) for p in strategy.plugins):
+            raise TrainingError(
+                "FrozenFlowPlugin cannot go with MIRPlugin, which takes the gradient "
+                "of every parameter, frozen ones too: use ReplayPlugin in its place"
+            )
         # Not in after_training_exp: a resumed run comes through here in any case.
         if strategy.clock.train_exp_counter <= self.after_experience:
             return

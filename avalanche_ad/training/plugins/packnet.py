@@ -7,6 +7,7 @@ from typing import Any
 
 from avalanche.models.packnet import PackNetModule
 from avalanche.models.packnet import PackNetPlugin as AvalanchePackNetPlugin
+from avalanche.training.supervised import JointTraining
 
 from avalanche_ad.errors import TrainingError
 
@@ -66,15 +67,20 @@ class PackNetPlugin(AvalanchePackNetPlugin):  # type: ignore[misc]
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Forget the optimizer's moments: they are those of another subset.
 
-        :raises TrainingError: when a list of proportions has come to its end.
+        :raises TrainingError: when a list of proportions is too short, told before the
+            first experience of the stream.
         """
-        experience = strategy.clock.train_exp_counter
-        try:
-            self.prune_proportion(experience)
-        except IndexError:
-            raise TrainingError(
-                "prune_proportion lists fewer shares than there are experiences: "
-                f"there is none for experience {experience}; give one each, or one "
-                "number for all"
-            ) from None
+        # joint training learns the whole stream in one call
+        joint = isinstance(strategy, JointTraining)
+        stream = [] if joint else getattr(strategy.experience, "origin_stream", [])
+        current = strategy.clock.train_exp_counter
+        for experience in range(max(current + 1, len(stream))):
+            try:
+                self.prune_proportion(experience)
+            except IndexError:
+                raise TrainingError(
+                    "prune_proportion lists fewer shares than there are experiences: "
+                    f"there is none for experience {experience}; give one each, or "
+                    "one number for all"
+                ) from None
         strategy.optimizer.state.clear()

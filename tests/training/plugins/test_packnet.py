@@ -1,6 +1,7 @@
 """PackNet through the real loop: stock plugin, the project's, and what is refused."""
 
 import copy
+from types import SimpleNamespace
 
 import dill
 import pytest
@@ -332,8 +333,22 @@ def test_wrong_proportions_are_refused_before_they_are_needed(
     watch = probe("before_training_epoch", lambda s: s.clock.train_exp_counter)
     plugins = [PackNetPlugin(0.5, [0.5]), watch]
     strategy = make_strategy(model=make_packnet(), plugins=plugins, train_epochs=2)
-    first, second = stream().train_stream
-    strategy.train(first)
-    with pytest.raises(TrainingError, match="none for experience 1"):
-        strategy.train(second)
-    assert set(watch.seen) == {0}
+    with pytest.raises(TrainingError, match="none for experience 1; give one each"):
+        strategy.train(stream().train_stream[0])
+    assert not watch.seen
+    # where the stream is unknown, the experience that has none
+    strategy.experience = SimpleNamespace()
+    plugins[0].before_training_exp(strategy)
+    strategy.clock.train_exp_counter = 1
+    with pytest.raises(TrainingError, match="none for experience 1; give one each"):
+        plugins[0].before_training_exp(strategy)
+
+
+def test_joint_training_needs_one_proportion(stream, make_packnet, make_strategy):
+    model = make_packnet(0)
+    plugins = [PackNetPlugin(0.5, [0.5])]
+    strategy = make_strategy(
+        JointTraining, model=model, plugins=plugins, train_epochs=2
+    )
+    strategy.train(stream().train_stream)
+    assert model.task_count == 1
