@@ -136,10 +136,14 @@ def paired_section(
     :param table: what :func:`paired_differences` returned.
     :param against: name of the reference.
     """
+    tested = sum(
+        any(difference.p is not None for difference in own.values())
+        for own in table.values()
+    )
     caption = (
         f"Difference to {against} over the n seeds that both have: mean "
         "[95 % confidence interval] and p of a two-sided paired t-test, "
-        f"Holm-corrected over the strategies ({len(table)}). AUROC: positive = better "
+        f"Holm-corrected over the {tested} tested. AUROC: positive = better "
         f"than {against}; forgetting: positive = forgets more. – : fewer than two "
         "seeds in common, undefined, or the same difference for every seed."
     )
