@@ -16,7 +16,7 @@ from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
 
 KILLS = 10
-VARYING = ("seconds", "peak_rss_mb")
+VARYING = ("seconds", "peak_rss_mb", "git")
 
 
 @pytest.fixture(scope="module")

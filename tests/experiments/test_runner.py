@@ -19,7 +19,7 @@ from avalanche_ad.experiments.recipe import load_experiment
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
 
-VARYING = ("seconds", "peak_rss_mb")
+VARYING = ("seconds", "peak_rss_mb", "git")
 
 
 def fixed(results):
