@@ -16,7 +16,9 @@ from avalanche_ad.models.base import MASKED, AnomalyModel
 from avalanche_ad.models.latents import attach_latents
 from avalanche_ad.models.scoring import LikelihoodMap, ScoreKind
 
-__all__ = ["FeatureGMM"]
+__all__ = ["FeatureGMM", "mixture_log_likelihood"]
+
+_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -137,22 +139,14 @@ class FeatureGMM(AnomalyModel):
 
     def _level_log_likelihood(self, index: int, features: Tensor) -> Tensor:
         known = self.known_categories
-        weights: Tensor = getattr(self, f"log_weights_{index}")[known]
-        means: Tensor = getattr(self, f"means_{index}")[known]
-        roots: Tensor = getattr(self, f"precision_roots_{index}")[known]
         x = features.reshape(-1, features.shape[-1])
-        if not len(known):
-            return x.new_zeros(*features.shape[:3], 0)
-        outputs = []
-        for category in range(len(known)):
-            projected = x @ roots[category] - torch.einsum(
-                "kd,kde->ke", means[category], roots[category]
-            ).unsqueeze(1)
-            half_log_det = roots[category].diagonal(0, -2, -1).log().sum(-1)
-            constant = half_log_det - 0.5 * x.shape[1] * math.log(2 * math.pi)
-            component = -0.5 * projected.square().sum(-1) + constant[:, None]
-            outputs.append(torch.logsumexp(component + weights[category][:, None], 0))
-        return torch.stack(outputs, -1).view(*features.shape[:3], len(known))
+        likelihood = mixture_log_likelihood(
+            x,
+            getattr(self, f"log_weights_{index}")[known],
+            getattr(self, f"means_{index}")[known],
+            getattr(self, f"precision_roots_{index}")[known],
+        )
+        return likelihood.view(*features.shape[:3], len(known))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return joint log-likelihoods per image, see :class:`AnomalyModel`.
@@ -192,3 +186,35 @@ class FeatureGMM(AnomalyModel):
             log_p = level.log_softmax(-1)
             maps.append((log_p.exp() * log_p).sum(-1))
         return maps
+
+
+def mixture_log_likelihood(
+    x: Tensor, log_weights: Tensor, means: Tensor, precision_roots: Tensor
+) -> Tensor:
+    """Return log p(x|c) of full-covariance Gaussian mixtures.
+
+    log p(x|c) = logsumexp_k [ log w_ck + log|R_ck| - D/2 log 2π - ½ |(x - m_ck) R_ck|² ]
+
+    :param x: (N, D).
+    :param log_weights: log w, (C, K).
+    :param means: m, (C, K, D).
+    :param precision_roots: R, (C, K, D, D), triangular, covariance⁻¹ = R Rᵀ.
+    :return: (N, C).
+    """
+    categories, components, width = means.shape
+    if not categories:
+        return x.new_zeros(len(x), 0)
+    roots = precision_roots.reshape(-1, width, width)
+    offsets = -(means.reshape(-1, 1, width) @ roots)
+    log_det = precision_roots.diagonal(0, -2, -1).log().sum(-1)
+    constants = log_weights + log_det - 0.5 * width * math.log(2 * math.pi)
+    outputs = []
+    # pieces that stay in the processor's cache: less than half the time
+    for rows in torch.split(x, _ROWS):
+        distances = [
+            torch.addmm(offset, rows, root).square_().sum(1)
+            for offset, root in zip(offsets, roots, strict=True)
+        ]
+        squared = torch.stack(distances).view(categories, components, -1)
+        outputs.append(torch.logsumexp(constants[..., None] - 0.5 * squared, 1).T)
+    return torch.cat(outputs)

@@ -6,6 +6,7 @@ import torch
 from sklearn.mixture import GaussianMixture
 
 from avalanche_ad.models import FeatureGMM
+from avalanche_ad.models.feature_gmm import mixture_log_likelihood
 from avalanche_ad.models.latents import latents_of
 
 
@@ -91,3 +92,25 @@ def test_nothing_of_it_trains(feature_gmm, features):
     assert not model(features(2)).requires_grad
     twin = copy.deepcopy(model)
     assert torch.equal(twin(features(2)), model(features(2)))
+
+
+def test_mixture_log_likelihood_is_torchs():
+    """Of more rows than one piece has."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5000, 4, generator=generator)
+    weights = torch.rand(3, 2, generator=generator).log_softmax(1)
+    means = torch.randn(3, 2, 4, generator=generator)
+    roots = torch.randn(3, 2, 4, 4, generator=generator).tril(-1) * 0.3
+    roots += torch.eye(4) * (0.5 + torch.rand(3, 2, 4, 1, generator=generator))
+    normal = torch.distributions.MultivariateNormal(
+        means, precision_matrix=roots @ roots.mT
+    )
+    expected = (normal.log_prob(x[:, None, None]) + weights).logsumexp(2)
+    found = mixture_log_likelihood(x, weights, means, roots)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert mixture_log_likelihood(
+        x, *(v[:0] for v in (weights, means, roots))
+    ).shape == (
+        5000,
+        0,
+    )
