@@ -2,6 +2,7 @@
 
 from avalanche_ad.features.backbone import Backbone, TimmBackbone
 from avalanche_ad.features.cache import CachedFeatures, CacheEntry, FeatureCache
+from avalanche_ad.features.embedded import EmbeddedBackbone
 from avalanche_ad.features.filterbank import FilterBank
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.features.registry import backbone_names, make_backbone
@@ -10,6 +11,7 @@ __all__ = [
     "Backbone",
     "CacheEntry",
     "CachedFeatures",
+    "EmbeddedBackbone",
     "FeatureCache",
     "FeatureLayout",
     "FilterBank",

@@ -8,22 +8,28 @@ from functools import partial
 
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.features.backbone import Backbone, TimmBackbone
+from avalanche_ad.features.embedded import EmbeddedBackbone
 from avalanche_ad.features.filterbank import FilterBank
 
 __all__ = ["backbone_names", "make_backbone"]
 
 _TIMM = "timm:"
+_OWN: dict[str, Callable[..., Backbone]] = {
+    "embedded": EmbeddedBackbone,
+    "filterbank": FilterBank,
+}
 
 
 def backbone_names() -> tuple[str, ...]:
     """Return the forms of name that :func:`make_backbone` takes."""
-    return ("filterbank", f"{_TIMM}<model>")
+    return (*_OWN, f"{_TIMM}<model>")
 
 
 def make_backbone(name: str, **options: object) -> Backbone:
     """Return a backbone by its name.
 
-    :param name: ``"filterbank"``, or ``"timm:"`` and the name of any timm model.
+    :param name: ``"embedded"``, ``"filterbank"``, or ``"timm:"`` and the name of any
+        timm model.
     :param options: what the backbone's constructor takes.
     :raises RecipeError: for an unknown name, an unknown option or a wrong value.
     :raises WeightsError: when weights cannot be had.
@@ -31,8 +37,9 @@ def make_backbone(name: str, **options: object) -> Backbone:
     >>> make_backbone("filterbank").layout(128).levels[0][:2]
     (32, 32)
     """
-    if name == "filterbank":
-        maker: Callable[..., Backbone] = FilterBank
+    maker: Callable[..., Backbone]
+    if name in _OWN:
+        maker = _OWN[name]
     elif name.startswith(_TIMM) and len(name) > len(_TIMM):
         maker = partial(TimmBackbone, name.removeprefix(_TIMM))
     else:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from avalanche_ad.features.filterbank import STRIDES, FilterBank
 
-__all__ = ["draw_image", "main", "statistics"]
+__all__ = ["draw_image", "main", "statistics", "whitening"]
 
 _IMAGES = 192
 _SIZE = 256
@@ -41,10 +41,6 @@ def main() -> None:
 def statistics(images: Tensor) -> dict[str, Tensor]:
     """Return the mean and the whitening matrix of every stride.
 
-    With standard deviations D and correlations R of the channels over all positions:
-    matrix = D⁻¹ ((1 - s) R + s I)^(-1/2), s = 0.02, so that directions that hardly vary
-    are not blown up to noise.
-
     :param images: (N, 3, S, S), values in [0, 1].
     :return: ``mean_<stride>`` (C,) and ``matrix_<stride>`` (C, C), float32.
     """
@@ -52,16 +48,32 @@ def statistics(images: Tensor) -> dict[str, Tensor]:
     batches = [bank(batch.float()) for batch in torch.split(images, 16)]
     found = {}
     for stride, parts in zip(STRIDES, zip(*batches, strict=True), strict=True):
-        rows = torch.cat([part.flatten(0, 2) for part in parts]).double()
-        deviation = rows.std(dim=0)
-        correlation = torch.corrcoef(rows.T)
-        values, vectors = torch.linalg.eigh(
-            (1 - _SHRINKAGE) * correlation + _SHRINKAGE * torch.eye(len(correlation))
-        )
-        root = vectors * values.rsqrt() @ vectors.T
-        found[f"mean_{stride}"] = rows.mean(dim=0).float()
-        found[f"matrix_{stride}"] = (root / deviation[:, None]).float().contiguous()
+        mean, matrix = whitening(torch.cat([part.flatten(0, 2) for part in parts]))
+        found[f"mean_{stride}"], found[f"matrix_{stride}"] = mean, matrix
     return found
+
+
+def whitening(rows: Tensor, shrinkage: float = _SHRINKAGE) -> tuple[Tensor, Tensor]:
+    """Return mean and matrix of a zero-phase whitening: (x - mean) @ matrix.
+
+    With standard deviations D and correlations R of the columns:
+    matrix = D⁻¹ ((1 - s) R + s I)^(-1/2), so that directions that hardly vary are not
+    blown up to noise.
+
+    :param rows: (N, C).
+    :param shrinkage: s.
+    :return: (C,) and (C, C), float32.
+    """
+    rows = rows.double()
+    deviation = rows.std(dim=0)
+    # a channel that never responds has no correlations, and no scale
+    deviation = deviation.clamp(min=1e-3 * float(deviation.mean()))
+    correlation = torch.corrcoef(rows.T).nan_to_num().fill_diagonal_(1.0)
+    values, vectors = torch.linalg.eigh(
+        (1 - shrinkage) * correlation + shrinkage * torch.eye(len(correlation))
+    )
+    root = vectors * values.rsqrt() @ vectors.T
+    return rows.mean(dim=0).float(), (root / deviation[:, None]).float().contiguous()
 
 
 def draw_image(size: int, generator: np.random.Generator) -> Array:

@@ -193,7 +193,7 @@ def mixture_log_likelihood(
 ) -> Tensor:
     """Return log p(x|c) of full-covariance Gaussian mixtures.
 
-    log p(x|c) = logsumexp_k [ log w_ck + log|R_ck| - D/2 log 2π - ½ |(x - m_ck) R_ck|² ]
+    log p(x|c) = logsumexp_k [log w_ck + log|R_ck| − D/2 log 2π − ½|(x − m_ck) R_ck|²]
 
     :param x: (N, D).
     :param log_weights: log w, (C, K).

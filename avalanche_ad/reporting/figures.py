@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 
-__all__ = ["heat_map", "matrices_figure", "save_heat_map"]
+__all__ = ["heat_map", "matrices_figure", "save_heat_map", "training_curves"]
 
 Matrix = Sequence[Sequence[float | None]]
 
@@ -105,4 +105,25 @@ def matrices_figure(
         if index + across >= len(values):
             axes.set_xlabel("value on task")
     figure.colorbar(drawn, ax=grid, shrink=0.8, extend="min")
+    return figure
+
+
+def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
+    """Draw loss and accuracy of training and validation over epochs.
+
+    :param rows: one per epoch: ``epoch``, ``loss``, ``train_accuracy``,
+        ``validation_loss`` and ``validation_accuracy``.
+    """
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    epochs = [row["epoch"] for row in rows]
+    pairs = {
+        "loss": ("loss", "validation_loss"),
+        "accuracy": ("train_accuracy", "validation_accuracy"),
+    }
+    for axes, (title, keys) in zip(figure.subplots(1, 2), pairs.items(), strict=True):
+        for key, label in zip(keys, ("training", "held out"), strict=True):
+            axes.plot(epochs, [row[key] for row in rows], marker=".", label=label)
+        axes.set(title=title, xlabel="epoch")
+        axes.grid(alpha=0.3)
+        axes.legend()
     return figure

@@ -217,7 +217,7 @@ def test_wrong_options_are_told_in_one_line(options, message):
         ("timm:resnte18", "closest: resnet18"),
         ("timm:resnet18.foo_in9k", "Invalid pretrained tag"),
         ("timm:", "unknown backbone 'timm:'"),
-        ("filterbanks", "expected one of filterbank, timm:<model>"),
+        ("filterbanks", "expected one of embedded, filterbank, timm:<model>"),
     ],
 )
 def test_unknown_names_are_told_with_known_ones(name, message):
