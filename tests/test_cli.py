@@ -110,7 +110,7 @@ def test_compare_prints_and_writes_its_tables(cli, tiny_stream, tmp_path):
         ("strategies", ["naive", "replay", "feature_gmm"]),
         ("benchmarks", ["synthetic_5x3", "mvtec_5x3", "5 tasks of 3"]),
         ("datasets", DATASETS),
-        ("backbones", ["filterbank", "timm:<model>"]),
+        ("backbones", ["embedded", "filterbank", "timm:<model>"]),
     ],
 )
 def test_list(cli, what, words):

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from PIL import Image
+from safetensors.numpy import save_file
 
 from avalanche_ad.datasets.mvtec_ad import MVTEC_AD_CATEGORIES
 from avalanche_ad.experiments import runner
@@ -393,6 +394,16 @@ def _(place):
 @wrong(RECIPES, "an unknown option of the backbone", "'depth'", "strides")
 def _(place):
     return place.run("--set", "features.options.depth=3")
+
+
+@wrong(RECIPES, "weights of another network", "not of the embedded", "pretraining")
+def _(place):
+    path = place / "resnet.safetensors"
+    save_file({"conv1.weight": np.zeros((8, 3, 3, 3), np.float32)}, path)
+    return place.run(
+        *("--set", "features.backbone=embedded"),
+        *("--set", f"features.options.weights={path}"),
+    )
 
 
 @wrong(RECIPES, "a plugin that does not exist", "no such class", "dotted path")

@@ -1,0 +1,196 @@
+"""``python -m avalanche_ad.pretraining PHOTOGRAPHS --out DIR``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from avalanche_ad.errors import AvalancheADError
+from avalanche_ad.experiments.device import pick_device
+from avalanche_ad.experiments.progress import RunProgress
+from avalanche_ad.features.embedded import Architecture
+from avalanche_ad.pretraining.export import check_strides, export
+from avalanche_ad.pretraining.network import folded_trunk
+from avalanche_ad.pretraining.photographs import Photographs, read_photographs
+from avalanche_ad.pretraining.training import Settings, autocast_dtype, train
+from avalanche_ad.reporting.figures import training_curves
+
+_DEFAULT = Settings()
+WEIGHTS = "embedded.safetensors"
+
+
+def main(
+    photographs: Annotated[
+        Path, typer.Argument(help="tar archive or folder, a folder per class in it")
+    ],
+    out: Annotated[Path, typer.Option(help="where checkpoint, curves and weights go")],
+    epochs: Annotated[int, typer.Option(min=1)] = _DEFAULT.epochs,
+    batch_size: Annotated[int, typer.Option(min=2)] = _DEFAULT.batch_size,
+    lr: Annotated[float, typer.Option(min=1e-8)] = _DEFAULT.lr,
+    channels: Annotated[str, typer.Option(help="of each stage")] = ",".join(
+        map(str, _DEFAULT.architecture.channels)
+    ),
+    stages: Annotated[
+        int, typer.Option(min=1, help="last stages with a classifier")
+    ] = _DEFAULT.stages,
+    auxiliary: Annotated[
+        float, typer.Option(min=0, help="weight of the classifiers before the last")
+    ] = _DEFAULT.auxiliary,
+    dense: Annotated[
+        float, typer.Option(min=0, help="weight of the loss at every position")
+    ] = _DEFAULT.dense,
+    cutmix: Annotated[
+        float, typer.Option(min=0, max=1, help="share of images with a box of another")
+    ] = _DEFAULT.cutmix,
+    textures: Annotated[
+        int, typer.Option(min=0, help="drawn textures added as classes")
+    ] = _DEFAULT.textures,
+    size: Annotated[int, typer.Option(min=16, help="pixels")] = _DEFAULT.size,
+    first_size: Annotated[
+        int, typer.Option(min=16, help="of the views in the first epoch")
+    ] = _DEFAULT.first_size,
+    strides: Annotated[
+        str, typer.Option(help="which stages become feature levels")
+    ] = "4,8",
+    source: Annotated[
+        str, typer.Option(help="name and licence of the photographs, for the card")
+    ] = "",
+    seed: Annotated[int, typer.Option(min=0)] = _DEFAULT.seed,
+    device: str = "auto",
+    precision: Annotated[str, typer.Option(help="auto, bfloat16 or float32")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; torch's choice by default")
+    ] = None,
+) -> None:
+    """Train the embedded backbone and write its weight file and card.
+
+    Run again with the same options to go on after an interruption. The result is the
+    same bit by bit for the same options, photographs, threads and machine.
+    """
+    console = Console(stderr=True)
+    try:
+        widths = _numbers("--channels", channels)
+        settings = Settings(
+            architecture=Architecture(widths[0], widths, (2,) * len(widths)),
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            stages=min(stages, len(widths)),
+            auxiliary=auxiliary,
+            dense=dense,
+            cutmix=cutmix,
+            textures=textures,
+            size=size,
+            first_size=min(first_size, size),
+            seed=seed,
+        )
+        place = pick_device(device, threads)
+        levels = _numbers("--strides", strides)
+        check_strides(levels, settings.architecture)
+        dtype = autocast_dtype(precision, place)
+        with RunProgress(console) as bar:
+            found = read_photographs(
+                photographs, size, lambda *done: bar.report("photographs", *done)
+            )
+            model, rows = train(
+                found,
+                settings,
+                out,
+                device=place,
+                dtype=dtype,
+                progress=lambda *done: bar.report("training", *done),
+            )
+        card = _card(found, settings, rows, source, place, dtype)
+        path = out / WEIGHTS
+        chosen, _ = found.select(held_out=False)
+        export(
+            folded_trunk(model.cpu()),
+            settings.architecture,
+            chosen,
+            path,
+            strides=levels,
+            card=card,
+        )
+        card["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        (out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+        training_curves(rows).savefig(out / "curves.png", dpi=120)
+    except AvalancheADError as error:
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    console.print(
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB, "
+        f"{100 * rows[-1]['validation_accuracy']:.1f} % of the photographs held out "
+        "are right",
+        soft_wrap=True,
+    )
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 1:
+        raise AvalancheADError(
+            f"{option} {text!r}: expected whole numbers with commas, as 32,64"
+        )
+    return numbers
+
+
+def _card(
+    photographs: Photographs,
+    settings: Settings,
+    rows: list[dict[str, float]],
+    source: str,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """Return what is known about the weights."""
+    machine = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{torch.get_num_threads()} threads of "
+        f"{torch.cpu.get_capabilities().get('cpu_name', platform.machine())}"
+    )
+    return {
+        "photographs": {
+            "source": source,
+            "trained_on": int((~photographs.held_out).sum()),
+            "held_out": int(photographs.held_out.sum()),
+            "classes": len(photographs.classes),
+        },
+        "command": "python -m avalanche_ad.pretraining "
+        + " ".join(_without_paths(sys.argv[1:])),
+        "settings": asdict(settings),
+        "machine": machine,
+        "dtype": str(dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+        "minutes": round(sum(row["seconds"] for row in rows) / 60, 1),
+        "date": time.strftime("%Y-%m-%d"),
+        "validation": {
+            "accuracy": round(rows[-1]["validation_accuracy"], 4),
+            "loss": round(rows[-1]["validation_loss"], 4),
+        },
+    }
+
+
+def _without_paths(arguments: list[str]) -> list[str]:
+    """Shorten paths to their names: a card says what, not where."""
+    return [
+        Path(argument).name if "/" in argument and Path(argument).exists() else argument
+        for argument in arguments
+    ]
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,144 @@
+"""The network while it trains: timm's blocks with classifiers on several stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from avalanche_ad.errors import RecipeError
+from avalanche_ad.features.embedded import Architecture, Trunk
+from avalanche_ad.pretraining.augmentation import Mixed
+
+__all__ = ["Classifier", "folded_trunk", "objective"]
+
+
+class Classifier(nn.Module):
+    """Classify photographs from the last stage, and from the stages before it.
+
+    A linear classifier per position; an image's logits are their mean over positions,
+    as of a classifier behind global average pooling.
+
+    :param architecture: sizes of the network, built of timm's blocks.
+    :param classes: how many classes.
+    :param stages: how many of the last stages have a classifier.
+    :raises RecipeError: for a width that timm's blocks do not take.
+    """
+
+    def __init__(self, architecture: Architecture, classes: int, stages: int) -> None:
+        super().__init__()
+        for width in architecture.channels:
+            if width % 8:
+                raise RecipeError(
+                    f"--channels has {width}; timm's blocks take multiples of 8"
+                )
+        self.architecture = architecture
+        blocks = tuple(
+            ByoBlockCfg("basic", d=depth, c=width, s=2 if number else 1, gs=0)
+            for number, (width, depth) in enumerate(
+                zip(architecture.channels, architecture.blocks, strict=True)
+            )
+        )
+        config = ByoModelCfg(blocks, stem_chs=architecture.stem, stem_pool=None)
+        self.network = ByobNet(config, num_classes=0)
+        self.heads = nn.ModuleList(
+            nn.Conv2d(width, classes, 1) for width in architecture.channels[-stages:]
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return logits (N, classes, H, W) of each classified stage, the last first.
+
+        :param images: (N, 3, S, S), normalised.
+        """
+        x = self.network.stem(images)
+        maps = []
+        for stage in self.network.stages:
+            x = stage(x)
+            maps.append(x)
+        return [
+            head(level)
+            for head, level in zip(
+                reversed(self.heads), reversed(maps[-len(self.heads) :]), strict=True
+            )
+        ]
+
+
+def objective(
+    logits: list[Tensor],
+    targets: Mixed,
+    *,
+    smoothing: float,
+    auxiliary: float,
+    dense: float,
+) -> Tensor:
+    """Return the training loss, over the last stage and the ones before it.
+
+    L = l_last + a Σ_earlier l_s, l_s = CE(z̄_s) + d mean_p CE(z_sp), with z̄ the mean of
+    the logits over positions p. Deep supervision (Lee et al., AISTATS 2015) makes the
+    stages that become features discriminative themselves; the dense term asks it of
+    every position, which in an image mixed of two has the class of what it shows.
+
+    :param logits: (N, classes, H, W) per stage, the last stage first.
+    :param targets: what the images show and where.
+    :param smoothing: label smoothing of every term.
+    :param auxiliary: a.
+    :param dense: d.
+    """
+    total = logits[0].new_zeros((), dtype=torch.float32)
+    for number, level in enumerate(logits):
+        level = level.float()
+        height, width = level.shape[2:]
+        share = adaptive_avg_pool2d(targets.mask[:, None], (height, width))[:, 0]
+        term = _mixed_entropy(
+            level.mean((2, 3)), targets, share.mean((1, 2)), smoothing
+        )
+        if dense:
+            term = term + dense * _mixed_entropy(level, targets, share, smoothing)
+        total = total + (auxiliary if number else 1.0) * term
+    return total
+
+
+def _mixed_entropy(
+    logits: Tensor, targets: Mixed, share: Tensor, smoothing: float
+) -> Tensor:
+    """Return the cross entropy with the first label by 1 - share, the second by share.
+
+    :param logits: (N, classes, …).
+    :param share: (N, …).
+    """
+    log_p = logits.log_softmax(1)
+    index = (-1, 1, *[1] * (logits.dim() - 2))
+
+    def of(labels: Tensor) -> Tensor:
+        where = labels.view(index).expand(-1, 1, *logits.shape[2:])
+        return log_p.gather(1, where)[:, 0]
+
+    found = (1 - share) * of(targets.first) + share * of(targets.second)
+    return -((1 - smoothing) * found.mean() + smoothing * log_p.mean())
+
+
+def folded_trunk(classifier: Classifier) -> Trunk:
+    """Return the network for inference, its batch normalisation folded into filters.
+
+    :param classifier: the trained network; it stays as it is.
+    """
+    trunk = Trunk(classifier.architecture)
+    pairs: list[tuple[Any, Any]] = [(trunk.stem, classifier.network.stem)]
+    stages: Any = zip(trunk.stages, classifier.network.stages, strict=True)
+    for folded, stage in stages:
+        for target, block in zip(folded, stage, strict=True):
+            pairs.append((target.conv1, block.conv1_kxk))
+            pairs.append((target.conv2, block.conv2_kxk))
+            if target.shortcut is not None:
+                pairs.append((target.shortcut, block.shortcut))
+    was_training = classifier.training
+    classifier.eval()
+    for target, layer in pairs:
+        fused = fuse_conv_bn_eval(layer.conv, layer.bn)
+        target.load_state_dict(fused.state_dict())
+    classifier.train(was_training)
+    return trunk.eval()

@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from avalanche_ad.pretraining.augmentation import (
+    colour_jitter,
+    cut_mix,
+    random_crops,
+    random_views,
+    soften,
+)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def images():
+    return torch.rand(16, 3, 24, 24, generator=seeded(9))
+
+
+def test_views_repeat_for_a_seed_and_differ_between_images():
+    one = torch.randint(0, 256, (1, 3, 24, 24), dtype=torch.uint8, generator=seeded())
+    images = one.expand(8, -1, -1, -1)
+    views = random_views(images, 16, seeded(3))
+    assert views.shape == (8, 3, 16, 16)
+    assert views.dtype == torch.float32
+    assert torch.equal(views, random_views(images, 16, seeded(3)))
+    assert len(views.flatten(1).unique(dim=0)) == 8
+
+
+def test_a_crop_of_everything_is_the_image_or_its_mirror(images):
+    crops = random_crops(images, 24, seeded(), area=(1.0, 1.0), aspect=1.0)
+    same = torch.isclose(crops, images, atol=1e-5).flatten(1).all(1)
+    mirrored = torch.isclose(crops, images.flip(3), atol=1e-5).flatten(1).all(1)
+    assert (same ^ mirrored).all()
+    assert 0 < int(same.sum()) < 16
+
+
+def test_crops_show_a_part_of_the_size_asked_for():
+    """Of a ramp a crop keeps the slope times the share of its side."""
+    ramp = torch.linspace(0, 1, 64).expand(32, 3, 64, 64)
+    crops = random_crops(ramp, 64, seeded(), area=(0.25, 0.25), aspect=1.0)
+    width = (crops[:, 0, 0, -1] - crops[:, 0, 0, 0]).abs()
+    torch.testing.assert_close(width, torch.full((32,), 0.5), atol=0.02, rtol=0)
+
+
+def test_no_strength_changes_no_colour(images):
+    jittered = colour_jitter(images, seeded(), strength=0.0, grey=0.0)
+    torch.testing.assert_close(jittered, images)
+
+
+def test_the_share_that_becomes_grey_is_grey(images):
+    grey = colour_jitter(images, seeded(), strength=0.4, grey=1.0)
+    torch.testing.assert_close(grey[:, :1].expand_as(grey), grey)
+
+
+def test_softening_keeps_constants_and_lowers_contrast(images):
+    flat = torch.full((4, 3, 8, 8), 0.3)
+    torch.testing.assert_close(soften(flat, seeded(), share=1.0), flat)
+    softer = soften(images, seeded(), share=1.0)
+    assert (softer.std((1, 2, 3)) <= images.std((1, 2, 3)) + 1e-6).all()
+    assert torch.equal(soften(images, seeded(), share=1e-9), images)
+
+
+def test_a_box_of_another_image_is_where_the_mask_says():
+    images = torch.arange(64.0)[:, None, None, None].expand(-1, 3, 16, 16)
+    labels = torch.arange(64)
+    mixed, shown = cut_mix(images, labels, 0.5, seeded())
+    expected = torch.where(
+        shown.mask[:, None] > 0, shown.second[:, None, None, None], images
+    )
+    assert torch.equal(mixed, expected)
+    assert torch.equal(shown.first, labels)
+    assert 16 < int((shown.mask.amax((1, 2)) > 0).sum()) < 48
+    unmixed, nothing = cut_mix(images, labels, 0.0, seeded())
+    assert torch.equal(unmixed, images)
+    assert not nothing.mask.any()

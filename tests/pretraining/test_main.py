@@ -1,0 +1,76 @@
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from avalanche_ad.features import EmbeddedBackbone
+
+
+def call(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "avalanche_ad.pretraining", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+SMALL = (
+    *("--epochs", 2, "--batch-size", 16, "--channels", "8,16", "--size", 20),
+    *("--first-size", 16, "--strides", "2,4", "--textures", 1, "--threads", 1),
+    *("--precision", "float32"),
+)
+
+
+def test_photographs_become_a_backbone(archive, tmp_path):
+    out = tmp_path / "out"
+    done = call(archive, "--out", out, *SMALL, "--source", "stripes, CC0")
+    assert done.returncode == 0, done.stderr
+    assert "photographs held out are right" in " ".join(done.stderr.split())
+    assert {path.name for path in out.iterdir()} == {
+        "card.json",
+        "checkpoint.pt",
+        "curves.png",
+        "embedded.safetensors",
+        "metrics.csv",
+    }
+    backbone = EmbeddedBackbone(weights=out / "embedded.safetensors")
+    levels = backbone(torch.rand(1, 3, 32, 32))
+    assert [tuple(level.shape) for level in levels] == [(1, 16, 16, 8), (1, 8, 8, 16)]
+    card = json.loads((out / "card.json").read_text())
+    assert card["photographs"]["source"] == "stripes, CC0"
+    assert str(tmp_path) not in json.dumps(card)
+    assert backbone.card == {key: card[key] for key in card if key != "sha256"}
+    with (out / "metrics.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+    before = (out / "embedded.safetensors").read_bytes()
+    again = call(archive, "--out", out, *SMALL, "--source", "stripes, CC0")
+    assert again.returncode == 0, again.stderr
+    assert EmbeddedBackbone(weights=out / "embedded.safetensors").fingerprint() == (
+        backbone.fingerprint()
+    )
+    assert len((out / "embedded.safetensors").read_bytes()) == len(before)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--channels", "8;16"], "--channels '8;16': expected whole numbers"),
+        (["--channels", "8,12,16"], "--channels has 12"),
+        (["--strides", "3"], "rising numbers out of [2, 4, 8, 16]"),
+        (["--precision", "half"], "expected auto, bfloat16 or float32"),
+        (["--batch-size", "5000"], "--batch-size 5000 is more than"),
+    ],
+)
+def test_a_wrong_option_is_told_before_any_training(
+    archive, tmp_path, options, message
+):
+    done = call(archive, "--out", tmp_path / "out", *options)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()

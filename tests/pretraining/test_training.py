@@ -1,0 +1,214 @@
+import dataclasses
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from avalanche_ad.errors import RecipeError, ResultsError
+from avalanche_ad.features import EmbeddedBackbone
+from avalanche_ad.features.embedded import Architecture
+from avalanche_ad.pretraining.augmentation import Mixed
+from avalanche_ad.pretraining.export import export
+from avalanche_ad.pretraining.network import Classifier, folded_trunk, objective
+from avalanche_ad.pretraining.photographs import read_photographs
+from avalanche_ad.pretraining.training import (
+    MEAN,
+    STD,
+    Settings,
+    autocast_dtype,
+    train,
+    with_textures,
+)
+
+SIZES = Architecture(8, (8, 8, 16), (1, 1, 2))
+SETTINGS = Settings(
+    SIZES, 4, 28, stages=2, auxiliary=0.5, cutmix=0.5, size=24, first_size=16
+)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def photographs(folder):
+    return read_photographs(folder, 24)
+
+
+def trained(photographs, out, settings=SETTINGS, **options):
+    return train(photographs, settings, out, device=CPU, dtype=torch.float32, **options)
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_resumed_after_a_kill_it_ends_at_the_same_weights(photographs, tmp_path):
+    whole, rows = trained(photographs, tmp_path / "whole")
+
+    def kill(done, total):
+        if done == total // 2 + 1:  # within the third of four epochs
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        trained(photographs, tmp_path / "killed", progress=kill)
+    steps = []
+    resumed, again = trained(
+        photographs,
+        tmp_path / "killed",
+        progress=lambda done, total: steps.append(done / total),
+    )
+    assert steps[0] > 0.5
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+    assert [row["loss"] for row in rows] == [row["loss"] for row in again]
+
+
+def test_it_learns(photographs, tmp_path):
+    settings = dataclasses.replace(SETTINGS, epochs=25, lr=1e-2, cutmix=0.0)
+    _, rows = trained(photographs, tmp_path, settings)
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+    assert rows[-1]["train_accuracy"] > 0.6
+
+
+def test_another_seed_gives_other_weights(photographs, tmp_path):
+    settings = dataclasses.replace(SETTINGS, epochs=1)
+    other = dataclasses.replace(settings, seed=1)
+    first, _ = trained(photographs, tmp_path / "a", settings)
+    second, _ = trained(photographs, tmp_path / "b", other)
+    assert not torch.equal(first.heads[0].weight, second.heads[0].weight)
+
+
+def test_a_folder_of_other_settings_is_refused(photographs, tmp_path):
+    settings = dataclasses.replace(SETTINGS, epochs=1)
+    trained(photographs, tmp_path, settings)
+    with pytest.raises(ResultsError, match="training of other settings"):
+        trained(photographs, tmp_path, dataclasses.replace(settings, lr=1e-3))
+    (tmp_path / "checkpoint.pt").write_bytes(b"cut")
+    with pytest.raises(ResultsError, match="damaged; delete it"):
+        trained(photographs, tmp_path, settings)
+
+
+def test_too_large_a_batch_is_refused(photographs, tmp_path):
+    settings = dataclasses.replace(SETTINGS, batch_size=91)
+    with pytest.raises(RecipeError, match="--batch-size 91 is more than"):
+        trained(photographs, tmp_path, settings)
+
+
+def test_textures_are_classes_of_sixteen_images(photographs):
+    images, labels = photographs.select(held_out=False)
+    more, marks = with_textures(images, labels, 2, seed=0)
+    assert more.dtype == torch.uint8
+    assert len(more) == len(marks) == len(images) + 32
+    assert marks[-32:].tolist() == [3] * 16 + [4] * 16
+    assert more[-16:].float().std() > 1
+
+
+def test_the_loss_adds_its_terms():
+    generator = torch.Generator().manual_seed(0)
+    logits = [torch.randn(4, 3, s, s, generator=generator) for s in (2, 4)]
+    labels = torch.tensor([0, 1, 2, 0])
+    shown = Mixed(labels, labels, torch.zeros(4, 8, 8))
+
+    def loss(smoothing=0.0, **weights):
+        return objective(logits, shown, smoothing=smoothing, **weights)
+
+    last = cross_entropy(logits[0].mean((2, 3)), labels)
+    torch.testing.assert_close(loss(auxiliary=0.0, dense=0.0), last)
+    earlier = cross_entropy(logits[1].mean((2, 3)), labels)
+    torch.testing.assert_close(loss(auxiliary=0.5, dense=0.0), last + 0.5 * earlier)
+    dense = cross_entropy(logits[0], labels[:, None, None].expand(-1, 2, 2))
+    torch.testing.assert_close(loss(auxiliary=0.0, dense=2.0), last + 2 * dense)
+    smooth = cross_entropy(logits[0].mean((2, 3)), labels, label_smoothing=0.1)
+    torch.testing.assert_close(loss(smoothing=0.1, auxiliary=0.0, dense=0.0), smooth)
+
+
+def test_a_position_of_a_mixed_image_has_the_class_of_what_it_shows():
+    """Logits that are right everywhere cost nothing densely, and pooled they do."""
+    mask = torch.zeros(1, 8, 8)
+    mask[:, :, 4:] = 1
+    shown = Mixed(torch.tensor([0]), torch.tensor([2]), mask)
+    logits = torch.full((1, 3, 2, 2), -50.0)
+    logits[0, 0, :, 0] = logits[0, 2, :, 1] = 50.0
+    whole = objective([logits], shown, smoothing=0.0, auxiliary=0.0, dense=0.0)
+    both = objective([logits], shown, smoothing=0.0, auxiliary=0.0, dense=1.0)
+    torch.testing.assert_close(whole, torch.tensor(2.0).log())
+    torch.testing.assert_close(both, whole)
+    wrong = objective([logits.flip(3)], shown, smoothing=0.0, auxiliary=0.0, dense=1.0)
+    assert wrong > both + 90
+
+
+def stages(model, images):
+    x = model.network.stem(images)
+    maps = []
+    for stage in model.network.stages:
+        x = stage(x)
+        maps.append(x)
+    return maps
+
+
+def test_folding_changes_no_map(photographs, tmp_path):
+    model, _ = trained(photographs, tmp_path)
+    images = torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        folded = folded_trunk(model)(images)
+        expected = stages(model.eval(), images)
+    for one, other in zip(folded, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_an_exported_file_gives_the_network_s_features(photographs, tmp_path):
+    model, _ = trained(photographs, tmp_path)
+    images, _ = photographs.select(held_out=False)
+    path = tmp_path / "own.safetensors"
+    trunk = folded_trunk(model)
+    export(trunk, SIZES, images, path, strides=(2, 4), card={"seed": 0})
+    backbone = EmbeddedBackbone(weights=path, whiten=False)
+    assert backbone.card == {"seed": 0}
+    views = images.float() / 255
+    mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
+    with torch.no_grad():
+        maps = stages(model.eval(), (views - mean) / std)
+    for level, expected in zip(backbone(views), maps, strict=False):
+        # filters are kept as float16
+        torch.testing.assert_close(
+            level.permute(0, 3, 1, 2), expected, rtol=2e-2, atol=2e-2
+        )
+    for level in EmbeddedBackbone(weights=path)(views):
+        rows = level.flatten(0, 2)
+        assert rows.mean(0).abs().max() < 0.05
+        assert 0.7 < rows.std(0).mean() < 1.1
+
+
+@pytest.mark.parametrize("strides", [(), (3,), (4, 2), (32,)])
+def test_strides_that_are_not_there_are_refused(strides, tmp_path):
+    model = Classifier(SIZES, 2, 1)
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    with pytest.raises(RecipeError, match=r"rising numbers out of \[2, 4, 8\]"):
+        export(
+            folded_trunk(model),
+            SIZES,
+            images,
+            tmp_path / "own.safetensors",
+            strides=strides,
+            card={},
+        )
+
+
+def test_precision_is_chosen_by_name():
+    assert autocast_dtype("float32", CPU) == torch.float32
+    assert autocast_dtype("bfloat16", CPU) == torch.bfloat16
+    assert autocast_dtype("auto", CPU) in (torch.float32, torch.bfloat16)
+    with pytest.raises(RecipeError, match="expected auto, bfloat16 or float32"):
+        autocast_dtype("half", CPU)
+
+
+def test_widths_that_timm_would_round_are_refused():
+    with pytest.raises(RecipeError, match="--channels has 12"):
+        Classifier(Architecture(8, (12, 16), (1, 1)), 2, 1)
+
+
+def test_views_grow_to_the_full_size():
+    settings = Settings(epochs=16, size=64, first_size=32)
+    sizes = [settings.view_size(epoch) for epoch in range(16)]
+    assert sizes == sorted(sizes)
+    assert (sizes[0], sizes[-1]) == (32, 64)
+    assert len(set(sizes)) == 5
+    assert Settings(epochs=1, size=20, first_size=20).view_size(0) == 20
