@@ -49,6 +49,9 @@ def main(
     dense: Annotated[
         float, typer.Option(min=0, help="weight of the loss at every position")
     ] = _DEFAULT.dense,
+    defects: Annotated[
+        float, typer.Option(min=0, help="weight of telling painted defects")
+    ] = _DEFAULT.defects,
     cutmix: Annotated[
         float, typer.Option(min=0, max=1, help="share of images with a box of another")
     ] = _DEFAULT.cutmix,
@@ -88,6 +91,7 @@ def main(
             stages=min(stages, len(widths)),
             auxiliary=auxiliary,
             dense=dense,
+            defects=defects,
             cutmix=cutmix,
             textures=textures,
             size=size,

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.features.embedded import Architecture, Trunk
 from avalanche_ad.pretraining.augmentation import Mixed
+from avalanche_ad.pretraining.painting import KINDS
 
-__all__ = ["Classifier", "folded_trunk", "objective"]
+__all__ = ["Classifier", "Logits", "folded_trunk", "objective"]
+
+
+@dataclass(frozen=True)
+class Logits:
+    """What the network says of each classified stage, the last stage first.
+
+    :param classes: (N, classes, H, W) per stage: what the photograph shows.
+    :param kinds: (N, kinds, H, W) per stage: which defect a position shows, if any.
+    """
+
+    classes: list[Tensor]
+    kinds: list[Tensor]
 
 
 class Classifier(nn.Module):
-    """Classify photographs from the last stage, and from the stages before it.
+    """Classify photographs and positions from the last stage and the ones before it.
 
     A linear classifier per position; an image's logits are their mean over positions,
     as of a classifier behind global average pooling.
@@ -45,60 +59,71 @@ class Classifier(nn.Module):
         )
         config = ByoModelCfg(blocks, stem_chs=architecture.stem, stem_pool=None)
         self.network = ByobNet(config, num_classes=0)
+        self.split = [classes, len(KINDS)]
         self.heads = nn.ModuleList(
-            nn.Conv2d(width, classes, 1) for width in architecture.channels[-stages:]
+            nn.Conv2d(width, sum(self.split), 1)
+            for width in architecture.channels[-stages:]
         )
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Return logits (N, classes, H, W) of each classified stage, the last first.
-
-        :param images: (N, 3, S, S), normalised.
-        """
+    def forward(self, images: Tensor) -> Logits:
+        """Return the logits of images (N, 3, S, S), normalised."""
         x = self.network.stem(images)
         maps = []
         for stage in self.network.stages:
             x = stage(x)
             maps.append(x)
-        return [
-            head(level)
+        found = [
+            torch.split(head(level), self.split, dim=1)
             for head, level in zip(
                 reversed(self.heads), reversed(maps[-len(self.heads) :]), strict=True
             )
         ]
+        return Logits([both[0] for both in found], [both[1] for both in found])
 
 
 def objective(
-    logits: list[Tensor],
-    targets: Mixed,
+    logits: Logits,
+    shown: Mixed,
+    painted: Mixed,
     *,
     smoothing: float,
     auxiliary: float,
     dense: float,
+    defects: float,
 ) -> Tensor:
     """Return the training loss, over the last stage and the ones before it.
 
-    L = l_last + a Σ_earlier l_s, l_s = CE(z̄_s) + d mean_p CE(z_sp), with z̄ the mean of
-    the logits over positions p. Deep supervision (Lee et al., AISTATS 2015) makes the
-    stages that become features discriminative themselves; the dense term asks it of
-    every position, which in an image mixed of two has the class of what it shows.
+    L = l_last + a Σ_earlier l_s + b Σ_all mean_p CE(k_sp), with
+    l_s = CE(z̄_s) + d mean_p CE(z_sp), z the logits of the classes, z̄ their mean over
+    positions p and k the logits of the kinds of defect. Deep supervision (Lee et al.,
+    AISTATS 2015) makes the stages that become features discriminative themselves; the
+    dense term asks it of every position, which in an image mixed of two has the class
+    of what it shows.
 
-    :param logits: (N, classes, H, W) per stage, the last stage first.
-    :param targets: what the images show and where.
+    :param logits: what the network says.
+    :param shown: which classes the images show, and where.
+    :param painted: which defects were painted, and where; a position has the share of
+        the defect's densest pixel, so that thin lines count.
     :param smoothing: label smoothing of every term.
     :param auxiliary: a.
     :param dense: d.
+    :param defects: b.
     """
-    total = logits[0].new_zeros((), dtype=torch.float32)
-    for number, level in enumerate(logits):
-        level = level.float()
-        height, width = level.shape[2:]
-        share = adaptive_avg_pool2d(targets.mask[:, None], (height, width))[:, 0]
-        term = _mixed_entropy(
-            level.mean((2, 3)), targets, share.mean((1, 2)), smoothing
-        )
+    total = shown.mask.new_zeros(())
+    for number, (level, kinds) in enumerate(
+        zip(logits.classes, logits.kinds, strict=True)
+    ):
+        level, size = level.float(), (level.shape[2], level.shape[3])
+        share = adaptive_avg_pool2d(shown.mask[:, None], size)[:, 0]
+        term = _mixed_entropy(level.mean((2, 3)), shown, share.mean((1, 2)), smoothing)
         if dense:
-            term = term + dense * _mixed_entropy(level, targets, share, smoothing)
+            term = term + dense * _mixed_entropy(level, shown, share, smoothing)
         total = total + (auxiliary if number else 1.0) * term
+        if defects:
+            share = adaptive_max_pool2d(painted.mask[:, None], size)[:, 0]
+            total = total + defects * _mixed_entropy(
+                kinds.float(), painted, share, smoothing
+            )
     return total
 
 

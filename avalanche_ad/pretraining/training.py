@@ -18,6 +18,7 @@ from avalanche_ad.features.embedded import Architecture
 from avalanche_ad.features.whitening import draw_image
 from avalanche_ad.pretraining.augmentation import cut_mix, random_views
 from avalanche_ad.pretraining.network import Classifier, objective
+from avalanche_ad.pretraining.painting import paint_defects
 from avalanche_ad.pretraining.photographs import Photographs
 
 __all__ = ["MEAN", "STD", "Settings", "autocast_dtype", "train", "with_textures"]
@@ -44,6 +45,8 @@ class Settings:
     :param stages: how many of the last stages have a classifier.
     :param auxiliary: weight of the classifiers before the last.
     :param dense: weight of the loss at every position.
+    :param defects: weight of telling painted defects at every position; half of the
+        images get one unless it is 0.
     :param cutmix: share of the images that get a box of another image.
     :param textures: how many drawn textures are added, each a class of 16 images.
     :param size: side of the photographs in pixels.
@@ -62,6 +65,7 @@ class Settings:
     stages: int = 1
     auxiliary: float = 0.0
     dense: float = 0.0
+    defects: float = 0.0
     cutmix: float = 0.0
     textures: int = 0
     size: int = 64
@@ -193,6 +197,8 @@ def train(
             )
             target = labels[chosen].to(device)
             views, shown = cut_mix(views, target, settings.cutmix, generator)
+            share = 0.5 if settings.defects else 0.0
+            views, painted = paint_defects(views, share, generator)
             optimizer.zero_grad(set_to_none=True)
             with torch.backends.cudnn.flags(deterministic=True):
                 with torch.autocast(device.type, dtype, dtype != torch.float32):
@@ -200,15 +206,18 @@ def train(
                 loss = objective(
                     logits,
                     shown,
+                    painted,
                     smoothing=settings.smoothing,
                     auxiliary=settings.auxiliary,
                     dense=settings.dense,
+                    defects=settings.defects,
                 )
                 loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             losses.append(loss.detach())
-            right += (logits[0].detach().mean((2, 3)).argmax(1) == target).sum()
+            pooled = logits.classes[0].detach().mean((2, 3))
+            right += (pooled.argmax(1) == target).sum()
             if progress is not None:
                 progress(epoch * steps + step + 1, settings.epochs * steps)
         rows.append(
@@ -255,7 +264,7 @@ def validation(
     ):
         views = part.to(device, torch.float32) / 255.0
         with torch.autocast(device.type, dtype, dtype != torch.float32):
-            logits = model(_normalised(views))[0]
+            logits = model(_normalised(views)).classes[0]
         pooled, target = logits.float().mean((2, 3)), target.to(device)
         loss += float(
             torch.nn.functional.cross_entropy(pooled, target, reduction="sum")

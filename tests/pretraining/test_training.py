@@ -9,7 +9,7 @@ from avalanche_ad.features import EmbeddedBackbone
 from avalanche_ad.features.embedded import Architecture
 from avalanche_ad.pretraining.augmentation import Mixed
 from avalanche_ad.pretraining.export import export
-from avalanche_ad.pretraining.network import Classifier, folded_trunk, objective
+from avalanche_ad.pretraining.network import Classifier, Logits, folded_trunk, objective
 from avalanche_ad.pretraining.photographs import read_photographs
 from avalanche_ad.pretraining.training import (
     MEAN,
@@ -22,7 +22,15 @@ from avalanche_ad.pretraining.training import (
 
 SIZES = Architecture(8, (8, 8, 16), (1, 1, 2))
 SETTINGS = Settings(
-    SIZES, 4, 28, stages=2, auxiliary=0.5, cutmix=0.5, size=24, first_size=16
+    SIZES,
+    4,
+    28,
+    stages=2,
+    auxiliary=0.5,
+    cutmix=0.5,
+    defects=0.5,
+    size=24,
+    first_size=16,
 )
 CPU = torch.device("cpu")
 
@@ -62,7 +70,9 @@ def test_resumed_after_a_kill_it_ends_at_the_same_weights(photographs, tmp_path)
 
 
 def test_it_learns(photographs, tmp_path):
-    settings = dataclasses.replace(SETTINGS, epochs=25, lr=1e-2, cutmix=0.0)
+    settings = dataclasses.replace(
+        SETTINGS, epochs=25, lr=1e-2, cutmix=0.0, defects=0.0
+    )
     _, rows = trained(photographs, tmp_path, settings)
     assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
     assert rows[-1]["train_accuracy"] > 0.6
@@ -101,23 +111,29 @@ def test_textures_are_classes_of_sixteen_images(photographs):
     assert more[-16:].float().std() > 1
 
 
+def loss_of(classes, shown, kinds=None, painted=None, **weights):
+    if kinds is None:
+        kinds = [torch.zeros(len(level), 5, *level.shape[2:]) for level in classes]
+    settings = {"smoothing": 0.0, "auxiliary": 0.0, "dense": 0.0, "defects": 0.0}
+    painted = painted or shown
+    return objective(Logits(classes, kinds), shown, painted, **settings | weights)
+
+
 def test_the_loss_adds_its_terms():
     generator = torch.Generator().manual_seed(0)
     logits = [torch.randn(4, 3, s, s, generator=generator) for s in (2, 4)]
     labels = torch.tensor([0, 1, 2, 0])
     shown = Mixed(labels, labels, torch.zeros(4, 8, 8))
-
-    def loss(smoothing=0.0, **weights):
-        return objective(logits, shown, smoothing=smoothing, **weights)
-
     last = cross_entropy(logits[0].mean((2, 3)), labels)
-    torch.testing.assert_close(loss(auxiliary=0.0, dense=0.0), last)
+    torch.testing.assert_close(loss_of(logits, shown), last)
     earlier = cross_entropy(logits[1].mean((2, 3)), labels)
-    torch.testing.assert_close(loss(auxiliary=0.5, dense=0.0), last + 0.5 * earlier)
+    torch.testing.assert_close(
+        loss_of(logits, shown, auxiliary=0.5), last + 0.5 * earlier
+    )
     dense = cross_entropy(logits[0], labels[:, None, None].expand(-1, 2, 2))
-    torch.testing.assert_close(loss(auxiliary=0.0, dense=2.0), last + 2 * dense)
+    torch.testing.assert_close(loss_of(logits, shown, dense=2.0), last + 2 * dense)
     smooth = cross_entropy(logits[0].mean((2, 3)), labels, label_smoothing=0.1)
-    torch.testing.assert_close(loss(smoothing=0.1, auxiliary=0.0, dense=0.0), smooth)
+    torch.testing.assert_close(loss_of(logits, shown, smoothing=0.1), smooth)
 
 
 def test_a_position_of_a_mixed_image_has_the_class_of_what_it_shows():
@@ -127,12 +143,28 @@ def test_a_position_of_a_mixed_image_has_the_class_of_what_it_shows():
     shown = Mixed(torch.tensor([0]), torch.tensor([2]), mask)
     logits = torch.full((1, 3, 2, 2), -50.0)
     logits[0, 0, :, 0] = logits[0, 2, :, 1] = 50.0
-    whole = objective([logits], shown, smoothing=0.0, auxiliary=0.0, dense=0.0)
-    both = objective([logits], shown, smoothing=0.0, auxiliary=0.0, dense=1.0)
+    whole = loss_of([logits], shown)
+    both = loss_of([logits], shown, dense=1.0)
     torch.testing.assert_close(whole, torch.tensor(2.0).log())
     torch.testing.assert_close(both, whole)
-    wrong = objective([logits.flip(3)], shown, smoothing=0.0, auxiliary=0.0, dense=1.0)
-    assert wrong > both + 90
+    assert loss_of([logits.flip(3)], shown, dense=1.0) > both + 90
+
+
+def test_a_thin_defect_counts_at_the_position_it_crosses():
+    mask = torch.zeros(1, 8, 8)
+    mask[:, 0, 0] = 1
+    painted = Mixed(torch.tensor([0]), torch.tensor([1]), mask)
+    classes, shown = (
+        [torch.zeros(1, 3, 2, 2)],
+        Mixed(*[torch.tensor([0])] * 2, 0 * mask),
+    )
+    kinds = torch.full((1, 5, 2, 2), -50.0)
+    kinds[0, 0] = 50.0
+    kinds[0, :2, 0, 0] = torch.tensor([-50.0, 50.0])
+    right = loss_of(classes, shown, [kinds], painted, defects=1.0)
+    torch.testing.assert_close(right, loss_of(classes, shown))
+    wrong = loss_of(classes, shown, [kinds.flip(3)], painted, defects=1.0)
+    torch.testing.assert_close(wrong - right, torch.tensor(50.0))
 
 
 def stages(model, images):
