@@ -27,7 +27,7 @@ def paint_defects(
     """Paint one defect into a share of the images.
 
     A *line* is thin, bent, darker or lighter; a *spot* is a ragged patch of another
-    tone; *foreign* shows a piece of another image; *smear* is blurred.
+    tone, coloured or not; *foreign* shows a piece of another image; *smear* is blurred.
 
     :param images: (N, 3, S, S), RGB around [0, 1].
     :param share: how many images get one.
@@ -47,6 +47,7 @@ def paint_defects(
         torch.rand(count, 1, generator=generator) < 0.5, -1.0, 1.0
     )
     tint = 0.15 * (2 * torch.rand(count, 3, generator=generator) - 1)
+    tint = tint * (torch.rand(count, 1, generator=generator) < 0.5)
     partner = torch.randperm(count, generator=generator)
     device = images.device
     toned = images + (gain + tint).to(device)[:, :, None, None]
