@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from avalanche_ad.errors import RecipeError
 from avalanche_ad.features.embedded import Architecture, Trunk
 from avalanche_ad.pretraining.augmentation import Mixed
 from avalanche_ad.pretraining.painting import KINDS
@@ -40,16 +39,10 @@ class Classifier(nn.Module):
     :param architecture: sizes of the network, built of timm's blocks.
     :param classes: how many classes.
     :param stages: how many of the last stages have a classifier.
-    :raises RecipeError: for a width that timm's blocks do not take.
     """
 
     def __init__(self, architecture: Architecture, classes: int, stages: int) -> None:
         super().__init__()
-        for width in architecture.channels:
-            if width % 8:
-                raise RecipeError(
-                    f"--channels has {width}; timm's blocks take multiples of 8"
-                )
         self.architecture = architecture
         blocks = tuple(
             ByoBlockCfg("basic", d=depth, c=width, s=2 if number else 1, gs=0)

@@ -54,6 +54,7 @@ class Settings:
         ``size`` in the last (progressive learning: Tan & Le, EfficientNetV2, ICML
         2021), which saves two fifths of the time.
     :param seed: decides the first weights, the order and every view.
+    :raises RecipeError: for a width that timm's blocks do not take.
     """
 
     architecture: Architecture = field(default_factory=Architecture)
@@ -71,6 +72,13 @@ class Settings:
     size: int = 64
     first_size: int = 32
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for width in self.architecture.channels:
+            if width % 8:
+                raise RecipeError(
+                    f"--channels has {width}; timm's blocks take multiples of 8"
+                )
 
     def view_size(self, epoch: int) -> int:
         """Return the side of the views in an epoch, counted from 0."""

@@ -234,7 +234,7 @@ def test_precision_is_chosen_by_name():
 
 def test_widths_that_timm_would_round_are_refused():
     with pytest.raises(RecipeError, match="--channels has 12"):
-        Classifier(Architecture(8, (12, 16), (1, 1)), 2, 1)
+        Settings(Architecture(8, (12, 16), (1, 1)))
 
 
 def test_views_grow_to_the_full_size():
