@@ -1,11 +1,10 @@
-"""A compact residual network trained by the project, its weights in the package."""
+"""A compact residual network trained on photographs by the project's own command."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,7 @@ class Trunk(nn.Module):
 
 
 class EmbeddedBackbone(Backbone):
-    """Take feature levels of the network that comes with the package.
+    """Take feature levels of a network that the project trains.
 
     A narrow residual network trained on natural photographs by
     ``python -m avalanche_ad.pretraining``; what it was trained on, for how long and
@@ -114,8 +113,7 @@ class EmbeddedBackbone(Backbone):
 
     :param strides: pixels per position of each level, rising; all that the weight file
         has statistics for by default.
-    :param weights: a file written by ``python -m avalanche_ad.pretraining`` instead of
-        the package's own.
+    :param weights: a file written by ``python -m avalanche_ad.pretraining``.
     :param whiten: whether the channels of a level are decorrelated.
     :raises RecipeError: for strides that the network does not have.
     :raises WeightsError: when the file is missing, damaged or of another kind.
@@ -137,17 +135,17 @@ class EmbeddedBackbone(Backbone):
                 f"backbone embedded: whiten must be true or false, got {whiten!r}"
             )
         if weights is None:
-            source = files("avalanche_ad.features") / "data" / "embedded.safetensors"
-            with as_file(source) as path:
-                state, architecture, card = _read(path)
-        else:
-            state, architecture, card = _read(Path(weights))
+            raise WeightsError(
+                "backbone embedded: the package has no weights of its own yet; give "
+                "weights = FILE, a file of `python -m avalanche_ad.pretraining`"
+            )
+        state, architecture, card = _read(Path(weights))
         self.card = card
         self.whiten = whiten
         self.strides = _checked_strides(strides, state)
         depth = architecture.strides.index(self.strides[-1]) + 1
         self.trunk = Trunk(architecture.first(depth))
-        self._load(state, "package" if weights is None else str(weights))
+        self._load(state, str(weights))
         self.freeze()
 
     def __repr__(self) -> str:

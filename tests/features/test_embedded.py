@@ -97,6 +97,11 @@ def test_strides_without_statistics_are_refused(weights, strides):
         EmbeddedBackbone(strides, weights=weights)
 
 
+def test_without_weights_it_says_where_to_get_them():
+    with pytest.raises(WeightsError, match="no weights of its own yet; give weights"):
+        make_backbone("embedded")
+
+
 def described(sizes):
     return {METADATA_KEY: json.dumps(sizes)}
 
