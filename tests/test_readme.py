@@ -46,7 +46,7 @@ def test_python_quickstart_runs(tmp_path, monkeypatch):
 
 def commands():
     for block in blocks("bash"):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             command = line.partition("  #")[0].strip()
             if command.startswith("avalanche-ad "):
                 yield command
