@@ -1,6 +1,6 @@
 """Time a backbone, alone and from images on disk to the feature cache.
 
-``python benchmarks/speed/features.py [NAME] [--size 128] [--images 64] [--threads 2]``
+``python benchmarks/speed/features.py [NAME] [--weights FILE] [--size 128]``
 
 The floor is what the same number of operations takes as one matrix product.
 """
@@ -35,15 +35,17 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("backbone", nargs="?", default="embedded")
+    parser.add_argument("backbone", nargs="?", default="filterbank")
+    parser.add_argument("--weights", help="of backbone embedded")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    weights = {"weights": options.weights} if options.weights else {}
     started = time.perf_counter()
-    backbone = make_backbone(options.backbone)
+    backbone = make_backbone(options.backbone, **weights)
     loading = time.perf_counter() - started
     generator = torch.Generator().manual_seed(0)
     shape = (options.images, 3, options.size, options.size)
