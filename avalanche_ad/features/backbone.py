@@ -22,7 +22,7 @@ from torch.nn.functional import interpolate
 from avalanche_ad.errors import RecipeError, WeightsError
 from avalanche_ad.features.layout import FeatureLayout
 
-__all__ = ["Backbone", "TimmBackbone", "stored_state"]
+__all__ = ["Backbone", "TimmBackbone", "chosen_strides", "first_line", "stored_state"]
 
 
 class Backbone(nn.Module, ABC):
@@ -211,7 +211,7 @@ class TimmBackbone(Backbone):
             height, width = images.shape[2:]
             raise RecipeError(
                 f"backbone {self.name} does not take images of {height} x {width} "
-                f"pixels ({_first_line(error)}); choose the image size it was made for"
+                f"pixels ({first_line(error)}); choose the image size it was made for"
             ) from error
         # Some transformers give channels last; the model's own record tells.
         channels_last = "NHWC" in str(getattr(self.model, "output_fmt", "NCHW"))
@@ -238,14 +238,14 @@ def stored_state(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError) as error:
         raise WeightsError(
-            f"weight file {path} cannot be read ({_first_line(error)}); "
+            f"weight file {path} cannot be read ({first_line(error)}); "
             "copy or download it again"
         ) from error
     except Exception as error:
         # torch.load names no common class for damage and for refused code.
         raise WeightsError(
             f"weight file {path} is damaged or holds more than tensors "
-            f"({_first_line(error)}); expected a safetensors file or a state dict "
+            f"({first_line(error)}); expected a safetensors file or a state dict "
             "saved by torch.save"
         ) from error
     for key in ("state_dict", "model"):
@@ -263,6 +263,22 @@ def stored_state(path: Path) -> dict[str, Tensor]:
     }
 
 
+def chosen_strides(strides: object, known: Sequence[int], where: str) -> list[int]:
+    """Return the strides when they are a rising choice of the known ones.
+
+    :param strides: what was asked for.
+    :param known: all there are, rising.
+    :param where: begins the message.
+    :raises RecipeError: when they are another thing.
+    """
+    chosen = list(strides) if isinstance(strides, Sequence) else [strides]
+    if not chosen or chosen != [stride for stride in known if stride in chosen]:
+        raise RecipeError(
+            f"{where}strides must be rising numbers out of {list(known)}, got {chosen}"
+        )
+    return chosen
+
+
 def _rising(stages: object) -> bool:
     """Whether stages are a list of rising numbers from 0, at least one."""
     if not isinstance(stages, (list, tuple)) or not stages:
@@ -272,7 +288,7 @@ def _rising(stages: object) -> bool:
     return list(stages) == sorted(set(stages))
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """Return what an error says, shortened to one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
@@ -316,7 +332,7 @@ def _build(
         # timm raises assertions, index, runtime and type errors alike.
         raise RecipeError(
             f"backbone timm:{name}: cannot give the stages {list(stages)} "
-            f"({_first_line(error)}); choose fewer or others"
+            f"({first_line(error)}); choose fewer or others"
         ) from error
     if pretrained:
         try:
@@ -325,7 +341,7 @@ def _build(
             # Hub, proxy, disk and URL failures share no class.
             raise WeightsError(
                 f"pretrained weights of timm:{name} could not be fetched "
-                f"({_first_line(error)}); without a network give a local file: "
+                f"({first_line(error)}); without a network give a local file: "
                 "weights = FILE.safetensors"
             ) from error
     elif weights is not None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from avalanche_ad.errors import RecipeError, WeightsError
-from avalanche_ad.features.backbone import Backbone
+from avalanche_ad.features.backbone import Backbone, chosen_strides, first_line
 
 __all__ = ["Architecture", "EmbeddedBackbone", "Trunk"]
 
@@ -43,8 +43,13 @@ class Architecture:
         """Pixels per position of each stage's output."""
         return tuple(2 ** (stage + 1) for stage in range(len(self.channels)))
 
-    def first(self, stages: int) -> Architecture:
-        """Return the same network without its last stages."""
+    def stage(self, stride: int) -> int:
+        """Return the index of the stage whose output has this stride."""
+        return self.strides.index(stride)
+
+    def up_to(self, stride: int) -> Architecture:
+        """Return the same network without the stages behind this stride."""
+        stages = self.stage(stride) + 1
         return Architecture(self.stem, self.channels[:stages], self.blocks[:stages])
 
 
@@ -87,10 +92,6 @@ class Trunk(nn.Module):
             stages.append(stage)
         self.stages = nn.ModuleList(stages)
         self.architecture = architecture
-
-    def width(self, stride: int) -> int:
-        """Return the channels of the stage of a stride."""
-        return self.architecture.channels[self.architecture.strides.index(stride)]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return every stage's map (N, C, H, W) of normalised images (N, 3, S, S)."""
@@ -142,9 +143,13 @@ class EmbeddedBackbone(Backbone):
         state, architecture, card = _read(Path(weights))
         self.card = card
         self.whiten = whiten
-        self.strides = _checked_strides(strides, state)
-        depth = architecture.strides.index(self.strides[-1]) + 1
-        self.trunk = Trunk(architecture.first(depth))
+        prefix = "matrix_"
+        known = sorted(
+            int(key.removeprefix(prefix)) for key in state if key.startswith(prefix)
+        )
+        chosen = known if strides is None else strides
+        self.strides = tuple(chosen_strides(chosen, known, "backbone embedded: "))
+        self.trunk = Trunk(architecture.up_to(self.strides[-1]))
         self._load(state, str(weights))
         self.freeze()
 
@@ -164,9 +169,10 @@ class EmbeddedBackbone(Backbone):
         """Return the levels (N, H, W, C), finest first, of images (N, 3, S, S)."""
         images = (images - self.get_buffer("mean")) / self.get_buffer("std")
         maps = self.trunk(images.contiguous(memory_format=torch.channels_last))
+        sizes = self.trunk.architecture
         levels = []
         for stride in self.strides:
-            level = maps[stride.bit_length() - 2].permute(0, 2, 3, 1)
+            level = maps[sizes.stage(stride)].permute(0, 2, 3, 1)
             if self.whiten:
                 mean = self.get_buffer(f"mean_{stride}")
                 level = (level - mean) @ self.get_buffer(f"matrix_{stride}")
@@ -176,7 +182,8 @@ class EmbeddedBackbone(Backbone):
     def _load(self, state: Mapping[str, Tensor], source: str) -> None:
         """Take the tensors this selection of strides needs, as float32."""
         trunk = {f"trunk.{key}": v.shape for key, v in self.trunk.state_dict().items()}
-        widths = {stride: self.trunk.width(stride) for stride in self.strides}
+        sizes = self.trunk.architecture
+        widths = {s: sizes.channels[sizes.stage(s)] for s in self.strides}
         shapes: dict[str, tuple[int, ...]] = {"mean": (3,), "std": (3,), **trunk}
         if self.whiten:
             shapes |= {f"mean_{stride}": (width,) for stride, width in widths.items()}
@@ -226,7 +233,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Architecture, dict[str, Any]]:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise WeightsError(
-            f"weight file {path} cannot be read as safetensors ({error}); "
+            f"weight file {path} cannot be read as safetensors ({first_line(error)}); "
             "copy it again or give a file of `python -m avalanche_ad.pretraining`"
         ) from error
     if found is None:
@@ -254,20 +261,3 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Architecture, dict[str, Any]]:
             f"({error}); {_MEND}"
         ) from error
     return state, architecture, card
-
-
-def _checked_strides(
-    strides: Sequence[int] | None, state: Mapping[str, Tensor]
-) -> tuple[int, ...]:
-    known = sorted(
-        int(key.removeprefix("matrix_")) for key in state if key.startswith("matrix_")
-    )
-    if strides is None:
-        return tuple(known)
-    chosen = list(strides) if isinstance(strides, Sequence) else [strides]
-    if not chosen or chosen != [stride for stride in known if stride in chosen]:
-        raise RecipeError(
-            f"backbone embedded: strides must be rising numbers out of {known}, "
-            f"got {chosen}"
-        )
-    return tuple(chosen)

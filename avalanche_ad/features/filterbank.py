@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, pad
 
 from avalanche_ad.errors import RecipeError
-from avalanche_ad.features.backbone import Backbone
+from avalanche_ad.features.backbone import Backbone, chosen_strides
 
 __all__ = ["STRIDES", "FilterBank", "gabor_pairs", "opponent_colors"]
 
@@ -62,12 +62,7 @@ class FilterBank(Backbone):
 
     def __init__(self, strides: Sequence[int] = (4, 8), whiten: bool = True) -> None:
         super().__init__()
-        chosen = list(strides) if isinstance(strides, Sequence) else [strides]
-        if not chosen or chosen != [stride for stride in STRIDES if stride in chosen]:
-            raise RecipeError(
-                f"backbone filterbank: strides must be rising numbers out of "
-                f"{list(STRIDES)}, got {chosen}"
-            )
+        chosen = chosen_strides(strides, STRIDES, "backbone filterbank: ")
         if not isinstance(whiten, bool):
             raise RecipeError(
                 f"backbone filterbank: whiten must be true or false, got {whiten!r}"

@@ -18,8 +18,9 @@ from rich.console import Console
 from avalanche_ad.errors import AvalancheADError
 from avalanche_ad.experiments.device import pick_device
 from avalanche_ad.experiments.progress import RunProgress
+from avalanche_ad.features.backbone import chosen_strides
 from avalanche_ad.features.embedded import Architecture
-from avalanche_ad.pretraining.export import check_strides, export
+from avalanche_ad.pretraining.export import export
 from avalanche_ad.pretraining.network import folded_trunk
 from avalanche_ad.pretraining.photographs import Photographs, read_photographs
 from avalanche_ad.pretraining.training import Settings, autocast_dtype, train
@@ -100,7 +101,7 @@ def main(
         )
         place = pick_device(device, threads)
         levels = _numbers("--strides", strides)
-        check_strides(levels, settings.architecture)
+        chosen_strides(levels, settings.architecture.strides, "")
         dtype = autocast_dtype(precision, place)
         with RunProgress(console) as bar:
             found = read_photographs(

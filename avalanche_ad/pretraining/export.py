@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avalanche_ad.errors import RecipeError
+from avalanche_ad.features.backbone import chosen_strides
 from avalanche_ad.features.embedded import Architecture, Trunk, metadata
 from avalanche_ad.features.whitening import whitening
-from avalanche_ad.pretraining.training import MEAN, STD
+from avalanche_ad.pretraining.training import MEAN, STD, normalised
 
-__all__ = ["check_strides", "export"]
+__all__ = ["export"]
 
 _SAMPLES = 400_000
 """Feature vectors per level that the whitening is estimated from, at most."""
@@ -42,8 +42,8 @@ def export(
     """
     from safetensors.torch import save_file
 
-    check_strides(strides, architecture)
-    kept = architecture.first(architecture.strides.index(strides[-1]) + 1)
+    chosen_strides(strides, architecture.strides, "")
+    kept = architecture.up_to(strides[-1])
     tensors = {
         f"trunk.{key}": value.to("cpu", torch.float16).contiguous()
         for key, value in trunk.state_dict().items()
@@ -65,19 +65,6 @@ def export(
     aside.replace(path)
 
 
-def check_strides(strides: Sequence[int], architecture: Architecture) -> None:
-    """Raise unless the network has stages of these strides.
-
-    :param strides: pixels per position, rising.
-    :param architecture: sizes of the network.
-    """
-    known = list(architecture.strides)
-    if not strides or list(strides) != [s for s in known if s in strides]:
-        raise RecipeError(
-            f"strides must be rising numbers out of {known}, got {list(strides)}"
-        )
-
-
 def _statistics(
     trunk: Trunk,
     architecture: Architecture,
@@ -87,12 +74,11 @@ def _statistics(
     """Return ``mean_<stride>`` and ``matrix_<stride>`` of every level."""
     rows: dict[int, list[Tensor]] = {stride: [] for stride in strides}
     generator = torch.Generator().manual_seed(0)
-    mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
     per_batch = -(-_SAMPLES * 64 // max(len(photographs), 1))
     for part in torch.split(photographs, 64):
-        maps = trunk((part.float() / 255.0 - mean) / std)
+        maps = trunk(normalised(part.float() / 255.0))
         for stride in strides:
-            level = maps[architecture.strides.index(stride)]
+            level = maps[architecture.stage(stride)]
             vectors = level.permute(0, 2, 3, 1).flatten(0, 2)
             order = torch.randperm(len(vectors), generator=generator)
             rows[stride].append(vectors[order[:per_batch]])

@@ -77,7 +77,7 @@ class Classifier(nn.Module):
 def objective(
     logits: Logits,
     shown: Mixed,
-    painted: Mixed,
+    painted: Mixed | None,
     *,
     smoothing: float,
     auxiliary: float,
@@ -95,8 +95,8 @@ def objective(
 
     :param logits: what the network says.
     :param shown: which classes the images show, and where.
-    :param painted: which defects were painted, and where; a position has the share of
-        the defect's densest pixel, so that thin lines count.
+    :param painted: which defects were painted, and where, if any were; a position has
+        the share of the defect's densest pixel, so that thin lines count.
     :param smoothing: label smoothing of every term.
     :param auxiliary: a.
     :param dense: d.
@@ -112,7 +112,7 @@ def objective(
         if dense:
             term = term + dense * _mixed_entropy(level, shown, share, smoothing)
         total = total + (auxiliary if number else 1.0) * term
-        if defects:
+        if painted is not None:
             share = adaptive_max_pool2d(painted.mask[:, None], size)[:, 0]
             total = total + defects * _mixed_entropy(
                 kinds.float(), painted, share, smoothing

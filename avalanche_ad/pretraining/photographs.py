@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
@@ -14,11 +14,11 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from avalanche_ad.datasets.validation import Progress
 from avalanche_ad.errors import DatasetError
+from avalanche_ad.features.backbone import first_line
 
 __all__ = ["HELD_OUT", "Photographs", "is_held_out", "read_photographs"]
-
-Progress = Callable[[int, int], None]
 
 HELD_OUT = 30
 """One photograph of so many is never trained on."""
@@ -120,8 +120,7 @@ def _entries(source: Path) -> Iterator[tuple[str, bytes]]:
                     yield name.as_posix().removeprefix("./"), file.read()
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DatasetError(
-            f"{source} is no whole tar archive ({str(error).splitlines()[0]}); "
-            "copy it again"
+            f"{source} is no whole tar archive ({first_line(error)}); copy it again"
         ) from error
 
 

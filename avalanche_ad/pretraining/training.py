@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avalanche_ad.datasets.validation import Progress
 from avalanche_ad.errors import RecipeError, ResultsError
 from avalanche_ad.features.embedded import Architecture
 from avalanche_ad.features.whitening import draw_image
@@ -21,9 +21,15 @@ from avalanche_ad.pretraining.network import Classifier, objective
 from avalanche_ad.pretraining.painting import paint_defects
 from avalanche_ad.pretraining.photographs import Photographs
 
-__all__ = ["MEAN", "STD", "Settings", "autocast_dtype", "train", "with_textures"]
-
-Progress = Callable[[int, int], None]
+__all__ = [
+    "MEAN",
+    "STD",
+    "Settings",
+    "autocast_dtype",
+    "normalised",
+    "train",
+    "with_textures",
+]
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -205,12 +211,13 @@ def train(
             )
             target = labels[chosen].to(device)
             views, shown = cut_mix(views, target, settings.cutmix, generator)
-            share = 0.5 if settings.defects else 0.0
-            views, painted = paint_defects(views, share, generator)
+            painted = None
+            if settings.defects:
+                views, painted = paint_defects(views, 0.5, generator)
             optimizer.zero_grad(set_to_none=True)
             with torch.backends.cudnn.flags(deterministic=True):
                 with torch.autocast(device.type, dtype, dtype != torch.float32):
-                    logits = model(_normalised(views))
+                    logits = model(normalised(views))
                 loss = objective(
                     logits,
                     shown,
@@ -272,7 +279,7 @@ def validation(
     ):
         views = part.to(device, torch.float32) / 255.0
         with torch.autocast(device.type, dtype, dtype != torch.float32):
-            logits = model(_normalised(views)).classes[0]
+            logits = model(normalised(views)).classes[0]
         pooled, target = logits.float().mean((2, 3)), target.to(device)
         loss += float(
             torch.nn.functional.cross_entropy(pooled, target, reduction="sum")
@@ -284,7 +291,8 @@ def validation(
     }
 
 
-def _normalised(images: Tensor) -> Tensor:
+def normalised(images: Tensor) -> Tensor:
+    """Return images (N, 3, S, S) in [0, 1] as the network takes them."""
     mean, std = (images.new_tensor(v)[:, None, None] for v in (MEAN, STD))
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
