@@ -1,0 +1,97 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avalanche_ad.models.moments import (
+    Moments,
+    low_rank_plus_diagonal,
+    woodbury_update,
+)
+
+
+def rows(count, width, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(width, width, generator=generator, dtype=torch.float64)
+    drawn = torch.randn(count, width, generator=generator, dtype=torch.float64)
+    return drawn @ mixing + 3
+
+
+def assert_same(found, expected):
+    torch.testing.assert_close(found.weight, expected.weight)
+    torch.testing.assert_close(found.mean, expected.mean)
+    torch.testing.assert_close(found.covariance, expected.covariance)
+
+
+def test_moments_of_rows_are_mean_and_covariance():
+    x = rows(40, 5)
+    found = Moments.of(x)
+    assert float(found.weight) == 40
+    torch.testing.assert_close(found.mean[0], x.mean(0))
+    torch.testing.assert_close(found.covariance[0], torch.cov(x.T, correction=0))
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 4), st.integers(0, 99))
+def test_merging_is_the_same_as_taking_all_rows_at_once(first, second, count, seed):
+    x = rows(first + second, 3, seed)
+    generator = torch.Generator().manual_seed(seed)
+    shares = torch.rand(len(x), count, generator=generator, dtype=x.dtype) + 1e-3
+    merged = Moments.of(x[:first], shares[:first]).merged(
+        Moments.of(x[first:], shares[first:])
+    )
+    assert_same(merged, Moments.of(x, shares))
+
+
+def test_merging_far_from_the_origin_loses_no_digits():
+    x = rows(200, 3) * 1e-2
+    far = x + 1e6
+    merged = Moments.of(far[:50]).merged(Moments.of(far[50:]))
+    expected = torch.cov(x.T, correction=0)
+    torch.testing.assert_close(merged.covariance[0], expected, rtol=1e-5, atol=1e-9)
+
+
+def test_a_sample_of_no_weight_changes_nothing():
+    x = rows(20, 3)
+    nothing = Moments(torch.zeros(1).double(), x[:1] * 0, torch.zeros(1, 3, 3).double())
+    assert_same(Moments.of(x).merged(nothing), Moments.of(x))
+
+
+def test_pooling_forgets_the_components():
+    x = rows(60, 4)
+    shares = torch.nn.functional.one_hot(torch.arange(60) % 3).double()
+    assert_same(Moments.of(x, shares).pooled(), Moments.of(x))
+
+
+@pytest.mark.parametrize("rank", [0, 1, 3, 6, 9])
+def test_low_rank_keeps_the_diagonal_and_stays_positive(rank):
+    covariance = torch.cov(rows(50, 6).T)
+    factor, diagonal = low_rank_plus_diagonal(covariance, rank)
+    assert factor.shape == (6, min(rank, 6))
+    dense = factor @ factor.T + diagonal.diag()
+    torch.testing.assert_close(dense.diagonal(), covariance.diagonal())
+    assert (diagonal >= 0).all()
+    assert torch.linalg.eigvalsh(dense).min() > 0
+    if rank >= 6:
+        torch.testing.assert_close(dense, covariance)
+
+
+def test_low_rank_finds_what_is_of_low_rank():
+    generator = torch.Generator().manual_seed(0)
+    loadings = torch.randn(8, 2, generator=generator).double()
+    covariance = loadings @ loadings.T + 0.3 * torch.eye(8).double()
+    factor, diagonal = low_rank_plus_diagonal(covariance, 2)
+    torch.testing.assert_close(factor @ factor.T + diagonal.diag(), covariance)
+
+
+@given(st.integers(1, 12), st.floats(0.05, 3.0), st.integers(0, 99))
+def test_woodbury_equals_the_inverse(columns, decay, seed):
+    covariance = torch.cov(rows(40, 6, seed).T)
+    factor = rows(6, columns, seed + 1)
+    precision, log_det = woodbury_update(
+        torch.linalg.inv(covariance), torch.logdet(covariance), decay, factor
+    )
+    expected = decay * covariance + factor @ factor.T
+    torch.testing.assert_close(
+        precision @ expected, torch.eye(6).double(), atol=1e-6, rtol=1e-6
+    )
+    torch.testing.assert_close(log_det, torch.logdet(expected))
