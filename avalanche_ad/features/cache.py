@@ -29,7 +29,7 @@ from torch import Tensor
 from avalanche_ad.datasets.loading import LOADING_RULES, resize_image
 from avalanche_ad.datasets.sample import AnomalyData, Sample
 from avalanche_ad.errors import CacheError
-from avalanche_ad.features.backbone import Backbone
+from avalanche_ad.features.backbone import Backbone, first_line
 from avalanche_ad.features.layout import FeatureLayout
 
 __all__ = ["CacheEntry", "CachedFeatures", "FeatureCache", "load_images"]
@@ -273,7 +273,7 @@ class FeatureCache:
                 _log.warning(
                     "cached features %s are damaged (%s); computing them again",
                     folder,
-                    str(error).splitlines()[0] if str(error) else type(error).__name__,
+                    first_line(error),
                 )
             return None
         try:

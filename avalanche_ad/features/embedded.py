@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ class Architecture:
     :param blocks: basic blocks of each stage.
     """
 
-    stem: int = 32
-    channels: tuple[int, ...] = (32, 64, 128, 256)
-    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    stem: int = 24
+    channels: tuple[int, ...] = (24, 64, 128, 256)
+    blocks: tuple[int, ...] = (1, 2, 2, 2)
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -114,7 +115,8 @@ class EmbeddedBackbone(Backbone):
 
     :param strides: pixels per position of each level, rising; all that the weight file
         has statistics for by default.
-    :param weights: a file written by ``python -m avalanche_ad.pretraining``.
+    :param weights: a file written by ``python -m avalanche_ad.pretraining``; by
+        default the one that the package holds.
     :param whiten: whether the channels of a level are decorrelated.
     :raises RecipeError: for strides that the network does not have.
     :raises WeightsError: when the file is missing, damaged or of another kind.
@@ -135,13 +137,10 @@ class EmbeddedBackbone(Backbone):
             raise RecipeError(
                 f"backbone embedded: whiten must be true or false, got {whiten!r}"
             )
-        if weights is None:
-            raise WeightsError(
-                "backbone embedded: the package has no weights of its own yet; give "
-                "weights = FILE, a file of `python -m avalanche_ad.pretraining`"
-            )
-        state, architecture, card = _read(Path(weights))
-        self.card = card
+        own = files("avalanche_ad.features") / "data" / "embedded.safetensors"
+        with as_file(own) as path:
+            source = path if weights is None else Path(weights)
+            state, architecture, self.card = _read(source)
         self.whiten = whiten
         prefix = "matrix_"
         known = sorted(
@@ -150,7 +149,7 @@ class EmbeddedBackbone(Backbone):
         chosen = known if strides is None else strides
         self.strides = tuple(chosen_strides(chosen, known, "backbone embedded: "))
         self.trunk = Trunk(architecture.up_to(self.strides[-1]))
-        self._load(state, str(weights))
+        self._load(state, str(source))
         self.freeze()
 
     def __repr__(self) -> str:

@@ -41,6 +41,9 @@ def main(
     channels: Annotated[str, typer.Option(help="of each stage")] = ",".join(
         map(str, _DEFAULT.architecture.channels)
     ),
+    blocks: Annotated[
+        str | None, typer.Option(help="of each stage; 1 and then 2 by default")
+    ] = None,
     stages: Annotated[
         int, typer.Option(min=1, help="last stages with a classifier")
     ] = _DEFAULT.stages,
@@ -84,8 +87,16 @@ def main(
     console = Console(stderr=True)
     try:
         widths = _numbers("--channels", channels)
+        depths = (1, *(2,) * (len(widths) - 1))
+        if blocks is not None:
+            depths = _numbers("--blocks", blocks)
+        if len(widths) != len(depths):
+            raise AvalancheADError(
+                f"--blocks {blocks!r}: expected a number for each of the {len(widths)} "
+                "stages of --channels"
+            )
         settings = Settings(
-            architecture=Architecture(widths[0], widths, (2,) * len(widths)),
+            architecture=Architecture(widths[0], widths, depths),
             epochs=epochs,
             batch_size=batch_size,
             lr=lr,
