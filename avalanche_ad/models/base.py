@@ -120,8 +120,21 @@ class AnomalyModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def negative_entropy_levels(self, latents: object) -> list[Tensor]:
-        """Return Σ_c p_c log p_c over the known categories, (N, H, W) per level."""
+    def negative_entropy_levels(
+        self, latents: object, category: Tensor
+    ) -> list[Tensor]:
+        """Return Σ_c p_c log p_c over the known categories, (N, H, W) per level.
+
+        :param latents: what :meth:`forward` attached to its output.
+        :param category: index of the category each image is judged by, (N,).
+        """
+
+    def alternatives(self, category: Tensor) -> Tensor:
+        """Return over how many categories each image's entropy is taken, (N,).
+
+        :param category: index of the category each image is judged by, (N,).
+        """
+        return torch.full_like(category, len(self.known_categories))
 
     # What follows ---------------------------------------------------------------
 
@@ -170,8 +183,8 @@ class AnomalyModel(nn.Module, ABC):
         - uncertainty: L − G ∗ Σ_l U_l exp(Σ_c p_c log p_c)
         - product: the product of both.
 
-        While one category is known there is nothing to be uncertain about, and every
-        kind is the likelihood.
+        Where the entropy is over one category there is nothing to be uncertain about,
+        and every kind is the likelihood.
 
         :param output: the tensor :meth:`forward` returned, unsliced.
         :param mask_size: (H, W) of the score maps.
@@ -195,14 +208,18 @@ class AnomalyModel(nn.Module, ABC):
                 "oracle score: evaluate on the experiences seen so far, or without "
                 "oracle scores"
             )
-        product: Tensor | None = None
-        if kind in ("likelihood", "product") or len(self.known_categories) < 2:
-            product = self._likelihood_map(latents, category, mask_size)
-        if kind in ("uncertainty", "product") and len(self.known_categories) > 1:
-            uncertainty = self._uncertainty_map(latents, mask_size)
-            product = uncertainty if product is None else product * uncertainty
-        assert product is not None
-        return AnomalyScores(product.flatten(1).amax(1), product, category)
+        certain = self.alternatives(category) < 2
+        if kind != "uncertainty" or certain.any():
+            likelihood = self._likelihood_map(latents, category, mask_size)
+        if kind == "likelihood" or certain.all():
+            maps = likelihood
+        else:
+            maps = self._uncertainty_map(latents, category, mask_size)
+            if kind == "product":
+                maps = maps * likelihood
+            if certain.any():
+                maps = torch.where(certain[:, None, None], likelihood, maps)
+        return AnomalyScores(maps.flatten(1).amax(1), maps, category)
 
     def infer_category(self, output: Tensor) -> Tensor:
         """Return the most likely known category of each image, (N,)."""
@@ -236,8 +253,11 @@ class AnomalyModel(nn.Module, ABC):
         self._check_positions(levels)
         return len(levels) - normality_map(levels, mask_size, self.smoothing_sigma)
 
-    def _uncertainty_map(self, latents: object, mask_size: tuple[int, int]) -> Tensor:
-        levels = [level.exp() for level in self.negative_entropy_levels(latents)]
+    def _uncertainty_map(
+        self, latents: object, category: Tensor, mask_size: tuple[int, int]
+    ) -> Tensor:
+        found = self.negative_entropy_levels(latents, category)
+        levels = [level.exp() for level in found]
         self._check_positions(levels)
         return len(levels) - normality_map(levels, mask_size, self.smoothing_sigma)
 

@@ -178,7 +178,9 @@ class FeatureGMM(AnomalyModel):
             for level, shape in zip(latents.levels, self.layout.levels, strict=True)
         ]
 
-    def negative_entropy_levels(self, latents: object) -> list[Tensor]:
+    def negative_entropy_levels(
+        self, latents: object, category: Tensor
+    ) -> list[Tensor]:
         """Return Σ_c p_c log p_c over the known categories, (N, H, W) per level."""
         assert isinstance(latents, _FeatureLatents)
         maps = []

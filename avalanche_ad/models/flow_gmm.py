@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.base import MASKED, AnomalyModel
@@ -23,7 +25,12 @@ from avalanche_ad.models.gmm import (
 from avalanche_ad.models.latents import Latents, LevelLatents, attach_latents
 from avalanche_ad.models.scoring import LikelihoodMap, ScoreKind, negative_entropy
 
-__all__ = ["FlowGMM"]
+__all__ = ["ENTROPY_SCOPES", "EntropyScope", "FlowGMM"]
+
+EntropyScope = Literal["known", "when_learned", "log_categories"]
+ENTROPY_SCOPES: tuple[EntropyScope, ...] = ("known", "when_learned", "log_categories")
+
+_FAR = 1e9  # a squared distance whose posterior is 0, its logarithm finite
 
 
 class FlowGMM(AnomalyModel):
@@ -69,6 +76,9 @@ class FlowGMM(AnomalyModel):
     torch.Size([3, 2])
     """
 
+    entropy_code: Tensor
+    known_when_learned: Tensor
+
     def __init__(
         self,
         layout: FeatureLayout,
@@ -96,6 +106,8 @@ class FlowGMM(AnomalyModel):
         self.center_init = center_init
         self.pattern_period = pattern_period
         self.position_fraction = position_fraction
+        self.register_buffer("entropy_code", torch.tensor(0))
+        self.register_buffer("known_when_learned", torch.zeros(0, 0, dtype=torch.bool))
         self.seed = seed
         self.categories_at_start = categories_at_start
         self.flows = nn.ModuleList()
@@ -137,9 +149,31 @@ class FlowGMM(AnomalyModel):
         """Indices of the categories started so far, ascending."""
         return self.mixtures[0].known.nonzero().flatten()  # type: ignore[operator]
 
+    @property
+    def entropy(self) -> EntropyScope:
+        """Which entropy the uncertainty is made of; part of the saved state.
+
+        ``"known"``: over all categories known, as HGAD's. It rises with every category
+        that is added. ``"log_categories"``: the same, divided by log C.
+        ``"when_learned"``: over those known when the image's category was started, its
+        own experience's and earlier ones, so that later ones leave it alone.
+        """
+        return ENTROPY_SCOPES[int(self.entropy_code)]
+
+    @entropy.setter
+    def entropy(self, scope: EntropyScope) -> None:
+        if scope not in ENTROPY_SCOPES:
+            raise ValueError(
+                f"expected entropy as one of {', '.join(ENTROPY_SCOPES)}, got {scope!r}"
+            )
+        self.entropy_code.fill_(ENTROPY_SCOPES.index(scope))
+
     def resize(self, num_categories: int) -> None:
         """Make room for categories without starting them."""
         room = range(self.num_categories, num_categories)
+        if len(room):
+            new = len(room)
+            self.known_when_learned = F.pad(self.known_when_learned, (0, new, 0, new))
         for mixture in self.mixtures:
             assert isinstance(mixture, HierarchicalMixture)
             mixture.resize(num_categories)
@@ -182,6 +216,7 @@ class FlowGMM(AnomalyModel):
             else:
                 main = torch.stack([of_category[index] for of_category in means])
             mixture.add(new, main)
+            self.known_when_learned[new] = mixture.known
 
     def _mean_latents(self, x: Tensor) -> list[Tensor]:
         """Return the mean latent (D,) of every level over images."""
@@ -355,10 +390,24 @@ class FlowGMM(AnomalyModel):
             maps.append((log_likelihood / dimensions).view(level.log_det.shape))
         return maps
 
-    def negative_entropy_levels(self, latents: object) -> list[Tensor]:
-        """Return Σ_c p_c log p_c over the known categories, (N, H, W) per level."""
+    def negative_entropy_levels(
+        self, latents: object, category: Tensor
+    ) -> list[Tensor]:
+        """Return Σ_c p_c log p_c over the main centres, (N, H, W) per level."""
         assert isinstance(latents, Latents)
-        return [
-            negative_entropy(squared_distances(level.z, level.centers[:, 0]))
-            for level in latents.levels
-        ]
+        known = latents.known
+        left_out = ~self.known_when_learned[category][:, None, None, known]
+        scale = math.log(max(len(known), 2)) if self.entropy == "log_categories" else 1
+        maps = []
+        for level in latents.levels:
+            distance = squared_distances(level.z, level.centers[:, 0])
+            if self.entropy == "when_learned":
+                distance = distance.masked_fill(left_out, _FAR)
+            maps.append(negative_entropy(distance) / scale)
+        return maps
+
+    def alternatives(self, category: Tensor) -> Tensor:
+        """Return over how many categories each image's entropy is taken, (N,)."""
+        if self.entropy == "when_learned":
+            return self.known_when_learned[category].sum(1)
+        return super().alternatives(category)

@@ -346,14 +346,16 @@ class PackNetFlowGMM(FlowGMM):
         ]
         return _in_order(parts)
 
-    def negative_entropy_levels(self, latents: object) -> list[Tensor]:
+    def negative_entropy_levels(
+        self, latents: object, category: Tensor
+    ) -> list[Tensor]:
         """Return Σ_c p_c log p_c over the categories of the inferred one's task."""
         if isinstance(latents, Latents):
-            return super().negative_entropy_levels(latents)
+            return super().negative_entropy_levels(latents, category)
         assert isinstance(latents, TaskLatents)
         parts = [
-            (rows, super(PackNetFlowGMM, self).negative_entropy_levels(own))
-            for rows, own, _ in _by_task(latents, latents.category)
+            (rows, super(PackNetFlowGMM, self).negative_entropy_levels(own, chosen))
+            for rows, own, chosen in _by_task(latents, latents.category)
         ]
         return _in_order(parts)
 

@@ -130,7 +130,8 @@ def test_scores_are_their_formula(make_model, features, likelihood_map):
         likelihood = [level.exp() for level in likelihood]
     else:
         likelihood = [level + 1 for level in likelihood]
-    entropy = [level.exp() for level in model.negative_entropy_levels(latents)]
+    entropy = model.negative_entropy_levels(latents, category)
+    entropy = [level.exp() for level in entropy]
     expected = {
         "likelihood": 2 - normality_map(likelihood, MASK, 1.0),
         "uncertainty": 2 - normality_map(entropy, MASK, 1.0),

@@ -204,10 +204,11 @@ def test_the_entropy_is_that_of_the_inferred_task(packnet, features):
     output = model(x)
     inferred = model.infer_category(output)
     assert torch.equal(inferred, output.argmax(1))
-    levels = model.negative_entropy_levels(latents_of(output))
+    levels = model.negative_entropy_levels(latents_of(output), inferred)
     for row, category in enumerate(inferred.tolist()):
         own = plain(model, task_of(category))
-        expected = own.negative_entropy_levels(latents_of(own(x[row : row + 1])))
+        latents, chosen = latents_of(own(x[row : row + 1])), inferred[row : row + 1]
+        expected = own.negative_entropy_levels(latents, chosen)
         for level, value in zip(levels, expected, strict=True):
             torch.testing.assert_close(level[row], value[0])
     agnostic, told = (

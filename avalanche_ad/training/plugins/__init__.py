@@ -2,6 +2,7 @@
 
 from avalanche_ad.training.plugins.calibration import CalibrationPlugin
 from avalanche_ad.training.plugins.center_freeze import CenterFreezePlugin
+from avalanche_ad.training.plugins.entropy_calibration import EntropyCalibrationPlugin
 from avalanche_ad.training.plugins.finite_loss import FiniteLossPlugin
 from avalanche_ad.training.plugins.fit_feature_gmm import FitFeatureGMMPlugin
 from avalanche_ad.training.plugins.flow_generative_replay import (
@@ -27,6 +28,7 @@ from avalanche_ad.training.plugins.training_mode import TrainingModePlugin
 __all__ = [
     "CalibrationPlugin",
     "CenterFreezePlugin",
+    "EntropyCalibrationPlugin",
     "FiniteLossPlugin",
     "FitFeatureGMMPlugin",
     "FlowGenerativeReplayPlugin",

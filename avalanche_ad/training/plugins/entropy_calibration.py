@@ -1,0 +1,49 @@
+"""Keep the uncertainty score of old categories when new ones are added."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from avalanche.core import SupervisedPlugin
+
+from avalanche_ad.errors import TrainingError
+from avalanche_ad.models.flow_gmm import ENTROPY_SCOPES, EntropyScope, FlowGMM
+
+__all__ = ["EntropyCalibrationPlugin"]
+
+
+class EntropyCalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
+    """Say over which categories the uncertainty of an image is taken.
+
+    HGAD's uncertainty is the entropy of p(c | z) over all categories known. Each one
+    that is added raises it, for normal images above all, although neither flow nor
+    old centres moved: the expansion effect. Over the categories known when the image's
+    own category was started it stays what it was, as long as the category inferred
+    stays the same.
+
+    The setting is part of the model's state, so a saved model scores alike.
+
+    :param scope: ``"when_learned"``, ``"log_categories"`` (H / log C) or ``"known"``
+        (HGAD's), see :attr:`FlowGMM.entropy`.
+    :raises TrainingError: for another scope.
+    """
+
+    def __init__(self, scope: EntropyScope = "when_learned") -> None:
+        super().__init__()
+        if scope not in ENTROPY_SCOPES:
+            raise TrainingError(
+                f"expected scope as one of {', '.join(ENTROPY_SCOPES)}, got {scope!r}"
+            )
+        self.scope: EntropyScope = scope
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Set the model's entropy.
+
+        :raises TrainingError: for a model whose scores have no such entropy.
+        """
+        if not isinstance(strategy.model, FlowGMM):
+            raise TrainingError(
+                "EntropyCalibrationPlugin sets the entropy of a FlowGMM, got a "
+                f"{type(strategy.model).__name__}: use it with the flow_gmm model"
+            )
+        strategy.model.entropy = self.scope
