@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.base import MASKED, AnomalyModel
+from avalanche_ad.models.category_mixtures import CategoryMixtures
 from avalanche_ad.models.latents import attach_latents
 from avalanche_ad.models.scoring import LikelihoodMap, ScoreKind
 
-__all__ = ["FeatureGMM", "mixture_log_likelihood"]
-
-_ROWS = 2048
+__all__ = ["FeatureGMM"]
 
 
 @dataclass(frozen=True)
@@ -65,41 +64,32 @@ class FeatureGMM(AnomalyModel):
         self.covariance_shrinkage = covariance_shrinkage
         self.max_positions = max_positions
         self.seed = seed
-        for index, (_, _, channels) in enumerate(layout.levels):
-            shape = (0, components)
-            self.register_buffer(f"log_weights_{index}", torch.zeros(shape))
-            self.register_buffer(f"means_{index}", torch.zeros(*shape, channels))
-            # lower-triangular, covariance⁻¹ = R Rᵀ
-            self.register_buffer(
-                f"precision_roots_{index}", torch.zeros(*shape, channels, channels)
-            )
-        self.register_buffer("known", torch.zeros(0, dtype=torch.bool))
+        self.mixtures = nn.ModuleList(
+            CategoryMixtures(channels, components) for _, _, channels in layout.levels
+        )
         # optimizers refuse a model without parameters
         self.placeholder = nn.Parameter(torch.zeros(0), requires_grad=False)
         self.resize(num_categories)
 
-    known: Tensor
+    def _mixture(self, index: int) -> CategoryMixtures:
+        mixture = self.mixtures[index]
+        assert isinstance(mixture, CategoryMixtures)
+        return mixture
 
     @property
     def num_categories(self) -> int:
         """Categories there is room for, seen or not."""
-        return len(self.known)
+        return len(self._mixture(0).known)
 
     @property
     def known_categories(self) -> Tensor:
         """Indices of the categories fitted so far, ascending."""
-        return self.known.nonzero().flatten()
+        return self._mixture(0).known.nonzero().flatten()
 
     def resize(self, num_categories: int) -> None:
         """Make room for categories without fitting them."""
-        missing = num_categories - self.num_categories
-        if missing <= 0:
-            return
-        for name, buffer in list(self.named_buffers(recurse=False)):
-            if name == "level_maximum":
-                continue
-            blank = buffer.new_zeros(missing, *buffer.shape[1:])
-            setattr(self, name, torch.cat([buffer, blank]))
+        for index in range(len(self.mixtures)):
+            self._mixture(index).resize(num_categories)
 
     @torch.no_grad()
     def fit_category(self, category: int, packed: Tensor) -> None:
@@ -127,25 +117,22 @@ class FeatureGMM(AnomalyModel):
                 # a likelihood still creeping up after 30 steps is good enough here
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 mixture.fit(x.double().numpy())
-            for name, value in (
-                ("log_weights", mixture.weights_),
-                ("means", mixture.means_),
-                ("precision_roots", mixture.precisions_cholesky_),
-            ):
-                buffer: Tensor = getattr(self, f"{name}_{index}")
-                tensor = torch.as_tensor(value).to(buffer)
-                buffer[category] = tensor.log() if name == "log_weights" else tensor
-        self.known[category] = True
+            self._mixture(index).put(
+                category,
+                *(
+                    torch.as_tensor(value)
+                    for value in (
+                        mixture.weights_,
+                        mixture.means_,
+                        mixture.precisions_cholesky_,
+                    )
+                ),
+            )
 
     def _level_log_likelihood(self, index: int, features: Tensor) -> Tensor:
         known = self.known_categories
         x = features.reshape(-1, features.shape[-1])
-        likelihood = mixture_log_likelihood(
-            x,
-            getattr(self, f"log_weights_{index}")[known],
-            getattr(self, f"means_{index}")[known],
-            getattr(self, f"precision_roots_{index}")[known],
-        )
+        likelihood = self._mixture(index).log_likelihood(x, known)
         return likelihood.view(*features.shape[:3], len(known))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -188,35 +175,3 @@ class FeatureGMM(AnomalyModel):
             log_p = level.log_softmax(-1)
             maps.append((log_p.exp() * log_p).sum(-1))
         return maps
-
-
-def mixture_log_likelihood(
-    x: Tensor, log_weights: Tensor, means: Tensor, precision_roots: Tensor
-) -> Tensor:
-    """Return log p(x|c) of full-covariance Gaussian mixtures.
-
-    log p(x|c) = logsumexp_k [log w_ck + log|R_ck| − D/2 log 2π − ½|(x − m_ck) R_ck|²]
-
-    :param x: (N, D).
-    :param log_weights: log w, (C, K).
-    :param means: m, (C, K, D).
-    :param precision_roots: R, (C, K, D, D), triangular, covariance⁻¹ = R Rᵀ.
-    :return: (N, C).
-    """
-    categories, components, width = means.shape
-    if not categories:
-        return x.new_zeros(len(x), 0)
-    roots = precision_roots.reshape(-1, width, width)
-    offsets = -(means.reshape(-1, 1, width) @ roots)
-    log_det = precision_roots.diagonal(0, -2, -1).log().sum(-1)
-    constants = log_weights + log_det - 0.5 * width * math.log(2 * math.pi)
-    outputs = []
-    # pieces that stay in the processor's cache: less than half the time
-    for rows in torch.split(x, _ROWS):
-        distances = [
-            torch.addmm(offset, rows, root).square_().sum(1)
-            for offset, root in zip(offsets, roots, strict=True)
-        ]
-        squared = torch.stack(distances).view(categories, components, -1)
-        outputs.append(torch.logsumexp(constants[..., None] - 0.5 * squared, 1).T)
-    return torch.cat(outputs)

@@ -6,7 +6,7 @@ import torch
 from sklearn.mixture import GaussianMixture
 
 from avalanche_ad.models import FeatureGMM
-from avalanche_ad.models.feature_gmm import mixture_log_likelihood
+from avalanche_ad.models.category_mixtures import mixture_log_likelihood
 from avalanche_ad.models.latents import latents_of
 
 
@@ -74,7 +74,7 @@ def test_positions_are_drawn_by_the_seed(layout, features):
         torch.manual_seed(draws)
         model = FeatureGMM(layout, max_positions=20, seed=seed)
         model.fit_category(0, features(12))
-        return model.means_0
+        return model.mixtures[0].means
 
     assert torch.equal(fitted(0, 1), fitted(0, 2))
     assert not torch.equal(fitted(0, 1), fitted(1, 1))

@@ -60,7 +60,7 @@ def test_features_are_those_of_the_category(stream, make_strategy, layout):
     by_hand = FeatureGMM(layout)
     x = torch.stack([item[0] for item in experience.dataset])
     by_hand.fit_category(2, x[:12])
-    torch.testing.assert_close(model.means_0[2], by_hand.means_0[2])
+    torch.testing.assert_close(model.mixtures[0].means[2], by_hand.mixtures[0].means[2])
 
 
 def test_a_category_is_fitted_anew_when_more_images_come(
@@ -71,18 +71,18 @@ def test_a_category_is_fitted_anew_when_more_images_come(
     plugin = FitFeatureGMMPlugin()
     strategy = make_strategy(model=model, plugins=[plugin], train_epochs=0)
     strategy.train(few)
-    first = model.means_0[0].clone()
+    first = model.mixtures[0].means[0].clone()
     strategy.train(many)
     assert plugin.fitted_on == {0: 12, 1: 12}
-    assert not torch.equal(model.means_0[0], first)
+    assert not torch.equal(model.mixtures[0].means[0], first)
     by_hand = FeatureGMM(layout)
     x = torch.stack([item[0] for item in many.dataset])
     by_hand.fit_category(0, x[:12])
-    torch.testing.assert_close(model.means_0[0], by_hand.means_0[0])
+    torch.testing.assert_close(model.mixtures[0].means[0], by_hand.mixtures[0].means[0])
     # a few of a category that is well known change nothing
     strategy.train(few)
     assert fitted == [(0, 3), (1, 3), (0, 12), (1, 12), (0, 12)]
-    torch.testing.assert_close(model.means_0[0], by_hand.means_0[0])
+    torch.testing.assert_close(model.mixtures[0].means[0], by_hand.mixtures[0].means[0])
 
 
 def test_a_category_that_another_fitted_is_left_alone(
