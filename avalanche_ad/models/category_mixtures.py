@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-__all__ = ["CategoryMixtures", "mixture_log_likelihood"]
+__all__ = ["CategoryMixtures", "fit_mixture", "mixture_log_likelihood"]
 
 _ROWS = 2048
 
@@ -74,6 +77,41 @@ class CategoryMixtures(nn.Module):
             self.means[categories],
             self.precision_roots[categories],
         )
+
+
+def fit_mixture(
+    x: Tensor,
+    components: int,
+    shrinkage: float,
+    max_rows: int,
+    generator: torch.Generator,
+    seed: int,
+) -> GaussianMixture:
+    """Fit full-covariance Gaussians by EM, on some of the rows if there are many.
+
+    :param x: (N, D).
+    :param components: K.
+    :param shrinkage: added to the covariances' diagonals, relative to the mean variance
+        of the rows.
+    :param max_rows: rows used at most.
+    :param generator: draws them.
+    :param seed: of the start of the EM.
+    """
+    x = x.cpu()
+    if len(x) > max_rows:
+        x = x[torch.randperm(len(x), generator=generator)[:max_rows]]
+    mixture = GaussianMixture(
+        components,
+        covariance_type="full",
+        reg_covar=max(shrinkage * float(x.var(0).mean()), 1e-6),
+        max_iter=30,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():
+        # a likelihood still creeping up after 30 steps is good enough here
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture.fit(x.double().numpy())
+    return mixture
 
 
 def mixture_log_likelihood(

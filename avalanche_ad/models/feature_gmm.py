@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.base import MASKED, AnomalyModel
-from avalanche_ad.models.category_mixtures import CategoryMixtures
+from avalanche_ad.models.category_mixtures import CategoryMixtures, fit_mixture
 from avalanche_ad.models.latents import attach_latents
 from avalanche_ad.models.scoring import LikelihoodMap, ScoreKind
 
@@ -102,21 +99,14 @@ class FeatureGMM(AnomalyModel):
         generator = torch.Generator().manual_seed(self.seed * 1009 + category)
         features = torch.cat([self.packed(part) for part in torch.split(packed, 32)])
         for index, level in enumerate(self.layout.unpack(features)):
-            x = level.reshape(-1, level.shape[-1]).cpu()
-            if len(x) > self.max_positions:
-                x = x[torch.randperm(len(x), generator=generator)[: self.max_positions]]
-            shrinkage = self.covariance_shrinkage * float(x.var(0).mean())
-            mixture = GaussianMixture(
+            mixture = fit_mixture(
+                level.reshape(-1, level.shape[-1]),
                 self.components,
-                covariance_type="full",
-                reg_covar=max(shrinkage, 1e-6),
-                max_iter=30,
-                random_state=self.seed,
+                self.covariance_shrinkage,
+                self.max_positions,
+                generator,
+                self.seed,
             )
-            with warnings.catch_warnings():
-                # a likelihood still creeping up after 30 steps is good enough here
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                mixture.fit(x.double().numpy())
             self._mixture(index).put(
                 category,
                 *(

@@ -1,0 +1,235 @@
+"""What is kept of a category in the place of its images: statistics of its features."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_ad.features.layout import FeatureLayout
+from avalanche_ad.models.category_mixtures import fit_mixture
+from avalanche_ad.models.incremental_gmm import Covariance
+from avalanche_ad.models.moments import low_rank_plus_diagonal
+
+__all__ = ["FeatureStatistics", "StatisticsPrecision"]
+
+StatisticsPrecision = Literal["float16", "float32"]
+
+
+class FeatureStatistics(nn.Module):
+    """A mixture of Gaussians of a category's features per level, to sample from.
+
+    x = m(p) + r with r from a mixture of K Gaussians fitted by EM: m the mean of the
+    category's images at position p with ``mean_field``, else 0. The backbone is
+    frozen, so these statistics never drift. They are kept in a compact form: the
+    triangular root of a covariance, packed, or rank r and diagonal.
+
+    :param layout: shapes of the feature levels.
+    :param components: K per category and level.
+    :param covariance: ``"full"``, ``"low_rank"`` or ``"diagonal"``.
+    :param rank: r of ``"low_rank"``.
+    :param mean_field: whether the mean over images is kept for every position.
+    :param precision: type of number that is kept.
+    :param shrinkage: see :func:`~avalanche_ad.models.category_mixtures.fit_mixture`.
+    :param max_positions: feature vectors per category and level used for fitting.
+    :param seed: decides the vectors used and the start of the EM.
+
+    Shapes, per level l: ``weights_l`` (C, K); ``means_l`` (C, K, D); ``factors_l``
+    (C, K, D (D + 1) / 2) packed or (C, K, D · r); ``diagonals_l`` (C, K, D) or
+    (C, K, 0); ``fields_l`` (C, H · W, D) or (C, 0, D). ``known`` (C,).
+    """
+
+    memory_kind = "statistics"
+    known: Tensor
+
+    def __init__(
+        self,
+        layout: FeatureLayout,
+        components: int = 10,
+        covariance: Covariance = "full",
+        *,
+        rank: int = 16,
+        mean_field: bool = False,
+        precision: StatisticsPrecision = "float16",
+        shrinkage: float = 1e-2,
+        max_positions: int = 20_000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if covariance not in ("full", "diagonal", "low_rank"):
+            raise ValueError(
+                "expected covariance 'full', 'diagonal' or 'low_rank', "
+                f"got {covariance!r}"
+            )
+        if precision not in ("float16", "float32"):
+            raise ValueError(
+                f"expected precision 'float16' or 'float32', got {precision!r}"
+            )
+        self.layout = layout
+        self.components = components
+        self.covariance: Covariance = covariance
+        self.mean_field = mean_field
+        self.shrinkage = shrinkage
+        self.max_positions = max_positions
+        self.seed = seed
+        self.rank = rank if covariance == "low_rank" else 0
+        kept = getattr(torch, precision)
+        for index, (height, width, channels) in enumerate(layout.levels):
+            full = covariance == "full"
+            columns = min(self.rank, channels)
+            packed = channels * (channels + 1) // 2 if full else channels * columns
+            shapes = {
+                "weights": (components,),
+                "means": (components, channels),
+                "factors": (components, packed),
+                "diagonals": (components, 0 if full else channels),
+                "fields": (height * width if mean_field else 0, channels),
+            }
+            for name, shape in shapes.items():
+                blank = torch.zeros(0, *shape, dtype=kept)
+                self.register_buffer(f"{name}_{index}", blank)
+        self.register_buffer("known", torch.zeros(0, dtype=torch.bool))
+
+    def extra_repr(self) -> str:
+        """Return what ``repr`` shows."""
+        return (
+            f"components={self.components}, covariance={self.covariance!r}, "
+            f"mean_field={self.mean_field}, categories={int(self.known.sum())}"
+        )
+
+    @property
+    def categories(self) -> Tensor:
+        """Indices of the categories that have statistics, ascending."""
+        return self.known.nonzero().flatten()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all that is kept."""
+        return sum(buffer.nbytes for buffer in self.buffers())
+
+    def resize(self, num_categories: int) -> None:
+        """Make room for categories without statistics yet."""
+        missing = num_categories - len(self.known)
+        if missing > 0:
+            for name, buffer in list(self.named_buffers(recurse=False)):
+                blank = buffer.new_zeros(missing, *buffer.shape[1:])
+                setattr(self, name, torch.cat([buffer, blank]))
+
+    @torch.no_grad()
+    def fit_category(self, category: int, packed: Tensor) -> None:
+        """Take the statistics of a category's training features.
+
+        :param category: category index.
+        :param packed: (N, layout.size).
+        """
+        self.resize(category + 1)
+        generator = torch.Generator().manual_seed(self.seed * 1009 + category)
+        for index, level in enumerate(self.layout.unpack(packed)):
+            x = level.flatten(1, 2)
+            if self.mean_field:
+                field = x.mean(0)
+                self._put(f"fields_{index}", category, field)
+                x = x - field
+            mixture = fit_mixture(
+                x.flatten(0, 1),
+                self.components,
+                self.shrinkage,
+                self.max_positions,
+                generator,
+                self.seed,
+            )
+            covariance = torch.as_tensor(mixture.covariances_)
+            if self.covariance == "full":
+                roots = torch.linalg.cholesky(covariance)
+                rows, columns = self._triangle(x.shape[-1])
+                self._put(f"factors_{index}", category, roots[:, rows, columns])
+            else:
+                factor, diagonal = low_rank_plus_diagonal(covariance, self.rank)
+                self._put(f"factors_{index}", category, factor.flatten(1))
+                self._put(f"diagonals_{index}", category, diagonal)
+            weights, means = mixture.weights_, mixture.means_
+            self._put(f"weights_{index}", category, torch.as_tensor(weights))
+            self._put(f"means_{index}", category, torch.as_tensor(means))
+        self.known[category] = True
+
+    def _put(self, name: str, category: int, value: Tensor) -> None:
+        buffer = self.get_buffer(name)
+        buffer[category] = value.to(buffer)
+
+    @staticmethod
+    def _triangle(width: int) -> tuple[Tensor, Tensor]:
+        rows, columns = torch.tril_indices(width, width)
+        return rows, columns
+
+    @torch.no_grad()
+    def sample_level(
+        self,
+        index: int,
+        categories: Tensor,
+        positions: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Draw feature vectors of one level.
+
+        :param index: level.
+        :param categories: categories with statistics (P,).
+        :param positions: indices (P,) into the level's H · W positions.
+        :param generator: source of the draws, on the statistics' device.
+        :return: x (P, D), float32, and the component each was drawn from (P,).
+        """
+        weights = self.get_buffer(f"weights_{index}")[categories].float()
+        drawn = torch.multinomial(weights, 1, generator=generator).squeeze(1)
+        x = self.get_buffer(f"means_{index}")[categories, drawn].float()
+        device, width = x.device, x.shape[1]
+        group = categories * self.components + drawn
+        factors = self.get_buffer(f"factors_{index}")
+        for own in sorted(set(group.tolist())):
+            rows = (group == own).nonzero().flatten()
+            category, component = divmod(own, self.components)
+            packed = factors[category, component].float()
+            if self.covariance == "full":
+                root = packed.new_zeros(width, width)
+                root[self._triangle(width)] = packed
+            else:
+                root = packed.view(width, -1)
+            noise = torch.randn(
+                len(rows), root.shape[1], generator=generator, device=device
+            )
+            x[rows] += noise @ root.T
+        if self.covariance != "full":
+            diagonal = self.get_buffer(f"diagonals_{index}")[categories, drawn].float()
+            noise = torch.randn(x.shape, generator=generator, device=device)
+            x = x + diagonal.sqrt() * noise
+        if self.mean_field:
+            x = x + self.get_buffer(f"fields_{index}")[categories, positions].float()
+        return x, drawn
+
+    def sample(
+        self, categories: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw packed features; positions are drawn independently of each other.
+
+        :param categories: categories with statistics (N,).
+        :param generator: source of the draws, on the statistics' device.
+        :return: (N, layout.size), float32.
+        """
+        levels = []
+        for index, (height, width, channels) in enumerate(self.layout.levels):
+            total = height * width
+            positions = torch.arange(total, device=categories.device)
+            x, _ = self.sample_level(
+                index,
+                categories.repeat_interleave(total),
+                positions.repeat(len(categories)),
+                generator,
+            )
+            levels.append(x.view(len(categories), height, width, channels))
+        return self.layout.pack(levels)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002, ANN202
+        """Make room for as many categories as the state has."""
+        known = state_dict.get(prefix + "known")
+        if known is not None:
+            self.resize(len(known))
+        super()._load_from_state_dict(state_dict, prefix, *args)
