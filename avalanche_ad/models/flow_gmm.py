@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.base import MASKED, AnomalyModel
+from avalanche_ad.models.category_mixtures import CategoryMixtures
 from avalanche_ad.models.flow import ConditionalFlow, position_code
 from avalanche_ad.models.gmm import (
     CenterInit,
@@ -112,6 +113,7 @@ class FlowGMM(AnomalyModel):
         self.categories_at_start = categories_at_start
         self.flows = nn.ModuleList()
         self.mixtures = nn.ModuleList()
+        self.aligned = nn.ModuleList()
         for index, (height, width, channels) in enumerate(layout.levels):
             level_seed = seed * 1009 + index
             self.flows.append(
@@ -332,6 +334,52 @@ class FlowGMM(AnomalyModel):
         rows = torch.randint(len(known), (batch_size,), device=known.device)
         return self.sample(known[rows], inner=False)
 
+    def align(self, components: int) -> nn.ModuleList:
+        """Return the aligned mixtures, one per level, made empty where there are none.
+
+        A category that has one is judged by it in evaluation: its likelihood, and the
+        likelihood that its images' category is inferred from. Training and its losses
+        know HGAD's mixtures alone.
+
+        :param components: K of every mixture; another than before starts anew.
+        """
+        first = next(iter(self.aligned), None)
+        if first is None or first.get_buffer("log_weights").shape[1] != components:
+            device = self.level_maximum.device
+            self.aligned = nn.ModuleList(
+                CategoryMixtures(channels, components).to(device)
+                for _, _, channels in self.layout.levels
+            )
+        for mixture in self.aligned:
+            mixture.resize(self.num_categories)  # type: ignore[operator]
+        return self.aligned
+
+    def _aligned_log_likelihood(
+        self, index: int, z: Tensor, known: Tensor
+    ) -> Tensor | None:
+        """Return log p(z|c) (N, P, C) under the aligned mixtures, nan without one."""
+        if self.training or not len(self.aligned):
+            return None
+        mixture = self.aligned[index]
+        assert isinstance(mixture, CategoryMixtures)
+        mixture.resize(self.num_categories)
+        has = mixture.known[known]
+        rows = z.flatten(0, 1)
+        found = rows.new_full((len(rows), len(known)), torch.nan)
+        found[:, has] = mixture.log_likelihood(rows, known[has])
+        return found.view(*z.shape[:2], len(known))
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:  # noqa: ANN401
+        """Load a state, making room for its categories and aligned mixtures first."""
+        self.aligned = nn.ModuleList()
+        means = state_dict.get("aligned.0.means")
+        if means is not None:
+            for mixture in self.align(means.shape[1]):
+                mixture.resize(len(means))  # type: ignore[operator]
+        return super().load_state_dict(state_dict, strict, assign)
+
     def _drawn_positions(self, features: Tensor) -> Tensor | None:
         if not self.training or self.position_fraction >= 1.0:
             return None
@@ -356,7 +404,13 @@ class FlowGMM(AnomalyModel):
             class_logits = mixture.class_logits[known]
             distance = squared_distances(z, centers[:, 0]).mean(1)
             constant = 0.5 * dimensions * math.log(2 * math.pi)
-            log_likelihood = -0.5 * distance - constant + log_det.mean(1, keepdim=True)
+            log_likelihood = -0.5 * distance - constant
+            aligned = self._aligned_log_likelihood(index, z, known)
+            if aligned is not None:
+                found = aligned.mean(1)
+                log_likelihood = torch.where(found.isnan(), log_likelihood, found)
+                aligned = aligned.view(count, height, width, len(known))
+            log_likelihood = log_likelihood + log_det.mean(1, keepdim=True)
             outputs.append(
                 log_likelihood / math.sqrt(dimensions) + class_logits.log_softmax(0)
             )
@@ -368,6 +422,7 @@ class FlowGMM(AnomalyModel):
                     centers,
                     class_logits,
                     mixture.inner_logits[known],
+                    aligned,
                 )
             )
         output = x.new_full((len(x), self.num_categories), MASKED)
@@ -380,14 +435,16 @@ class FlowGMM(AnomalyModel):
         row = torch.searchsorted(latents.known, category)
         maps = []
         for level in latents.levels:
-            dimensions = level.z.shape[-1]
             log_likelihood = category_log_likelihood(
                 level.z.flatten(1, 2),
                 level.log_det.flatten(1),
                 inner_centers(level.centers)[row],
                 level.inner_logits[row],
-            )
-            maps.append((log_likelihood / dimensions).view(level.log_det.shape))
+            ).view(level.log_det.shape)
+            if level.aligned is not None:
+                own = level.aligned[torch.arange(len(row)), :, :, row] + level.log_det
+                log_likelihood = torch.where(own.isnan(), log_likelihood, own)
+            maps.append(log_likelihood / level.z.shape[-1])
         return maps
 
     def negative_entropy_levels(

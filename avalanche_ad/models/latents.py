@@ -19,6 +19,8 @@ class LevelLatents:
     :param centers: (C, K, D) of the known categories, main centre first, then offsets.
     :param class_logits: φ (C,).
     :param inner_logits: ψ (C, K).
+    :param aligned: log p(z|c) under the aligned mixtures (N, H, W, C), nan for a
+        category without one; ``None`` while there are none, and in training.
     """
 
     z: Tensor
@@ -26,6 +28,7 @@ class LevelLatents:
     centers: Tensor
     class_logits: Tensor
     inner_logits: Tensor
+    aligned: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -275,3 +275,66 @@ def test_categories_cannot_start_at_data_that_are_not_there():
         FlowGMM(
             FeatureLayout(((2, 2, 8),)), 3, center_init="data", categories_at_start=True
         )
+
+
+# Aligned mixtures -----------------------------------------------------------------
+
+
+@pytest.fixture
+def aligned(flow_gmm):
+    """A model of three categories of which 0 and 3 have an aligned mixture."""
+    model = flow_gmm(known=(0, 1, 3)).eval()
+    for mixture in model.align(2):
+        for category in (0, 3):
+            generator = torch.Generator().manual_seed(category)
+            roots = torch.randn(2, 6, 6, generator=generator).triu()
+            roots.diagonal(0, -2, -1).abs_().add_(0.5)
+            means = torch.randn(2, 6, generator=generator)
+            mixture.put(category, torch.tensor([0.3, 0.7]), means, roots)
+    return model
+
+
+def test_an_aligned_category_is_judged_by_its_mixture(aligned, flow_gmm, features):
+    x = features(4)
+    plain = flow_gmm(known=(0, 1, 3)).eval()
+    with torch.no_grad():
+        output, before = aligned(x), plain(x)
+        for category in (0, 1, 3):
+            chosen = torch.full((4,), category)
+            levels = aligned.log_likelihood_levels(latents_of(output), chosen)
+            old = plain.log_likelihood_levels(latents_of(before), chosen)
+            for index, features_ in enumerate(aligned.layout.unpack(x)):
+                if category == 1:
+                    assert torch.equal(levels[index], old[index])
+                    continue
+                z, log_det = plain.latent_level(index, features_)
+                mixture = aligned.aligned[index]
+                found = mixture.log_likelihood(
+                    z.flatten(0, 1), torch.tensor([category])
+                )
+                expected = (found.view(log_det.shape) + log_det) / 6
+                torch.testing.assert_close(levels[index].flatten(1), expected)
+    assert torch.equal(output[:, 1], before[:, 1])
+    assert not torch.equal(output[:, 0], before[:, 0])
+
+
+def test_training_knows_nothing_of_aligned_mixtures(aligned, flow_gmm, features):
+    x, plain = features(4), flow_gmm(known=(0, 1, 3))
+    assert torch.equal(aligned.train()(x), plain.train()(x))
+
+
+def test_the_state_holds_the_aligned_mixtures(aligned, flow_gmm, features):
+    other = flow_gmm(known=())
+    other.load_state_dict(aligned.state_dict())
+    assert torch.equal(other.eval()(features(4)), aligned(features(4)))
+    other.load_state_dict(flow_gmm(known=(0, 1, 3)).state_dict())
+    assert not len(other.aligned)
+
+
+def test_a_category_that_comes_later_has_none_yet(aligned, features):
+    aligned.add_categories([4])
+    output = aligned(features(2))
+    assert output[:, 4].isfinite().all()
+    level = latents_of(output).levels[0]
+    assert level.aligned[..., [0, 2]].isfinite().all()
+    assert level.aligned[..., [1, 3]].isnan().all()
