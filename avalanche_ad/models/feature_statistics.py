@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -90,6 +91,32 @@ class FeatureStatistics(nn.Module):
                 blank = torch.zeros(0, *shape, dtype=kept)
                 self.register_buffer(f"{name}_{index}", blank)
         self.register_buffer("known", torch.zeros(0, dtype=torch.bool))
+
+    @classmethod
+    def like(
+        cls,
+        layout: FeatureLayout,
+        state: Mapping[str, Tensor],
+        prefix: str = "statistics.",
+    ) -> FeatureStatistics:
+        """Return empty statistics of the form that a state has.
+
+        :param layout: shapes of the feature levels.
+        :param state: tensors by name.
+        :param prefix: of the names.
+        """
+        _, components, channels = state[f"{prefix}means_0"].shape
+        full = not state[f"{prefix}diagonals_0"].shape[2]
+        rank = 0 if full else state[f"{prefix}factors_0"].shape[2] // channels
+        half = state[f"{prefix}means_0"].dtype == torch.float16
+        return cls(
+            layout,
+            components,
+            "full" if full else "low_rank",
+            rank=rank,
+            mean_field=state[f"{prefix}fields_0"].shape[1] > 0,
+            precision="float16" if half else "float32",
+        )
 
     def extra_repr(self) -> str:
         """Return what ``repr`` shows."""

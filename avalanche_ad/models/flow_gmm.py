@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.base import MASKED, AnomalyModel
 from avalanche_ad.models.category_mixtures import CategoryMixtures
+from avalanche_ad.models.feature_statistics import FeatureStatistics
 from avalanche_ad.models.flow import ConditionalFlow, position_code
 from avalanche_ad.models.gmm import (
     CenterInit,
@@ -114,6 +115,7 @@ class FlowGMM(AnomalyModel):
         self.flows = nn.ModuleList()
         self.mixtures = nn.ModuleList()
         self.aligned = nn.ModuleList()
+        self.statistics: FeatureStatistics | None = None
         for index, (height, width, channels) in enumerate(layout.levels):
             level_seed = seed * 1009 + index
             self.flows.append(
@@ -372,8 +374,10 @@ class FlowGMM(AnomalyModel):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:  # noqa: ANN401
-        """Load a state, making room for its categories and aligned mixtures first."""
-        self.aligned = nn.ModuleList()
+        """Load a state, making room first for what it holds."""
+        self.aligned, self.statistics = nn.ModuleList(), None
+        if any(name.startswith("statistics.") for name in state_dict):
+            self.statistics = FeatureStatistics.like(self.layout, state_dict)
         means = state_dict.get("aligned.0.means")
         if means is not None:
             for mixture in self.align(means.shape[1]):

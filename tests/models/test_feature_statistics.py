@@ -88,7 +88,8 @@ def test_the_state_round_trips(covariance):
     kept = FeatureStatistics(LAYOUT, 2, covariance, rank=2, mean_field=True)
     kept.fit_category(0, features())
     kept.fit_category(3, features(seed=1))
-    other = FeatureStatistics(LAYOUT, 2, covariance, rank=2, mean_field=True)
+    state = {f"statistics.{key}": value for key, value in kept.state_dict().items()}
+    other = FeatureStatistics.like(LAYOUT, state)
     other.load_state_dict(kept.state_dict())
     assert other.categories.tolist() == [0, 3]
     categories = torch.tensor([0, 3])

@@ -1,0 +1,150 @@
+"""How a mixture follows a flow that has moved: pure functions of latents."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "AlignedCovariance",
+    "aligned_mixture",
+    "linear_drift",
+    "moved_gaussians",
+    "precision_roots",
+    "semantic_drift",
+]
+
+AlignedCovariance = Literal["full", "diagonal", "spherical"]
+
+
+def aligned_mixture(
+    z: Tensor,
+    component: Tensor,
+    components: int,
+    covariance: AlignedCovariance = "full",
+    shrinkage: float = 1e-2,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fit one Gaussian to each group of latents, by its moments.
+
+    w_k = n_k / n, m_k = mean of the group, C_k its covariance, shrunk towards that of
+    all groups as far as the group is too small to tell one (by n_k / (n_k + 2D)), and
+    with ``shrinkage`` times the mean variance on the diagonal.
+
+    :param z: latents (N, D).
+    :param component: the group of each, (N,).
+    :param components: K.
+    :param covariance: what is kept of C_k: all, its diagonal, or its mean variance.
+    :param shrinkage: relative to the mean variance of all latents.
+    :return: weights (K,), means (K, D) and roots R (K, D, D), upper triangular,
+        C_k⁻¹ = R Rᵀ; a group without a latent has next to no weight.
+    """
+    z = z.double()
+    width = z.shape[1]
+    shares = torch.nn.functional.one_hot(component, components).to(z)
+    counts = shares.sum(0)
+    overall = z.mean(0)
+    means = torch.where(
+        counts[:, None] > 0, shares.T @ z / counts.clamp_min(1)[:, None], overall
+    )
+    gaps = z - means[component]
+    within = gaps.T @ gaps / len(z)
+    ridge = shrinkage * z.var(0).mean().clamp_min(1e-9) * torch.eye(width).to(z)
+    covariances = []
+    for index in range(components):
+        own = gaps[component == index]
+        trust = len(own) / (len(own) + 2 * width)
+        found = own.T @ own / max(len(own), 1)
+        covariances.append(trust * found + (1 - trust) * within + ridge)
+    stacked = torch.stack(covariances)
+    variances = stacked.diagonal(0, -2, -1)
+    if covariance == "diagonal":
+        stacked = torch.diag_embed(variances)
+    elif covariance == "spherical":
+        mean_variance = variances.mean(1, keepdim=True).expand_as(variances)
+        stacked = torch.diag_embed(mean_variance)
+    elif covariance != "full":
+        raise ValueError(
+            f"expected covariance 'full', 'diagonal' or 'spherical', got {covariance!r}"
+        )
+    weights = counts.clamp_min(1e-6) / counts.clamp_min(1e-6).sum()
+    return weights, means, precision_roots(stacked)
+
+
+def precision_roots(covariance: Tensor) -> Tensor:
+    """Return R (K, D, D), upper triangular, covariance⁻¹ = R Rᵀ."""
+    lower = torch.linalg.cholesky(covariance)
+    eye = torch.eye(covariance.shape[-1]).to(lower)
+    inverse: Tensor = torch.linalg.solve_triangular(
+        lower, eye.expand_as(lower), upper=False
+    )
+    return inverse.transpose(-1, -2)
+
+
+def semantic_drift(means: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """Return how far means have drifted, judged by latents nearby.
+
+    Δm = Σ_i w_i (z'_i − z_i) / Σ_i w_i, w_i = exp(−‖z_i − m‖² / 2σ²), σ² the mean
+    squared distance of the means to their nearest tenth of the latents, so that some
+    are always near.
+
+    :param means: (M, D).
+    :param before: latents z of current data under the old flow, (N, D).
+    :param after: latents z' of the same data under the new one, (N, D).
+    :return: Δm (M, D).
+
+    Source: Yu et al., "Semantic Drift Compensation for Class-Incremental Learning",
+    CVPR 2020, arXiv 2004.00440, Eq. 9-11.
+    """
+    distance = torch.cdist(means, before).square()
+    near = distance.kthvalue(max(1, len(before) // 10), dim=1).values
+    weights = (-0.5 * distance / near.mean().clamp_min(1e-9)).softmax(1)
+    return weights @ (after - before)
+
+
+def linear_drift(
+    before: Tensor, after: Tensor, ridge: float = 1e-3
+) -> tuple[Tensor, Tensor]:
+    """Return the affine map that takes old latents to new ones.
+
+    W, b = argmin Σ_i ‖W z_i + b − z'_i‖² + λ ‖W − I‖², with λ the ridge times the
+    latents' total variance: without data W stays the identity.
+
+    :param before: z (N, D).
+    :param after: z' (N, D).
+    :param ridge: relative to the mean eigenvalue of the scatter of z.
+    :return: W (D, D) and b (D,).
+
+    Source: Gomez-Villa et al., "Exemplar-free Continual Representation Learning via
+    Learnable Drift Compensation", ECCV 2024, arXiv 2407.08536, its linear projector,
+    solved in closed form.
+    """
+    z, moved = before.double(), after.double()
+    center, target = z.mean(0), moved.mean(0)
+    z, moved = z - center, moved - target
+    scatter = z.T @ z
+    size = ridge * scatter.diagonal().mean().clamp_min(1e-12)
+    eye = torch.eye(len(scatter)).to(scatter)
+    w = torch.linalg.solve(scatter + size * eye, z.T @ moved + size * eye).T
+    return w.to(before), (target - w @ center).to(before)
+
+
+def moved_gaussians(
+    means: Tensor, roots: Tensor, w: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return Gaussians after an affine map of the space: m → Wm + b, C → W C Wᵀ.
+
+    :param means: (..., D).
+    :param roots: R (..., D, D), C⁻¹ = R Rᵀ.
+    :param w: W (D, D), invertible.
+    :param b: (D,).
+    :return: the new means and roots, the roots upper triangular again.
+    """
+    # C'⁻¹ = W⁻ᵀ R Rᵀ W⁻¹; an RQ decomposition makes W⁻ᵀ R triangular again
+    root = torch.linalg.solve(w.T.double(), roots.double())
+    flipped = root.flip(-2).transpose(-1, -2)
+    _, triangle = torch.linalg.qr(flipped)
+    upper = triangle.transpose(-1, -2).flip((-1, -2))
+    signs = upper.diagonal(0, -2, -1).sign()
+    return means @ w.T + b, (upper * signs[..., None, :]).to(roots)
