@@ -13,6 +13,7 @@ from avalanche_ad.training.plugins.functional_regularization import (
     FunctionalRegularizationPlugin,
 )
 from avalanche_ad.training.plugins.generative_replay import SelfGenerativeReplayPlugin
+from avalanche_ad.training.plugins.gmm_alignment import GMMAlignmentPlugin
 from avalanche_ad.training.plugins.gradient_clipping import GradientClippingPlugin
 from avalanche_ad.training.plugins.intra_class_warmup import IntraClassWarmupPlugin
 from avalanche_ad.training.plugins.latent_pseudo_rehearsal import (
@@ -34,6 +35,7 @@ __all__ = [
     "FlowGenerativeReplayPlugin",
     "FrozenFlowPlugin",
     "FunctionalRegularizationPlugin",
+    "GMMAlignmentPlugin",
     "GradientClippingPlugin",
     "IntraClassWarmupPlugin",
     "PackNetPlugin",

@@ -1,0 +1,300 @@
+"""Bring the mixtures of all categories back to where the flow maps them now."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+import torch
+from avalanche.core import SupervisedPlugin
+from torch import Tensor, nn
+
+from avalanche_ad.errors import TrainingError
+from avalanche_ad.models.alignment import (
+    AlignedCovariance,
+    aligned_mixture,
+    linear_drift,
+    moved_gaussians,
+    semantic_drift,
+)
+from avalanche_ad.models.base import evaluating
+from avalanche_ad.models.category_mixtures import CategoryMixtures
+from avalanche_ad.models.feature_statistics import (
+    FeatureStatistics,
+    StatisticsPrecision,
+)
+from avalanche_ad.models.flow_gmm import FlowGMM
+from avalanche_ad.models.incremental_gmm import Covariance, IncrementalGMM
+from avalanche_ad.training.dynamic import features_by_category
+
+__all__ = ["AlignmentSource", "AlignmentUpdate", "GMMAlignmentPlugin"]
+
+AlignmentSource = Literal["statistics", "exemplars", "snapshot", "sdc", "ldc"]
+AlignmentUpdate = Literal["moments", "em"]
+
+SOURCES = ("statistics", "exemplars", "snapshot", "sdc", "ldc")
+UPDATES = ("moments", "em")
+
+
+class GMMAlignmentPlugin(SupervisedPlugin):  # type: ignore[misc]
+    """After each experience, re-align the mixtures of the flow-GMM with its flow.
+
+    Every category gets an aligned mixture of full-covariance Gaussians per level,
+    fitted to where the flow maps it now, which judges it from then on
+    (:meth:`~avalanche_ad.models.FlowGMM.align`). The new categories' is fitted to their
+    training images. Where the latents of old ones come from is the ``source``:
+
+    - ``"statistics"``: samples of :class:`~avalanche_ad.models.feature_statistics.
+      FeatureStatistics`, taken of the frozen features when a category was learned and
+      kept with the model, pushed through the flow. No image is kept, and nothing
+      drifts, since the backbone does not.
+    - ``"exemplars"``: a few real images of each category.
+    - ``"snapshot"``: samples of the old mixtures, brought to feature space by the old
+      flow's inverse and pushed through the new one (HCL's and Pomponi's idea). The
+      error of one experience is what the next starts from.
+    - ``"sdc"`` and ``"ldc"``: none; the old mixtures are moved by the drift that the
+      current images show between old and new flow, of each mean apart (semantic drift
+      compensation) or as one affine map (learnable drift compensation).
+
+    and how a mixture is fitted to latents is the ``update``: ``"moments"`` of each
+    group (a sample knows which component of the statistics it was drawn from, a real
+    image's latents are grouped by EM), or ``"em"``: stepwise EM in minibatches.
+
+    :param source: see above.
+    :param update: see above; of no use with a drift.
+    :param components: K, per category and level.
+    :param covariance: what an aligned Gaussian keeps of its covariance.
+    :param samples: latents per category, level and alignment.
+    :param exemplars: images per category of ``"exemplars"``.
+    :param shrinkage: of the covariances, relative to the mean variance.
+    :param statistics: form of the statistics' covariances.
+    :param rank: of ``"low_rank"`` statistics.
+    :param mean_field: whether statistics keep a mean per position.
+    :param precision: type of number of the statistics.
+    :param seed: decides the samples.
+    :raises TrainingError: for an unknown source or update.
+    """
+
+    def __init__(
+        self,
+        source: AlignmentSource = "statistics",
+        update: AlignmentUpdate = "moments",
+        *,
+        components: int = 10,
+        covariance: AlignedCovariance = "full",
+        samples: int = 20_000,
+        exemplars: int = 4,
+        shrinkage: float = 1e-2,
+        statistics: Covariance = "full",
+        rank: int = 16,
+        mean_field: bool = False,
+        precision: StatisticsPrecision = "float16",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value, known in (
+            ("source", source, SOURCES),
+            ("update", update, UPDATES),
+        ):
+            if value not in known:
+                raise TrainingError(
+                    f"expected {name} as one of {', '.join(known)}, got {value!r}"
+                )
+        self.source: AlignmentSource = source
+        self.update: AlignmentUpdate = update
+        self.components = components
+        self.covariance: AlignedCovariance = covariance
+        self.samples = samples
+        self.exemplars = exemplars
+        self.shrinkage = shrinkage
+        self.options: dict[str, Any] = {
+            "covariance": statistics,
+            "rank": rank,
+            "mean_field": mean_field,
+            "precision": precision,
+            "shrinkage": shrinkage,
+            "seed": seed,
+        }
+        self.seed = seed
+        self.memory: dict[int, Tensor] = {}
+        self._before: nn.ModuleList | None = None
+
+    # Hooks ----------------------------------------------------------------------
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Keep the flow for the experience, where the source compares with it.
+
+        :raises TrainingError: for a model without a flow and a mixture.
+        """
+        model = strategy.model
+        if not isinstance(model, FlowGMM):
+            raise TrainingError(
+                "GMMAlignmentPlugin aligns the mixtures of a FlowGMM, got a "
+                f"{type(model).__name__}: use it with the flow_gmm model"
+            )
+        if self.source in ("snapshot", "sdc", "ldc") and len(model.aligned):
+            self._before = copy.deepcopy(model.flows).eval()
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Align all categories; learn what the source needs of the new ones."""
+        model: FlowGMM = strategy.model
+        device = model.level_maximum.device
+        # a data loader draws too
+        with evaluating(model), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            found = features_by_category(strategy.experience.dataset)
+            current = {category: x.to(device) for category, x in found.items()}
+            old = [c for c in self._aligned(model) if c not in current]
+            model.align(self.components)
+            if old and self._before is not None:
+                self._follow(model, old, current)
+            for category, x in current.items():
+                self._learn(model, category, x)
+            if self.source in ("statistics", "exemplars"):
+                for category in old:
+                    self._align(model, category)
+        self._before = None
+
+    # Categories -----------------------------------------------------------------
+
+    @staticmethod
+    def _aligned(model: FlowGMM) -> list[int]:
+        mixture = next(iter(model.aligned), None)
+        if mixture is None:
+            return []
+        known = mixture.get_buffer("known")
+        return [int(category) for category in known.nonzero().flatten()]
+
+    def _learn(self, model: FlowGMM, category: int, x: Tensor) -> None:
+        """Take what the source needs of a new category, and align it."""
+        if self.source == "exemplars":
+            self.memory[category] = x[: self.exemplars]
+        if self.source == "statistics":
+            if model.statistics is None:
+                kept = FeatureStatistics(model.layout, self.components, **self.options)
+                model.statistics = kept.to(x.device)
+            model.statistics.fit_category(category, x)
+        self._align(model, category, x)
+
+    def _align(self, model: FlowGMM, category: int, x: Tensor | None = None) -> None:
+        """Fit a category's aligned mixture to images, or to what is kept of it."""
+        if self.source == "exemplars" and x is None:
+            x = self.memory[category]
+        for index, mixture in enumerate(model.aligned):
+            assert isinstance(mixture, CategoryMixtures)
+            if x is None or self.source == "statistics":
+                z, component = self._statistical_latents(model, category, index)
+            else:
+                z, component = self._latents(model, index, x), None
+            mixture.put(category, *self._fitted(z, component))
+
+    def _statistical_latents(
+        self, model: FlowGMM, category: int, index: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return latents of samples of the statistics, and their components."""
+        assert model.statistics is not None
+        device = model.level_maximum.device
+        height, width, _ = model.layout.levels[index]
+        categories = torch.full((self.samples,), category, device=device)
+        positions = torch.randint(height * width, (self.samples,)).to(device)
+        x, component = model.statistics.sample_level(index, categories, positions)
+        return _pushed(model, model.flows[index], index, x, positions), component
+
+    def _latents(self, model: FlowGMM, index: int, x: Tensor) -> Tensor:
+        """Return latents of positions drawn from images, (samples, D)."""
+        parts = [
+            model.latent_level(index, model.layout.unpack(part)[index])[0].flatten(0, 1)
+            for part in torch.split(x, 16)
+        ]
+        z = torch.cat(parts)
+        return z[torch.randperm(len(z))[: self.samples].to(z.device)]
+
+    def _fitted(
+        self, z: Tensor, component: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return weights, means and precision roots of a mixture of latents."""
+        if self.update == "em" or (component is None and self.components > 1):
+            learner = IncrementalGMM(
+                z.shape[1], self.components, step_power=0.7, seed=self.seed
+            ).to(z.device)
+            for _ in range(3):
+                for part in torch.split(z, 2000):
+                    learner.partial_fit(part)
+            component = learner.predict(z)
+        elif component is None:
+            component = torch.zeros(len(z), dtype=torch.long, device=z.device)
+        return aligned_mixture(
+            z, component, self.components, self.covariance, self.shrinkage
+        )
+
+    def _follow(
+        self, model: FlowGMM, old: list[int], current: dict[int, Tensor]
+    ) -> None:
+        """Move old mixtures with the flow, without anything kept of their images."""
+        assert self._before is not None
+        x = torch.cat(list(current.values()))
+        for index, mixture in enumerate(model.aligned):
+            assert isinstance(mixture, CategoryMixtures)
+            flow = self._before[index]
+            if self.source == "snapshot":
+                for category in old:
+                    mixture.put(category, *self._reflown(model, index, category))
+                continue
+            height, width, _ = model.layout.levels[index]
+            level = model.layout.unpack(x)[index].flatten(0, 2)
+            rows = torch.randperm(len(level))[: self.samples].to(level.device)
+            positions = rows % (height * width)
+            before = _pushed(model, flow, index, level[rows], positions)
+            after = _pushed(model, model.flows[index], index, level[rows], positions)
+            means = mixture.means[old]
+            if self.source == "sdc":
+                shift = semantic_drift(means.flatten(0, 1), before, after)
+                mixture.means[old] = means + shift.view_as(means)
+            else:
+                moved = moved_gaussians(
+                    means, mixture.precision_roots[old], *linear_drift(before, after)
+                )
+                mixture.means[old], mixture.precision_roots[old] = moved
+
+    def _reflown(
+        self, model: FlowGMM, index: int, category: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a mixture after samples went back by the old flow, on by the new."""
+        assert self._before is not None
+        mixture, flow = model.aligned[index], self._before[index]
+        assert isinstance(mixture, CategoryMixtures)
+        device = mixture.means.device
+        height, width, _ = model.layout.levels[index]
+        weights = mixture.log_weights[category].exp()
+        component = torch.multinomial(weights, self.samples, replacement=True)
+        noise = torch.randn(self.samples, mixture.means.shape[2]).to(device)
+        z = mixture.means[category, component].clone()
+        for own in range(self.components):
+            rows = component == own
+            # covariance⁻¹ = R Rᵀ, so R⁻ᵀ is a root of the covariance
+            root = mixture.precision_roots[category, own].T
+            z[rows] += torch.linalg.solve_triangular(root, noise[rows].T, upper=False).T
+        positions = torch.randint(height * width, (self.samples,)).to(device)
+        parts = [
+            flow.inverse(part, model.condition(index, where))  # type: ignore[operator]
+            for part, where in zip(
+                torch.split(z, 2048), torch.split(positions, 2048), strict=True
+            )
+        ]
+        x = torch.cat(parts)
+        finite = x.isfinite().all(1)
+        pushed = _pushed(model, model.flows[index], index, x[finite], positions[finite])
+        return self._fitted(pushed, component[finite])
+
+
+def _pushed(
+    model: FlowGMM, flow: nn.Module, index: int, x: Tensor, positions: Tensor
+) -> Tensor:
+    """Return latents (P, D) of feature vectors (P, D) at positions (P,)."""
+    parts = [
+        flow(part, model.condition(index, where))[0]
+        for part, where in zip(
+            torch.split(x, 2048), torch.split(positions, 2048), strict=True
+        )
+    ]
+    return torch.cat(parts)

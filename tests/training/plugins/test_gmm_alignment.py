@@ -1,0 +1,157 @@
+import pytest
+import torch
+from avalanche.training.plugins import EWCPlugin, LwFPlugin, ReplayPlugin
+
+from avalanche_ad.errors import TrainingError
+from avalanche_ad.models.latents import latents_of
+from avalanche_ad.training.plugins import (
+    CalibrationPlugin,
+    FrozenFlowPlugin,
+    GMMAlignmentPlugin,
+)
+
+SOURCES = ["statistics", "exemplars", "snapshot", "sdc", "ldc"]
+
+
+def images(stream, category):
+    """Training features of a category, from whichever experience has them."""
+    rows = [
+        x
+        for experience in stream.train_stream
+        for x, y, *_ in experience.dataset
+        if y == category
+    ]
+    return torch.stack(rows)
+
+
+def likelihood(model, x, category):
+    """Mean log p(x|c) / D over images and levels."""
+    model.eval()
+    with torch.no_grad():
+        chosen = torch.full((len(x),), category)
+        levels = model.log_likelihood_levels(latents_of(model(x)), chosen)
+    return float(torch.stack([level.mean() for level in levels]).mean())
+
+
+def trained(make_strategy, stream, *plugins, lr=5e-3):
+    torch.manual_seed(0)
+    strategy = make_strategy(plugins=list(plugins), lr=lr)
+    for experience in stream.train_stream:
+        strategy.train(experience)
+    return strategy
+
+
+@pytest.fixture
+def long(stream):
+    return stream(train=40)
+
+
+@pytest.mark.parametrize("source", ["statistics", "exemplars", "snapshot"])
+@pytest.mark.parametrize("update", ["moments", "em"])
+def test_old_categories_are_likelier_than_without(make_strategy, long, source, update):
+    plugin = GMMAlignmentPlugin(source, update, components=1, samples=500, exemplars=20)
+    aligned = trained(make_strategy, long, plugin, lr=2e-2).model
+    naive = trained(make_strategy, long, lr=2e-2).model
+    for category in (0, 1):
+        x = images(long, category)
+        assert likelihood(aligned, x, category) > likelihood(naive, x, category)
+
+
+@pytest.mark.parametrize("source", ["sdc", "ldc"])
+def test_mixtures_move_with_latents_that_are_all_shifted(
+    make_strategy, long, source, fake_strategy
+):
+    plugin = GMMAlignmentPlugin(source, components=1, samples=500)
+    strategy = make_strategy(plugins=[plugin])
+    one, two = long.train_stream
+    strategy.train(one)
+    model = strategy.model
+    before = [likelihood(model, images(long, c), c) for c in (0, 1)]
+    plugin.before_training_exp(strategy)
+    with torch.no_grad():
+        for flow in model.flows:
+            flow.blocks[-1].global_offset += 5
+    shifted = [likelihood(model, images(long, c), c) for c in (0, 1)]
+    assert max(shifted) < min(before) - 1
+    model.add_categories([2, 3])
+    plugin.after_training_exp(fake_strategy(model=model, experience=two))
+    after = [likelihood(model, images(long, c), c) for c in (0, 1)]
+    assert after == pytest.approx(before, abs=1e-2)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_flow_that_stays_needs_no_alignment(make_strategy, long, source):
+    plugin = GMMAlignmentPlugin(source, components=1, samples=4000, exemplars=40)
+    strategy = make_strategy(plugins=[FrozenFlowPlugin(), plugin])
+    one, two = long.train_stream
+    strategy.train(one)
+    before = [likelihood(strategy.model, images(long, c), c) for c in (0, 1)]
+    strategy.train(two)
+    after = [likelihood(strategy.model, images(long, c), c) for c in (0, 1)]
+    assert after == pytest.approx(before, abs=0.1)
+
+
+@pytest.mark.parametrize("components", [1, 2])
+def test_all_categories_have_a_mixture(make_strategy, long, components):
+    plugin = GMMAlignmentPlugin(components=components, samples=500)
+    model = trained(make_strategy, long, plugin, CalibrationPlugin()).model
+    for mixture in model.aligned:
+        assert mixture.known.all()
+        assert mixture.means.shape[1] == components
+    x = torch.cat([images(long, category) for category in range(4)])
+    found = model.eval()(x).argmax(1)
+    assert (found == torch.arange(4).repeat_interleave(40)).float().mean() > 0.9
+    assert model.score(model(x), (4, 4)).image.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        lambda: [ReplayPlugin(mem_size=8)],
+        lambda: [EWCPlugin(ewc_lambda=1.0)],
+        lambda: [LwFPlugin()],
+    ],
+)
+def test_it_goes_with_stock_plugins(make_strategy, long, others):
+    model = trained(make_strategy, long, GMMAlignmentPlugin(samples=300), *others())
+    assert all(mixture.known.all() for mixture in model.model.aligned)
+
+
+def test_no_image_is_kept_unless_asked_for(make_strategy, long):
+    plugin = GMMAlignmentPlugin(samples=300)
+    model = trained(make_strategy, long, plugin).model
+    assert not plugin.memory
+    assert model.statistics.categories.tolist() == [0, 1, 2, 3]
+    plugin = GMMAlignmentPlugin("exemplars", samples=300, exemplars=3)
+    model = trained(make_strategy, long, plugin).model
+    assert {key: len(x) for key, x in plugin.memory.items()} == dict.fromkeys(
+        range(4), 3
+    )
+    assert model.statistics is None
+
+
+def test_alignment_draws_from_no_one_elses_generator(make_strategy, long):
+    flows = [
+        trained(make_strategy, long, *plugins).model.flows.state_dict()
+        for plugins in ([], [GMMAlignmentPlugin(samples=300)])
+    ]
+    assert all(torch.equal(flows[0][name], flows[1][name]) for name in flows[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"source": "images"}, "source as one of statistics, exemplars"),
+        ({"update": "sgd"}, "update as one of moments, em"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(TrainingError, match=message):
+        GMMAlignmentPlugin(**options)
+
+
+def test_another_model_is_refused(fake_strategy):
+    with pytest.raises(TrainingError, match="aligns the mixtures of a FlowGMM, got a"):
+        GMMAlignmentPlugin().before_training_exp(
+            fake_strategy(model=torch.nn.Linear(1, 1))
+        )
