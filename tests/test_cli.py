@@ -178,7 +178,7 @@ def test_cache_lists_and_clears(cli, tiny_stream, tmp_path):
     head, *rows = listed.out.splitlines()
     assert head.split()[:2] == ["key", "backbone"]
     assert len(rows) == 4  # an entry a category
-    assert all("filterbank" in row and " 12 " in row for row in rows)
+    assert all("embedded" in row and " 12 " in row for row in rows)
     key = rows[0].split()[0]
     assert "MB freed" in cli("cache", "clear", "--cache", place, "--key", key).err
     rest = cli("cache", "list", "--cache", place).out

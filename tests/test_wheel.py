@@ -86,7 +86,8 @@ def test_every_recipe_is_inside_and_nothing_else_of_its_folder(names, kind):
 
 
 def test_code_types_and_data_are_inside(names):
-    for name in ("py.typed", "cli.py", "features/data/whitening.safetensors"):
+    data = ("features/data/embedded.safetensors", "features/data/whitening.safetensors")
+    for name in ("py.typed", "cli.py", *data):
         assert f"avalanche_ad/{name}" in names
     modules = {
         path.relative_to(ROOT).as_posix() for path in ROOT.glob("avalanche_ad/**/*.py")

@@ -288,7 +288,8 @@ def _(place):
 
 @wrong(DATA, "images too small for the backbone", "32 x 32 pixels", "too small")
 def _(place):
-    return place.run("--set", "image_size=32")
+    backbone = ("--set", "features.backbone=filterbank")
+    return place.run("--set", "image_size=32", *backbone)
 
 
 # Recipes

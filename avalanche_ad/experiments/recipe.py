@@ -80,7 +80,7 @@ class _Strict(BaseModel):
 class FeaturesRecipe(_Strict):
     """``[features]``: the frozen backbone and how its features are kept."""
 
-    backbone: str = "filterbank"
+    backbone: str = "embedded"
     dtype: Literal["float16", "float32"] = "float16"
     options: dict[str, Any] = {}
 

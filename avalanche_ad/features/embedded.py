@@ -11,17 +11,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import (
+    adaptive_avg_pool2d,
+    avg_pool2d,
+    interpolate,
+    relu,
+    relu_,
+)
 
 from avalanche_ad.errors import RecipeError, WeightsError
 from avalanche_ad.features.backbone import Backbone, chosen_strides, first_line
+from avalanche_ad.features.filterbank import CHANNELS, FilterBank
 
-__all__ = ["Architecture", "EmbeddedBackbone", "Trunk"]
+__all__ = ["Architecture", "Columns", "EmbeddedBackbone", "Trunk"]
 
 METADATA_KEY = "avalanche_ad.embedded"
 """Under this key a weight file's metadata hold architecture and card as JSON."""
 
-_FORMAT = 1
+_FORMAT = 2
 _MEND = "write it again by `python -m avalanche_ad.pretraining`"
 
 
@@ -54,10 +61,29 @@ class Architecture:
         return Architecture(self.stem, self.channels[:stages], self.blocks[:stages])
 
 
+@dataclass(frozen=True)
+class Columns:
+    """What a feature vector is stacked of: hypercolumns (Hariharan et al., CVPR 2015).
+
+    :param stages: strides of the stages that are stacked.
+    :param window: positions a side that a stage no coarser than the level is averaged
+        over, so that a vector tolerates small shifts (PatchCore: Roth et al.,
+        CVPR 2022).
+    :param filters: whether the channels of :class:`FilterBank` are stacked too.
+    :param channels: how many leading principal components are kept, 0 for all.
+    """
+
+    stages: tuple[int, ...] = (8, 16)
+    window: int = 3
+    filters: bool = True
+    channels: int = 128
+
+
 class _Block(nn.Module):
     """A basic residual block whose batch normalisation is folded into its filters.
 
-    y = relu(W₂ ∗ relu(W₁ ∗ x + b₁) + b₂ + S ∗ x), S a 1 x 1 filter or the identity.
+    Without its last rectifier: W₂ ∗ relu(W₁ ∗ x + b₁) + b₂ + S ∗ x, S a 1 x 1 filter or
+    the identity.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
@@ -68,8 +94,8 @@ class _Block(nn.Module):
         self.shortcut = None if plain else nn.Conv2d(channels_in, channels, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv2(relu(self.conv1(x)))
-        return relu(y + (x if self.shortcut is None else self.shortcut(x)))
+        y: Tensor = self.conv2(relu_(self.conv1(x)))
+        return y.add_(x if self.shortcut is None else self.shortcut(x))
 
 
 class Trunk(nn.Module):
@@ -85,7 +111,7 @@ class Trunk(nn.Module):
         for number, (channels, blocks) in enumerate(
             zip(architecture.channels, architecture.blocks, strict=True)
         ):
-            stage = nn.Sequential()
+            stage = nn.ModuleList()
             for block in range(blocks):
                 stride = 2 if number and not block else 1
                 stage.append(_Block(width, channels, stride))
@@ -95,13 +121,42 @@ class Trunk(nn.Module):
         self.architecture = architecture
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return every stage's map (N, C, H, W) of normalised images (N, 3, S, S)."""
-        x = relu(self.stem(images))
+        """Return every stage's map (N, C, H, W) before its last rectifier.
+
+        :param images: normalised, (N, 3, S, S).
+        """
+        x = self.stem(images)
         maps = []
         for stage in self.stages:
-            x = stage(x)
+            for block in stage:  # type: ignore[attr-defined]
+                x = block(relu(x))
             maps.append(x)
         return maps
+
+
+def hypercolumns(
+    maps: Mapping[int, Tensor], grid: tuple[int, int], window: int
+) -> Tensor:
+    """Stack maps of several strides at the positions of one grid.
+
+    A map as fine as the grid or finer is averaged over ``window`` x ``window`` of its
+    positions and then over the cells of the grid; a coarser one is interpolated.
+
+    :param maps: (N, C, H, W) by stride.
+    :param grid: height and width.
+    :param window: an odd number.
+    :return: (N, ΣC, height, width).
+    """
+    parts = []
+    for level in maps.values():
+        if level.shape[2] >= grid[0]:
+            near = (window, 1, window // 2)
+            level = avg_pool2d(level, *near, count_include_pad=False)
+            level = adaptive_avg_pool2d(level, grid)
+        else:
+            level = interpolate(level, grid, mode="bilinear")
+        parts.append(level)
+    return torch.cat(parts, dim=1)
 
 
 class EmbeddedBackbone(Backbone):
@@ -109,20 +164,24 @@ class EmbeddedBackbone(Backbone):
 
     A narrow residual network trained on natural photographs by
     ``python -m avalanche_ad.pretraining``; what it was trained on, for how long and
-    how well it does is in :attr:`card`. A level of stride s is the output of the stage
-    of that stride, decorrelated (zero-phase whitening) by statistics of photographs,
-    so all channels are of equal scale.
+    how well it does is in :attr:`card`. At every position of a level the outputs of
+    several stages are stacked, with the channels of the :class:`FilterBank`, and the
+    stack is projected to its leading principal components over photographs, each of
+    unit variance there. Which stages and how many components stands in the file.
 
     :param strides: pixels per position of each level, rising; all that the weight file
         has statistics for by default.
     :param weights: a file written by ``python -m avalanche_ad.pretraining``; by
         default the one that the package holds.
-    :param whiten: whether the channels of a level are decorrelated.
-    :raises RecipeError: for strides that the network does not have.
+    :param whiten: whether the stack is projected; it is given whole otherwise.
+    :raises RecipeError: for strides that the file has no statistics for.
     :raises WeightsError: when the file is missing, damaged or of another kind.
+
+    >>> EmbeddedBackbone().layout(128)
+    FeatureLayout(levels=((16, 16, 128),))
     """
 
-    version = 1
+    version = 2
     name = "embedded"
 
     def __init__(
@@ -140,7 +199,7 @@ class EmbeddedBackbone(Backbone):
         own = files("avalanche_ad.features") / "data" / "embedded.safetensors"
         with as_file(own) as path:
             source = path if weights is None else Path(weights)
-            state, architecture, self.card = _read(source)
+            state, architecture, self.columns, self.card = _read(source)
         self.whiten = whiten
         prefix = "matrix_"
         known = sorted(
@@ -148,7 +207,9 @@ class EmbeddedBackbone(Backbone):
         )
         chosen = known if strides is None else strides
         self.strides = tuple(chosen_strides(chosen, known, "backbone embedded: "))
-        self.trunk = Trunk(architecture.up_to(self.strides[-1]))
+        self.trunk = Trunk(architecture)
+        if self.columns.filters:
+            self.bank = FilterBank(self.strides, whiten=False)
         self._load(state, str(source))
         self.freeze()
 
@@ -162,31 +223,55 @@ class EmbeddedBackbone(Backbone):
             "version": self.version,
             "strides": self.strides,
             "whiten": self.whiten,
+            "columns": asdict(self.columns),
         }
 
     def extract(self, images: Tensor) -> list[Tensor]:
         """Return the levels (N, H, W, C), finest first, of images (N, 3, S, S)."""
-        images = (images - self.get_buffer("mean")) / self.get_buffer("std")
-        maps = self.trunk(images.contiguous(memory_format=torch.channels_last))
-        sizes = self.trunk.architecture
+        least = 10 * self.strides[-1] if self.columns.filters else 1
+        if min(images.shape[2:]) < least:
+            raise RecipeError(
+                f"backbone embedded: images of {images.shape[2]} x {images.shape[3]} "
+                f"pixels are too small for stride {self.strides[-1]}; take {least} "
+                "pixels or more"
+            )
+        levels = self.stacks(images)
+        if not self.whiten:
+            return levels
+        return [
+            (level - self.get_buffer(f"mean_{stride}"))
+            @ self.get_buffer(f"matrix_{stride}")
+            for stride, level in zip(self.strides, levels, strict=True)
+        ]
+
+    def stacks(self, images: Tensor) -> list[Tensor]:
+        """Return the levels (N, H, W, ΣC) before they are projected."""
+        views = (images - self.get_buffer("mean")) / self.get_buffer("std")
+        found = self.trunk(views.contiguous(memory_format=torch.channels_last))
+        maps = dict(zip(self.trunk.architecture.strides, found, strict=True))
+        stacked = {stride: maps[stride] for stride in self.columns.stages}
         levels = []
         for stride in self.strides:
-            level = maps[sizes.stage(stride)].permute(0, 2, 3, 1)
-            if self.whiten:
-                mean = self.get_buffer(f"mean_{stride}")
-                level = (level - mean) @ self.get_buffer(f"matrix_{stride}")
-            levels.append(level)
+            grid = (-(-images.shape[2] // stride), -(-images.shape[3] // stride))
+            level = hypercolumns(stacked, grid, self.columns.window)
+            levels.append(level.permute(0, 2, 3, 1))
+        if self.columns.filters:
+            filtered = self.bank.extract(images)
+            levels = [
+                torch.cat(both, dim=3) for both in zip(levels, filtered, strict=True)
+            ]
         return levels
 
     def _load(self, state: Mapping[str, Tensor], source: str) -> None:
         """Take the tensors this selection of strides needs, as float32."""
         trunk = {f"trunk.{key}": v.shape for key, v in self.trunk.state_dict().items()}
         sizes = self.trunk.architecture
-        widths = {s: sizes.channels[sizes.stage(s)] for s in self.strides}
         shapes: dict[str, tuple[int, ...]] = {"mean": (3,), "std": (3,), **trunk}
         if self.whiten:
-            shapes |= {f"mean_{stride}": (width,) for stride, width in widths.items()}
-            shapes |= {f"matrix_{stride}": (w, w) for stride, w in widths.items()}
+            wide = stacked_channels(sizes, self.columns)
+            kept = self.columns.channels or wide
+            shapes |= {f"mean_{stride}": (wide,) for stride in self.strides}
+            shapes |= {f"matrix_{stride}": (wide, kept) for stride in self.strides}
         for key, shape in shapes.items():
             if key not in state:
                 raise WeightsError(
@@ -206,22 +291,34 @@ class EmbeddedBackbone(Backbone):
                 self.register_buffer(key, value.reshape(1, 3, 1, 1) if image else value)
 
 
-def metadata(architecture: Architecture, card: Mapping[str, Any]) -> dict[str, str]:
+def stacked_channels(architecture: Architecture, columns: Columns) -> int:
+    """Return the width of the stack before it is projected."""
+    widths = [architecture.channels[architecture.stage(s)] for s in columns.stages]
+    return sum(widths) + (CHANNELS if columns.filters else 0)
+
+
+def metadata(
+    architecture: Architecture, columns: Columns, card: Mapping[str, Any]
+) -> dict[str, str]:
     """Return the metadata of a weight file.
 
     :param architecture: the sizes of the network.
+    :param columns: what its levels are stacked of.
     :param card: what it was trained on and how well it does, as JSON values.
     """
     content = {
         "format": _FORMAT,
         "architecture": asdict(architecture),
+        "columns": asdict(columns),
         "card": dict(card),
     }
     return {METADATA_KEY: json.dumps(content, sort_keys=True)}
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], Architecture, dict[str, Any]]:
-    """Return the tensors, the architecture and the card of a weight file."""
+def _read(
+    path: Path,
+) -> tuple[dict[str, Tensor], Architecture, Columns, dict[str, Any]]:
+    """Return the tensors, the architecture, the stack and the card of a weight file."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -253,10 +350,19 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Architecture, dict[str, Any]]:
         )
         if len(architecture.channels) != len(architecture.blocks):
             raise ValueError("stages without blocks")
+        stack = content["columns"]
+        columns = Columns(
+            tuple(int(stride) for stride in stack["stages"]),
+            int(stack["window"]),
+            bool(stack["filters"]),
+            int(stack["channels"]),
+        )
+        if not set(columns.stages) <= set(architecture.strides):
+            raise ValueError("stages stacked that the network lacks")
         card = dict(content["card"])
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"weight file {path}: its description is damaged or of another version "
             f"({error}); {_MEND}"
         ) from error
-    return state, architecture, card
+    return state, architecture, columns, card

@@ -14,10 +14,13 @@ from torch.nn.functional import conv2d, interpolate, pad
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.features.backbone import Backbone, chosen_strides
 
-__all__ = ["STRIDES", "FilterBank", "gabor_pairs", "opponent_colors"]
+__all__ = ["CHANNELS", "STRIDES", "FilterBank", "gabor_pairs", "opponent_colors"]
 
 STRIDES = (4, 8, 16)
 """Strides a level may have; for these the package holds whitening statistics."""
+
+CHANNELS = 45
+"""Channels of every level."""
 
 _ORIENTATIONS = 6
 _WAVELENGTH = 4.0

@@ -53,16 +53,20 @@ def statistics(images: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def whitening(rows: Tensor, shrinkage: float = _SHRINKAGE) -> tuple[Tensor, Tensor]:
-    """Return mean and matrix of a zero-phase whitening: (x - mean) @ matrix.
+def whitening(
+    rows: Tensor, shrinkage: float = _SHRINKAGE, channels: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Return mean and matrix of a whitening: (x - mean) @ matrix.
 
-    With standard deviations D and correlations R of the columns:
-    matrix = D⁻¹ ((1 - s) R + s I)^(-1/2), so that directions that hardly vary are not
-    blown up to noise.
+    With standard deviations D of the columns, R their correlations and V Λ Vᵀ the
+    eigendecomposition of (1 - s) R + s I, s so that directions that hardly vary are not
+    blown up to noise: matrix = D⁻¹ V Λ^(-1/2) Vᵀ, the zero-phase one; or, of leading
+    principal components alone, D⁻¹ V Λ^(-1/2).
 
     :param rows: (N, C).
     :param shrinkage: s.
-    :return: (C,) and (C, C), float32.
+    :param channels: how many principal components are kept; 0 for the zero-phase form.
+    :return: (C,) and (C, C or channels), float32.
     """
     rows = rows.double()
     deviation = rows.std(dim=0)
@@ -72,7 +76,8 @@ def whitening(rows: Tensor, shrinkage: float = _SHRINKAGE) -> tuple[Tensor, Tens
     values, vectors = torch.linalg.eigh(
         (1 - shrinkage) * correlation + shrinkage * torch.eye(len(correlation))
     )
-    root = vectors * values.rsqrt() @ vectors.T
+    root = vectors * values.rsqrt()
+    root = root[:, -channels:] if channels else root @ vectors.T
     return rows.mean(dim=0).float(), (root / deviation[:, None]).float().contiguous()
 
 

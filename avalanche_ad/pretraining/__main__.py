@@ -18,15 +18,15 @@ from rich.console import Console
 from avalanche_ad.errors import AvalancheADError
 from avalanche_ad.experiments.device import pick_device
 from avalanche_ad.experiments.progress import RunProgress
-from avalanche_ad.features.backbone import chosen_strides
-from avalanche_ad.features.embedded import Architecture
-from avalanche_ad.pretraining.export import export
+from avalanche_ad.features.embedded import Architecture, Columns
+from avalanche_ad.pretraining.export import check_levels, export
 from avalanche_ad.pretraining.network import folded_trunk
 from avalanche_ad.pretraining.photographs import Photographs, read_photographs
 from avalanche_ad.pretraining.training import Settings, autocast_dtype, train
 from avalanche_ad.reporting.figures import training_curves
 
 _DEFAULT = Settings()
+_COLUMNS = Columns()
 WEIGHTS = "embedded.safetensors"
 
 
@@ -67,8 +67,17 @@ def main(
         int, typer.Option(min=16, help="of the views in the first epoch")
     ] = _DEFAULT.first_size,
     strides: Annotated[
-        str, typer.Option(help="which stages become feature levels")
-    ] = "4,8",
+        str, typer.Option(help="pixels per position of each feature level")
+    ] = "8",
+    stack: Annotated[
+        str, typer.Option(help="strides of the stages stacked at a position")
+    ] = ",".join(map(str, _COLUMNS.stages)),
+    filters: Annotated[
+        bool, typer.Option(help="stack the filter bank's channels too")
+    ] = _COLUMNS.filters,
+    level_channels: Annotated[
+        int, typer.Option(min=0, help="principal components kept of it; 0: all")
+    ] = _COLUMNS.channels,
     source: Annotated[
         str, typer.Option(help="name and licence of the photographs, for the card")
     ] = "",
@@ -112,7 +121,10 @@ def main(
         )
         place = pick_device(device, threads)
         levels = _numbers("--strides", strides)
-        chosen_strides(levels, settings.architecture.strides, "")
+        columns = Columns(
+            _numbers("--stack", stack), filters=filters, channels=level_channels
+        )
+        check_levels(settings.architecture, columns, levels)
         dtype = autocast_dtype(precision, place)
         with RunProgress(console) as bar:
             found = read_photographs(
@@ -131,9 +143,9 @@ def main(
         chosen, _ = found.select(held_out=False)
         export(
             folded_trunk(model.cpu()),
-            settings.architecture,
             chosen,
             path,
+            columns=columns,
             strides=levels,
             card=card,
         )
@@ -143,11 +155,13 @@ def main(
     except AvalancheADError as error:
         console.print(f"error: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(2) from None
+    validated = ""
+    if found.held_out.any():
+        right = 100 * rows[-1]["validation_accuracy"]
+        validated = f", {right:.1f} % of the photographs held out are right"
     console.print(
-        f"{path}: {path.stat().st_size / 1e6:.1f} MB, "
-        f"{100 * rows[-1]['validation_accuracy']:.1f} % of the photographs held out "
-        "are right\nTake it with --set features.backbone=embedded "
-        f"--set features.options.weights={path}",
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB{validated}\n"
+        f"Take it with --set features.options.weights={path}",
         soft_wrap=True,
     )
 
@@ -195,8 +209,9 @@ def _card(
         "minutes": round(sum(row["seconds"] for row in rows) / 60, 1),
         "date": time.strftime("%Y-%m-%d"),
         "validation": {
-            "accuracy": round(rows[-1]["validation_accuracy"], 4),
-            "loss": round(rows[-1]["validation_loss"], 4),
+            name: round(rows[-1][f"validation_{name}"], 4)
+            for name in ("accuracy", "loss")
+            if photographs.held_out.any()
         },
     }
 

@@ -39,7 +39,7 @@ def random_crops(
     images: Tensor,
     size: int,
     generator: torch.Generator,
-    area: tuple[float, float] = (0.2, 1.0),
+    area: tuple[float, float] = (0.35, 1.0),
     aspect: float = 4 / 3,
 ) -> Tensor:
     """Crop a random part, of random size and aspect, flip it, resize it.
@@ -70,8 +70,8 @@ def random_crops(
 def colour_jitter(
     images: Tensor,
     generator: torch.Generator,
-    strength: float = 0.4,
-    grey: float = 0.2,
+    strength: float = 0.3,
+    grey: float = 0.1,
 ) -> Tensor:
     """Change brightness, contrast, saturation and tint; a share becomes grey.
 

@@ -9,80 +9,105 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avalanche_ad.errors import RecipeError
 from avalanche_ad.features.backbone import chosen_strides
-from avalanche_ad.features.embedded import Architecture, Trunk, metadata
+from avalanche_ad.features.embedded import (
+    Architecture,
+    Columns,
+    EmbeddedBackbone,
+    Trunk,
+    metadata,
+    stacked_channels,
+)
+from avalanche_ad.features.filterbank import STRIDES
 from avalanche_ad.features.whitening import whitening
-from avalanche_ad.pretraining.training import MEAN, STD, normalised
+from avalanche_ad.pretraining.training import MEAN, STD
 
-__all__ = ["export"]
+__all__ = ["check_levels", "export"]
 
-_SAMPLES = 400_000
-"""Feature vectors per level that the whitening is estimated from, at most."""
+_PHOTOGRAPHS = 3000
+"""How many photographs the whitening is estimated from, at most."""
+_SIDE = 96
+"""Photographs are mirrored until they have so many pixels a side."""
+
+
+def check_levels(
+    architecture: Architecture, columns: Columns, strides: Sequence[int]
+) -> None:
+    """Tell in one line what cannot be exported.
+
+    :raises RecipeError: for strides, stages or channels that there are not.
+    """
+    grids = STRIDES if columns.filters else architecture.strides
+    chosen_strides(strides, grids, "--strides: ")
+    chosen_strides(columns.stages, architecture.strides, "--stack: ")
+    wide = stacked_channels(architecture, columns)
+    if columns.channels > wide:
+        raise RecipeError(
+            f"--level-channels {columns.channels} is more than the {wide} that are "
+            "stacked; take fewer, or 0 for all"
+        )
 
 
 @torch.no_grad()
 def export(
     trunk: Trunk,
-    architecture: Architecture,
     photographs: Tensor,
     path: Path,
     *,
+    columns: Columns,
     strides: Sequence[int],
     card: Mapping[str, Any],
 ) -> None:
-    """Write the stages up to the last stride, as float16, with their statistics.
+    """Write the stages up to the last one stacked, as float16, with statistics.
 
     :param trunk: the network for inference.
-    :param architecture: its sizes.
     :param photographs: (N, 3, S, S), uint8: what the whitening is estimated from.
     :param path: the file, complete or absent.
-    :param strides: which stages become levels, by pixels per position.
+    :param columns: what a level is stacked of.
+    :param strides: pixels per position of each level.
     :param card: what is known about the weights, as JSON values.
-    :raises RecipeError: for a stride that the network does not have.
+    :raises RecipeError: see :func:`check_levels`.
     """
     from safetensors.torch import save_file
 
-    chosen_strides(strides, architecture.strides, "")
-    kept = architecture.up_to(strides[-1])
+    check_levels(trunk.architecture, columns, strides)
+    kept = trunk.architecture.up_to(columns.stages[-1])
     tensors = {
         f"trunk.{key}": value.to("cpu", torch.float16).contiguous()
         for key, value in trunk.state_dict().items()
         if not key.startswith("stages.") or int(key.split(".")[1]) < len(kept.channels)
     }
     tensors |= {"mean": torch.tensor(MEAN), "std": torch.tensor(STD)}
-    rounded = Trunk(kept)
-    rounded.load_state_dict(
-        {
-            key.removeprefix("trunk."): value.float()
-            for key, value in tensors.items()
-            if key.startswith("trunk.")
-        }
-    )
-    tensors |= _statistics(rounded.eval(), kept, photographs, strides)
+    wide = stacked_channels(kept, columns)
+    for stride in strides:  # for the file to be opened and its stacks to be measured
+        tensors[f"mean_{stride}"] = torch.zeros(wide)
+        tensors[f"matrix_{stride}"] = torch.zeros(wide, columns.channels or wide)
     aside = path.with_name(f"{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, aside, metadata(kept, card))
+    about = metadata(kept, columns, card)
+    save_file(tensors, aside, about)
+    tensors |= _statistics(EmbeddedBackbone(weights=aside), photographs)
+    save_file(tensors, aside, about)
     aside.replace(path)
 
 
-def _statistics(
-    trunk: Trunk,
-    architecture: Architecture,
-    photographs: Tensor,
-    strides: Sequence[int],
-) -> dict[str, Tensor]:
+def _statistics(backbone: EmbeddedBackbone, photographs: Tensor) -> dict[str, Tensor]:
     """Return ``mean_<stride>`` and ``matrix_<stride>`` of every level."""
-    rows: dict[int, list[Tensor]] = {stride: [] for stride in strides}
     generator = torch.Generator().manual_seed(0)
-    per_batch = -(-_SAMPLES * 64 // max(len(photographs), 1))
-    for part in torch.split(photographs, 64):
-        maps = trunk(normalised(part.float() / 255.0))
-        for stride in strides:
-            level = maps[architecture.stage(stride)]
-            vectors = level.permute(0, 2, 3, 1).flatten(0, 2)
-            order = torch.randperm(len(vectors), generator=generator)
-            rows[stride].append(vectors[order[:per_batch]])
+    chosen = torch.randperm(len(photographs), generator=generator)[:_PHOTOGRAPHS]
+    rows: dict[int, list[Tensor]] = {stride: [] for stride in backbone.strides}
+    for part in torch.split(photographs[chosen], 64):
+        images = part.float() / 255.0
+        while images.shape[2] < _SIDE:
+            images = torch.cat([images, images.flip(2)], dim=2)
+            images = torch.cat([images, images.flip(3)], dim=3)
+        levels = backbone.stacks(images)
+        for stride, level in zip(backbone.strides, levels, strict=True):
+            rows[stride].append(level.flatten(0, 2))
     found = {}
     for stride, parts in rows.items():
-        found[f"mean_{stride}"], found[f"matrix_{stride}"] = whitening(torch.cat(parts))
+        found[f"mean_{stride}"], found[f"matrix_{stride}"] = whitening(
+            torch.cat(parts), channels=backbone.columns.channels
+        )
     return found

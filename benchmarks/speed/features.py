@@ -35,7 +35,7 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("backbone", nargs="?", default="filterbank")
+    parser.add_argument("backbone", nargs="?", default="embedded")
     parser.add_argument("--weights", help="of backbone embedded")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--images", type=int, default=64)

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -5,27 +6,37 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.functional import avg_pool2d, interpolate
 
+import avalanche_ad
 from avalanche_ad.errors import RecipeError, WeightsError
-from avalanche_ad.features import EmbeddedBackbone, make_backbone
-from avalanche_ad.features.embedded import METADATA_KEY, Architecture, Trunk, metadata
+from avalanche_ad.features import EmbeddedBackbone, FilterBank, make_backbone
+from avalanche_ad.features.embedded import (
+    METADATA_KEY,
+    Architecture,
+    Columns,
+    Trunk,
+    metadata,
+    stacked_channels,
+)
 
 SIZES = Architecture(4, (4, 6, 8), (1, 2, 1))
+PLAIN = Columns((4, 8), window=1, filters=False, channels=0)
 
 
-def write_weights(path, sizes=SIZES, strides=(4, 8), **changes):
+def write_weights(path, columns=PLAIN, strides=(4, 8), **changes):
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        trunk = Trunk(sizes)
+        trunk = Trunk(SIZES)
     tensors = {f"trunk.{key}": value for key, value in trunk.state_dict().items()}
     tensors |= {"mean": torch.full((3,), 0.5), "std": torch.full((3,), 0.25)}
+    width = stacked_channels(SIZES, columns)
     for stride in strides:
-        width = sizes.channels[sizes.strides.index(stride)]
         tensors[f"mean_{stride}"] = torch.linspace(0, 1, width)
-        tensors[f"matrix_{stride}"] = torch.eye(width) * 2
+        tensors[f"matrix_{stride}"] = torch.eye(width, columns.channels or width) * 2
     tensors |= changes
     tensors = {key: value for key, value in tensors.items() if value is not None}
-    save_file(tensors, path, metadata(sizes, {"seed": 0}))
+    save_file(tensors, path, metadata(SIZES, columns, {"seed": 0}))
     return path
 
 
@@ -36,17 +47,49 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def images():
-    return torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    return torch.rand(3, 3, 96, 96, generator=torch.Generator().manual_seed(1))
 
 
-def test_levels_are_the_stages_of_the_strides(weights, images):
-    backbone = make_backbone("embedded", weights=weights)
+def test_a_level_stacks_stages_on_its_grid(weights, images):
+    backbone = make_backbone("embedded", weights=weights, whiten=False)
     assert backbone.strides == (4, 8)
-    assert [tuple(level.shape) for level in backbone(images)] == [
-        (3, 16, 16, 6),
-        (3, 8, 8, 8),
-    ]
-    assert backbone.layout(64).levels == ((16, 16, 6), (8, 8, 8))
+    assert backbone.layout(96).levels == ((24, 24, 14), (12, 12, 14))
+    views = (images - 0.5) / 0.25
+    with torch.no_grad():
+        _, four, eight = backbone.trunk(views)
+    fine, coarse = (level.permute(0, 3, 1, 2) for level in backbone(images))
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(fine[:, :6], four, **close)
+    torch.testing.assert_close(coarse[:, 6:], eight, **close)
+    torch.testing.assert_close(coarse[:, :6], avg_pool2d(four, 2), **close)
+    up = interpolate(eight, (24, 24), mode="bilinear")
+    torch.testing.assert_close(fine[:, 6:], up, **close)
+
+
+def test_a_window_averages_neighbours_of_stages_no_coarser(images, tmp_path):
+    columns = Columns((4, 8), 3, filters=False, channels=0)
+    path = write_weights(tmp_path / "own.safetensors", columns)
+    backbone = EmbeddedBackbone(weights=path, whiten=False)
+    fine, coarse = (level.permute(0, 3, 1, 2) for level in backbone(images))
+    with torch.no_grad():
+        _, four, eight = backbone.trunk((images - 0.5) / 0.25)
+    inner = (slice(None), slice(None), slice(1, -1), slice(1, -1))
+    torch.testing.assert_close(fine[:, :6][inner], avg_pool2d(four, 3, 1))
+    torch.testing.assert_close(coarse[:, 6:][inner], avg_pool2d(eight, 3, 1))
+    plain = interpolate(eight, (24, 24), mode="bilinear")
+    torch.testing.assert_close(fine[:, 6:], plain)
+
+
+def test_the_filter_bank_is_stacked_too(images, tmp_path):
+    columns = Columns((8,), filters=True, channels=10)
+    path = write_weights(tmp_path / "own.safetensors", columns)
+    backbone = EmbeddedBackbone(weights=path)
+    assert backbone.layout(96).levels == ((24, 24, 10), (12, 12, 10))
+    raw = EmbeddedBackbone(weights=path, whiten=False)(images)
+    bank = FilterBank((4, 8), whiten=False)(images)
+    for level, filtered in zip(raw, bank, strict=True):
+        assert level.shape[3] == 8 + 45
+        assert torch.equal(level[..., 8:], filtered)
 
 
 def test_a_choice_of_strides_gives_the_same_levels(weights, images):
@@ -56,8 +99,21 @@ def test_a_choice_of_strides_gives_the_same_levels(weights, images):
         assert torch.equal(one, both[index])
 
 
-def test_stages_behind_the_last_stride_are_left_out(weights):
-    assert len(EmbeddedBackbone([4], weights=weights).trunk.stages) == 2
+@pytest.mark.parametrize("size", [80, 97, 100, 130])
+def test_any_size_gives_the_layout_it_announces(tmp_path, size):
+    columns = Columns((2, 4, 8))
+    path = write_weights(tmp_path / "own.safetensors", columns)
+    backbone = EmbeddedBackbone(weights=path, whiten=False)
+    levels = backbone(torch.rand(1, 3, size, size))
+    shapes = tuple(tuple(level.shape[1:]) for level in levels)
+    assert shapes == backbone.layout(size).levels
+    assert shapes[0][:2] == (-(-size // 4), -(-size // 4))
+
+
+def test_small_images_are_refused_with_the_size_needed(tmp_path):
+    path = write_weights(tmp_path / "own.safetensors", Columns((8,), channels=10))
+    with pytest.raises(RecipeError, match="64 x 64 pixels are too small.* take 80"):
+        EmbeddedBackbone(weights=path)(torch.rand(1, 3, 64, 64))
 
 
 def test_whitening_is_what_the_file_says(weights, images):
@@ -97,9 +153,32 @@ def test_strides_without_statistics_are_refused(weights, strides):
         EmbeddedBackbone(strides, weights=weights)
 
 
-def test_without_weights_it_says_where_to_get_them():
-    with pytest.raises(WeightsError, match="no weights of its own yet; give weights"):
-        make_backbone("embedded")
+def test_the_package_holds_weights_with_a_card(images):
+    backbone = make_backbone("embedded")
+    path = Path(avalanche_ad.__file__).parent / "features/data/embedded.safetensors"
+    assert path.stat().st_size <= 8e6
+    assert backbone.card["photographs"]["trained_on"] > 50_000
+    for level in backbone(images):
+        assert level.isfinite().all()
+
+
+def test_the_page_about_it_says_what_the_card_says():
+    """docs/embedded_backbone.md is kept in step with the weight file."""
+    root = Path(avalanche_ad.__file__).parents[1]
+    page = (root / "docs/embedded_backbone.md").read_text("utf-8")
+    path = root / "avalanche_ad/features/data/embedded.safetensors"
+    card = make_backbone("embedded").card
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in page
+    for value in (
+        card["command"],
+        card["photographs"]["source"],
+        f"{card['photographs']['trained_on']:,}",
+        f"{card['photographs']['held_out']:,}",
+        f"{card['minutes']} minutes",
+        card["machine"],
+        f"{100 * card['validation']['accuracy']:.1f} %",
+    ):
+        assert value in page, value
 
 
 def described(sizes):
@@ -121,9 +200,9 @@ def described(sizes):
         ),
         (
             lambda path: save_file(
-                {"a": torch.zeros(1)}, path, described({"format": 2})
+                {"a": torch.zeros(1)}, path, described({"format": 1})
             ),
-            "another version .format 2, expected 1",
+            "another version .format 1, expected 2",
         ),
         (
             lambda path: save_file({"a": torch.zeros(1)}, path, described([1])),
@@ -139,7 +218,7 @@ def described(sizes):
         ),
         (
             lambda path: write_weights(path, **{"matrix_8": torch.eye(5)}),
-            r"'matrix_8' has shape \(5, 5\), expected \(8, 8\)",
+            r"'matrix_8' has shape \(5, 5\), expected \(14, 14\)",
         ),
     ],
 )

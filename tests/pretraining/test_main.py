@@ -21,8 +21,8 @@ def call(*arguments):
 
 SMALL = (
     *("--epochs", 2, "--batch-size", 16, "--channels", "8,16", "--size", 20),
-    *("--first-size", 16, "--strides", "2,4", "--textures", 1, "--threads", 1),
-    *("--precision", "float32"),
+    *("--first-size", 16, "--strides", "4,8", "--stack", "2,4", "--textures", 1),
+    *("--level-channels", 10, "--threads", 1, "--precision", "float32"),
 )
 
 
@@ -39,8 +39,8 @@ def test_photographs_become_a_backbone(archive, tmp_path):
         "metrics.csv",
     }
     backbone = EmbeddedBackbone(weights=out / "embedded.safetensors")
-    levels = backbone(torch.rand(1, 3, 32, 32))
-    assert [tuple(level.shape) for level in levels] == [(1, 16, 16, 8), (1, 8, 8, 16)]
+    levels = backbone(torch.rand(1, 3, 80, 80))
+    assert [tuple(x.shape) for x in levels] == [(1, 20, 20, 10), (1, 10, 10, 10)]
     card = json.loads((out / "card.json").read_text())
     assert card["photographs"]["source"] == "stripes, CC0"
     assert str(tmp_path) not in json.dumps(card)
@@ -61,7 +61,10 @@ def test_photographs_become_a_backbone(archive, tmp_path):
     [
         (["--channels", "8;16"], "--channels '8;16': expected whole numbers"),
         (["--channels", "8,12,16"], "--channels has 12"),
-        (["--strides", "3"], "rising numbers out of [2, 4, 8, 16]"),
+        (["--strides", "3"], "--strides: expected rising numbers out of [4, 8, 16]"),
+        (["--stack", "3"], "--stack: expected rising numbers out of [2, 4, 8, 16]"),
+        (["--level-channels", "999"], "--level-channels 999 is more than the 429"),
+        (["--blocks", "2"], "--blocks '2': expected a number for each of the 4"),
         (["--precision", "half"], "expected auto, bfloat16 or float32"),
         (["--batch-size", "5000"], "--batch-size 5000 is more than"),
     ],

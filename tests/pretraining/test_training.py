@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from avalanche_ad.errors import RecipeError, ResultsError
 from avalanche_ad.features import EmbeddedBackbone
-from avalanche_ad.features.embedded import Architecture
+from avalanche_ad.features.embedded import Architecture, Columns
 from avalanche_ad.pretraining.augmentation import Mixed
 from avalanche_ad.pretraining.export import export
 from avalanche_ad.pretraining.network import Classifier, Logits, folded_trunk, objective
@@ -190,35 +190,56 @@ def test_an_exported_file_gives_the_network_s_features(photographs, tmp_path):
     model, _ = trained(photographs, tmp_path)
     images, _ = photographs.select(held_out=False)
     path = tmp_path / "own.safetensors"
+    columns = Columns((2, 4), window=1, filters=False, channels=0)
+    card = {"seed": 0}
     trunk = folded_trunk(model)
-    export(trunk, SIZES, images, path, strides=(2, 4), card={"seed": 0})
+    export(trunk, images, path, columns=columns, strides=(4,), card=card)
     backbone = EmbeddedBackbone(weights=path, whiten=False)
-    assert backbone.card == {"seed": 0}
+    assert backbone.card == card
     views = images.float() / 255
     mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
     with torch.no_grad():
-        maps = stages(model.eval(), (views - mean) / std)
-    for level, expected in zip(backbone(views), maps, strict=False):
-        # filters are kept as float16
-        torch.testing.assert_close(
-            level.permute(0, 3, 1, 2), expected, rtol=2e-2, atol=2e-2
-        )
-    for level in EmbeddedBackbone(weights=path)(views):
+        fine, coarse = stages(model.eval(), (views - mean) / std)[:2]
+    (level,) = backbone(views)
+    # filters are kept as float16; a level is taken before the rectifier
+    found = level[..., 8:].permute(0, 3, 1, 2)
+    torch.testing.assert_close(found.relu(), coarse, rtol=2e-2, atol=2e-2)
+    assert (found < 0).any()
+    found = level[..., :8].permute(0, 3, 1, 2)
+    assert (found <= torch.nn.functional.avg_pool2d(fine, 2) + 2e-2).all()
+
+
+@pytest.mark.parametrize("channels", [0, 5])
+def test_levels_are_white_over_the_photographs(photographs, tmp_path, channels):
+    images, _ = photographs.select(held_out=False)
+    path = tmp_path / "own.safetensors"
+    trunk = folded_trunk(Classifier(SIZES, 2, 1))
+    columns = Columns((4, 8), channels=channels)
+    export(trunk, images, path, columns=columns, strides=(4, 8), card={})
+    tiled = torch.cat([images, images.flip(2)], 2)
+    tiled = torch.cat([tiled, tiled.flip(3)], 3)
+    tiled = torch.cat([tiled, tiled.flip(2)], 2)
+    tiled = torch.cat([tiled, tiled.flip(3)], 3) / 255
+    for level in EmbeddedBackbone(weights=path)(tiled):
         rows = level.flatten(0, 2)
+        assert rows.shape[1] == (channels or 8 + 16 + 45)
         assert rows.mean(0).abs().max() < 0.05
         assert 0.7 < rows.std(0).mean() < 1.1
+        if channels:
+            others = torch.corrcoef(rows.T).fill_diagonal_(0)
+            assert others.abs().max() < 0.05
 
 
-@pytest.mark.parametrize("strides", [(), (3,), (4, 2), (32,)])
+@pytest.mark.parametrize("strides", [(), (3,), (8, 4), (32,)])
 def test_strides_that_are_not_there_are_refused(strides, tmp_path):
     model = Classifier(SIZES, 2, 1)
     images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
-    with pytest.raises(RecipeError, match=r"rising numbers out of \[2, 4, 8\]"):
+    with pytest.raises(RecipeError, match=r"rising numbers out of \[4, 8, 16\]"):
         export(
             folded_trunk(model),
-            SIZES,
             images,
             tmp_path / "own.safetensors",
+            columns=Columns((4, 8), channels=0),
             strides=strides,
             card={},
         )
