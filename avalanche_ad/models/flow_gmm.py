@@ -32,6 +32,7 @@ __all__ = ["ENTROPY_SCOPES", "EntropyScope", "FlowGMM"]
 EntropyScope = Literal["known", "when_learned", "log_categories"]
 ENTROPY_SCOPES: tuple[EntropyScope, ...] = ("known", "when_learned", "log_categories")
 
+_ROWS = 2048
 _FAR = 1e9  # a squared distance whose posterior is 0, its logarithm finite
 
 
@@ -248,6 +249,27 @@ class FlowGMM(AnomalyModel):
         condition = code.repeat(count, 1) if code.shape[1] else None
         z, log_det = self.flows[index](x.reshape(-1, channels), condition)
         return z.view(count, width, channels), log_det.view(count, width)
+
+    @torch.no_grad()
+    def latents_at(
+        self, index: int, x: Tensor, positions: Tensor, flow: nn.Module | None = None
+    ) -> Tensor:
+        """Return where feature vectors are mapped to, without a graph.
+
+        :param index: level.
+        :param x: (P, D).
+        :param positions: of each vector, indices (P,) into the level's H·W positions.
+        :param flow: another flow than the level's own, one of before.
+        :return: (P, D).
+        """
+        flow = self.flows[index] if flow is None else flow
+        parts = [
+            flow(rows, self.condition(index, where))[0]
+            for rows, where in zip(
+                torch.split(x, _ROWS), torch.split(positions, _ROWS), strict=True
+            )
+        ]
+        return torch.cat(parts)
 
     def condition(self, index: int, positions: Tensor) -> Tensor | None:
         """Return what a level's flow is conditioned on.

@@ -2,6 +2,9 @@
 
 from avalanche_ad.training.plugins.calibration import CalibrationPlugin
 from avalanche_ad.training.plugins.center_freeze import CenterFreezePlugin
+from avalanche_ad.training.plugins.drift_regularization import (
+    DriftRegularizationPlugin,
+)
 from avalanche_ad.training.plugins.entropy_calibration import EntropyCalibrationPlugin
 from avalanche_ad.training.plugins.finite_loss import FiniteLossPlugin
 from avalanche_ad.training.plugins.fit_feature_gmm import FitFeatureGMMPlugin
@@ -21,6 +24,9 @@ from avalanche_ad.training.plugins.latent_pseudo_rehearsal import (
 )
 from avalanche_ad.training.plugins.packnet import PackNetPlugin
 from avalanche_ad.training.plugins.schedule import WarmupCosinePlugin
+from avalanche_ad.training.plugins.statistics_rehearsal import (
+    StatisticsRehearsalPlugin,
+)
 from avalanche_ad.training.plugins.synaptic_intelligence import (
     SynapticIntelligencePlugin,
 )
@@ -29,6 +35,7 @@ from avalanche_ad.training.plugins.training_mode import TrainingModePlugin
 __all__ = [
     "CalibrationPlugin",
     "CenterFreezePlugin",
+    "DriftRegularizationPlugin",
     "EntropyCalibrationPlugin",
     "FiniteLossPlugin",
     "FitFeatureGMMPlugin",
@@ -41,6 +48,7 @@ __all__ = [
     "PackNetPlugin",
     "LatentPseudoRehearsalPlugin",
     "SelfGenerativeReplayPlugin",
+    "StatisticsRehearsalPlugin",
     "SynapticIntelligencePlugin",
     "TrainingModePlugin",
     "WarmupCosinePlugin",

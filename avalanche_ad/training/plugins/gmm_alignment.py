@@ -6,7 +6,6 @@ import copy
 from typing import Any, Literal
 
 import torch
-from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from avalanche_ad.errors import TrainingError
@@ -19,13 +18,10 @@ from avalanche_ad.models.alignment import (
 )
 from avalanche_ad.models.base import evaluating
 from avalanche_ad.models.category_mixtures import CategoryMixtures
-from avalanche_ad.models.feature_statistics import (
-    FeatureStatistics,
-    StatisticsPrecision,
-)
 from avalanche_ad.models.flow_gmm import FlowGMM
-from avalanche_ad.models.incremental_gmm import Covariance, IncrementalGMM
+from avalanche_ad.models.incremental_gmm import IncrementalGMM
 from avalanche_ad.training.dynamic import features_by_category
+from avalanche_ad.training.plugins.statistics_keeper import StatisticsKeeper
 
 __all__ = ["AlignmentSource", "AlignmentUpdate", "GMMAlignmentPlugin"]
 
@@ -36,7 +32,7 @@ SOURCES = ("statistics", "exemplars", "snapshot", "sdc", "ldc")
 UPDATES = ("moments", "em")
 
 
-class GMMAlignmentPlugin(SupervisedPlugin):  # type: ignore[misc]
+class GMMAlignmentPlugin(StatisticsKeeper):
     """After each experience, re-align the mixtures of the flow-GMM with its flow.
 
     Every category gets an aligned mixture of full-covariance Gaussians per level,
@@ -62,16 +58,11 @@ class GMMAlignmentPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     :param source: see above.
     :param update: see above; of no use with a drift.
-    :param components: K, per category and level.
     :param covariance: what an aligned Gaussian keeps of its covariance.
     :param samples: latents per category, level and alignment.
     :param exemplars: images per category of ``"exemplars"``.
-    :param shrinkage: of the covariances, relative to the mean variance.
-    :param statistics: form of the statistics' covariances.
-    :param rank: of ``"low_rank"`` statistics.
-    :param mean_field: whether statistics keep a mean per position.
-    :param precision: type of number of the statistics.
-    :param seed: decides the samples.
+    :param options: see :class:`StatisticsKeeper`; ``components`` are those of the
+        aligned mixtures too.
     :raises TrainingError: for an unknown source or update.
     """
 
@@ -80,18 +71,12 @@ class GMMAlignmentPlugin(SupervisedPlugin):  # type: ignore[misc]
         source: AlignmentSource = "statistics",
         update: AlignmentUpdate = "moments",
         *,
-        components: int = 10,
         covariance: AlignedCovariance = "full",
         samples: int = 20_000,
         exemplars: int = 4,
-        shrinkage: float = 1e-2,
-        statistics: Covariance = "full",
-        rank: int = 16,
-        mean_field: bool = False,
-        precision: StatisticsPrecision = "float16",
-        seed: int = 0,
+        **options: Any,  # noqa: ANN401
     ) -> None:
-        super().__init__()
+        super().__init__(**options)
         for name, value, known in (
             ("source", source, SOURCES),
             ("update", update, UPDATES),
@@ -102,47 +87,32 @@ class GMMAlignmentPlugin(SupervisedPlugin):  # type: ignore[misc]
                 )
         self.source: AlignmentSource = source
         self.update: AlignmentUpdate = update
-        self.components = components
         self.covariance: AlignedCovariance = covariance
         self.samples = samples
         self.exemplars = exemplars
-        self.shrinkage = shrinkage
-        self.options: dict[str, Any] = {
-            "covariance": statistics,
-            "rank": rank,
-            "mean_field": mean_field,
-            "precision": precision,
-            "shrinkage": shrinkage,
-            "seed": seed,
-        }
-        self.seed = seed
         self.memory: dict[int, Tensor] = {}
         self._before: nn.ModuleList | None = None
 
     # Hooks ----------------------------------------------------------------------
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Keep the flow for the experience, where the source compares with it.
-
-        :raises TrainingError: for a model without a flow and a mixture.
-        """
+        """Keep the flow for the experience, where the source compares with it."""
+        super().before_training_exp(strategy, *args, **kwargs)
         model = strategy.model
-        if not isinstance(model, FlowGMM):
-            raise TrainingError(
-                "GMMAlignmentPlugin aligns the mixtures of a FlowGMM, got a "
-                f"{type(model).__name__}: use it with the flow_gmm model"
-            )
         if self.source in ("snapshot", "sdc", "ldc") and len(model.aligned):
             self._before = copy.deepcopy(model.flows).eval()
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Align all categories; learn what the source needs of the new ones."""
         model: FlowGMM = strategy.model
+        if self.source == "statistics":
+            self.keep(strategy)
         device = model.level_maximum.device
         # a data loader draws too
         with evaluating(model), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            found = features_by_category(strategy.experience.dataset)
+            # what the strategy trains on: under joint training all experiences at once
+            found = features_by_category(strategy.adapted_dataset)
             current = {category: x.to(device) for category, x in found.items()}
             old = [c for c in self._aligned(model) if c not in current]
             model.align(self.components)
@@ -169,11 +139,6 @@ class GMMAlignmentPlugin(SupervisedPlugin):  # type: ignore[misc]
         """Take what the source needs of a new category, and align it."""
         if self.source == "exemplars":
             self.memory[category] = x[: self.exemplars]
-        if self.source == "statistics":
-            if model.statistics is None:
-                kept = FeatureStatistics(model.layout, self.components, **self.options)
-                model.statistics = kept.to(x.device)
-            model.statistics.fit_category(category, x)
         self._align(model, category, x)
 
     def _align(self, model: FlowGMM, category: int, x: Tensor | None = None) -> None:
@@ -198,7 +163,7 @@ class GMMAlignmentPlugin(SupervisedPlugin):  # type: ignore[misc]
         categories = torch.full((self.samples,), category, device=device)
         positions = torch.randint(height * width, (self.samples,)).to(device)
         x, component = model.statistics.sample_level(index, categories, positions)
-        return _pushed(model, model.flows[index], index, x, positions), component
+        return model.latents_at(index, x, positions), component
 
     def _latents(self, model: FlowGMM, index: int, x: Tensor) -> Tensor:
         """Return latents of positions drawn from images, (samples, D)."""
@@ -244,8 +209,8 @@ class GMMAlignmentPlugin(SupervisedPlugin):  # type: ignore[misc]
             level = model.layout.unpack(x)[index].flatten(0, 2)
             rows = torch.randperm(len(level))[: self.samples].to(level.device)
             positions = rows % (height * width)
-            before = _pushed(model, flow, index, level[rows], positions)
-            after = _pushed(model, model.flows[index], index, level[rows], positions)
+            before = model.latents_at(index, level[rows], positions, flow)
+            after = model.latents_at(index, level[rows], positions)
             means = mixture.means[old]
             if self.source == "sdc":
                 shift = semantic_drift(means.flatten(0, 1), before, after)
@@ -283,18 +248,5 @@ class GMMAlignmentPlugin(SupervisedPlugin):  # type: ignore[misc]
         ]
         x = torch.cat(parts)
         finite = x.isfinite().all(1)
-        pushed = _pushed(model, model.flows[index], index, x[finite], positions[finite])
-        return self._fitted(pushed, component[finite])
-
-
-def _pushed(
-    model: FlowGMM, flow: nn.Module, index: int, x: Tensor, positions: Tensor
-) -> Tensor:
-    """Return latents (P, D) of feature vectors (P, D) at positions (P,)."""
-    parts = [
-        flow(part, model.condition(index, where))[0]
-        for part, where in zip(
-            torch.split(x, 2048), torch.split(positions, 2048), strict=True
-        )
-    ]
-    return torch.cat(parts)
+        z = model.latents_at(index, x[finite], positions[finite])
+        return self._fitted(z, component[finite])

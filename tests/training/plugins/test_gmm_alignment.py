@@ -1,6 +1,7 @@
 import pytest
 import torch
 from avalanche.training.plugins import EWCPlugin, LwFPlugin, ReplayPlugin
+from avalanche.training.supervised import JointTraining
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.latents import latents_of
@@ -74,7 +75,7 @@ def test_mixtures_move_with_latents_that_are_all_shifted(
     shifted = [likelihood(model, images(long, c), c) for c in (0, 1)]
     assert max(shifted) < min(before) - 1
     model.add_categories([2, 3])
-    plugin.after_training_exp(fake_strategy(model=model, experience=two))
+    plugin.after_training_exp(fake_strategy(model=model, adapted_dataset=two.dataset))
     after = [likelihood(model, images(long, c), c) for c in (0, 1)]
     assert after == pytest.approx(before, abs=1e-2)
 
@@ -138,6 +139,14 @@ def test_alignment_draws_from_no_one_elses_generator(make_strategy, long):
     assert all(torch.equal(flows[0][name], flows[1][name]) for name in flows[0])
 
 
+def test_joint_training_is_aligned_on_all_images(make_strategy, long):
+    strategy = make_strategy(
+        cls=JointTraining, plugins=[GMMAlignmentPlugin(samples=300)]
+    )
+    strategy.train(long.train_stream)
+    assert all(mixture.known.all() for mixture in strategy.model.aligned)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -151,7 +160,7 @@ def test_wrong_options_are_refused(options, message):
 
 
 def test_another_model_is_refused(fake_strategy):
-    with pytest.raises(TrainingError, match="aligns the mixtures of a FlowGMM, got a"):
+    with pytest.raises(TrainingError, match="keeps statistics with a FlowGMM, got a"):
         GMMAlignmentPlugin().before_training_exp(
             fake_strategy(model=torch.nn.Linear(1, 1))
         )

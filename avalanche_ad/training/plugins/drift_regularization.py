@@ -1,0 +1,72 @@
+"""Keep the flow in place where statistics say that old categories lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from avalanche_ad.training.plugins.flow_rehearsal import LevelSamples, even_categories
+from avalanche_ad.training.plugins.functional_regularization import latent_drift
+from avalanche_ad.training.plugins.statistics_keeper import StatisticsKeeper
+
+__all__ = ["DriftRegularizationPlugin"]
+
+
+class DriftRegularizationPlugin(StatisticsKeeper):
+    """Penalise that the flow moves samples of earlier categories' feature statistics.
+
+    With f' the flow before the experience and x̃ drawn from the statistics of the
+    frozen features, even over the categories learned and random in position,
+
+        L = L(x, y) + α · Σ_levels mean ‖f(x̃) − f'(x̃)‖² / D.
+
+    HCL's functional regularisation draws x̃ by inverting f'; an error there is what the
+    next experience starts from. Statistics of frozen features do not drift.
+
+    :param alpha: α.
+    :param batch_size: samples (single positions) per level and step.
+    :param pool_size: samples drawn per level and experience.
+    :param options: see :class:`StatisticsKeeper`.
+
+    Source of the penalty: Kirichenko et al., HCL-FR, arXiv 2106.12772.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 100.0,
+        batch_size: int = 512,
+        pool_size: int = 16384,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(**options)
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.pool_size = pool_size
+        self._pool: list[LevelSamples] = []
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Draw samples and note where the flow maps them now."""
+        super().before_training_exp(strategy, *args, **kwargs)
+        model = strategy.model
+        kept = model.statistics
+        if kept is None or not len(kept.categories):
+            return
+        y = even_categories(kept.categories.tolist(), self.pool_size)
+        y = y.to(model.level_maximum.device)
+        for index, (height, width, _) in enumerate(model.layout.levels):
+            positions = torch.randint(height * width, (len(y),)).to(y.device)
+            x, _ = kept.sample_level(index, y, positions)
+            z = model.latents_at(index, x, positions)
+            self._pool.append(LevelSamples(z, x, positions, y))
+
+    def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Add α times the drift of a minibatch of the pool."""
+        for index, samples in enumerate(self._pool):
+            drawn = samples.draw(self.batch_size)
+            strategy.loss += self.alpha * latent_drift(strategy.model, index, drawn)
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Drop the pool and keep the statistics of the new categories."""
+        self._pool = []
+        super().after_training_exp(strategy, *args, **kwargs)

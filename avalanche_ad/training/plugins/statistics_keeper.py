@@ -1,0 +1,87 @@
+"""What the plugins that use feature statistics have in common: they take them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+
+from avalanche_ad.errors import TrainingError
+from avalanche_ad.models.base import evaluating
+from avalanche_ad.models.feature_statistics import (
+    FeatureStatistics,
+    StatisticsPrecision,
+)
+from avalanche_ad.models.flow_gmm import FlowGMM
+from avalanche_ad.models.incremental_gmm import Covariance
+from avalanche_ad.training.dynamic import features_by_category
+
+__all__ = ["StatisticsKeeper"]
+
+
+class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
+    """After each experience, keep the statistics of its categories with the model.
+
+    Several of these plugins on one strategy share what the first of them takes.
+
+    :param components: Gaussians K per category and level.
+    :param statistics: form of their covariances.
+    :param rank: of ``"low_rank"`` covariances.
+    :param mean_field: whether a mean per position is kept.
+    :param precision: type of number that is kept.
+    :param shrinkage: of the covariances, relative to the mean variance.
+    :param seed: decides the vectors used and the start of the EM.
+    """
+
+    def __init__(
+        self,
+        components: int = 10,
+        statistics: Covariance = "full",
+        rank: int = 16,
+        mean_field: bool = False,
+        precision: StatisticsPrecision = "float16",
+        shrinkage: float = 1e-2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.components = components
+        self.shrinkage = shrinkage
+        self.seed = seed
+        self._options: dict[str, Any] = {
+            "covariance": statistics,
+            "rank": rank,
+            "mean_field": mean_field,
+            "precision": precision,
+            "shrinkage": shrinkage,
+            "seed": seed,
+        }
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Check the model.
+
+        :raises TrainingError: for a model without a flow and a mixture.
+        """
+        if not isinstance(strategy.model, FlowGMM):
+            raise TrainingError(
+                f"{type(self).__name__} keeps statistics with a FlowGMM, got a "
+                f"{type(strategy.model).__name__}: use it with the flow_gmm model"
+            )
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Take the statistics of the categories learned that have none yet."""
+        self.keep(strategy)
+
+    def keep(self, strategy: Any) -> None:  # noqa: ANN401
+        """Take the statistics of the categories learned that have none yet."""
+        model: FlowGMM = strategy.model
+        device = model.level_maximum.device
+        if model.statistics is None:
+            made = FeatureStatistics(model.layout, self.components, **self._options)
+            model.statistics = made.to(device)
+        kept = set(model.statistics.categories.tolist())
+        # a data loader draws too
+        with evaluating(model), torch.random.fork_rng(devices=[]):
+            found = features_by_category(strategy.adapted_dataset)
+        for category in sorted(set(found) - kept):
+            model.statistics.fit_category(category, found[category].to(device))
