@@ -14,6 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -345,10 +346,10 @@ def _batches(
     """Yield packed features, one array (n, layout.size) per batch."""
     backbone.to(device)
     layout = backbone.layout(image_size)
-    for start in range(0, len(samples), batch_size):
-        chosen = samples[start : start + batch_size]
-        images = load_images(data, chosen, image_size).to(device)
-        packed = layout.pack(backbone(images)).cpu().to(getattr(torch, dtype))
+    done = 0
+    for chosen, images in _loaded(data, samples, image_size, batch_size):
+        features = backbone(images.to(device))
+        packed = layout.pack(features).cpu().to(getattr(torch, dtype))
         finite = packed.isfinite().all(dim=1)
         if not finite.all():
             bad = chosen[int((~finite).nonzero()[0])]
@@ -357,9 +358,25 @@ def _batches(
                 f"features of {bad.path} from {backbone.name} are not finite in "
                 f"{dtype}{mend}"
             )
+        done += len(chosen)
         if progress is not None:
-            progress(start + len(chosen), len(samples))
+            progress(done, len(samples))
         yield packed.numpy()
+
+
+def _loaded(
+    data: AnomalyData, samples: Sequence[Sample], image_size: int, batch_size: int
+) -> Iterator[tuple[Sequence[Sample], Tensor]]:
+    """Yield batches of samples with their images, the next one loading meanwhile."""
+    starts = range(0, len(samples), batch_size)
+    batches = [samples[start : start + batch_size] for start in starts]
+    with ThreadPoolExecutor(1) as pool:
+        coming = [pool.submit(load_images, data, b, image_size) for b in batches[:1]]
+        for number, chosen in enumerate(batches):
+            images = coming.pop().result()
+            for following in batches[number + 1 : number + 2]:
+                coming.append(pool.submit(load_images, data, following, image_size))
+            yield chosen, images
 
 
 @contextmanager

@@ -128,8 +128,10 @@ class Trunk(nn.Module):
         x = self.stem(images)
         maps = []
         for stage in self.stages:
-            for block in stage:  # type: ignore[attr-defined]
-                x = block(relu(x))
+            x = relu(x)  # a copy, since the map is kept as it is
+            assert isinstance(stage, nn.ModuleList)
+            for number, block in enumerate(stage):
+                x = block(relu_(x) if number else x)
             maps.append(x)
         return maps
 

@@ -119,19 +119,22 @@ class FilterBank(Backbone):
         pyramid = [opponent_colors(images)]
         for _ in range(octaves[-1] + 1):
             pyramid.append(_halved(pyramid[-1]))
-        signed = [
-            _filtered(image[:, :1], self.get_buffer("filters")) for image in pyramid
-        ]
-        contrasts = [
-            torch.cat([_amplitude(pair), (image - _blur(image))[:, 1:].abs()], dim=1)
-            for image, pair in zip(pyramid, signed, strict=True)
-        ]
+        # what no level looks at, the finest octaves as a rule, is not filtered
+        signed = {
+            octave: _filtered(pyramid[octave][:, :1], self.get_buffer("filters"))
+            for octave in range(octaves[0] - 2, len(pyramid))
+        }
+        contrasts = {}
+        for octave, pair in signed.items():
+            colors = pyramid[octave][:, 1:]
+            opponent = (colors - _blur(colors)).abs()
+            contrasts[octave] = torch.cat([_amplitude(pair), opponent], dim=1)
         levels = []
         for octave in octaves:
             grid = pyramid[octave].shape[2:]
             near = [
-                _resample(contrast, grid)
-                for contrast in contrasts[octave - 2 : octave + 1]
+                _resample(contrasts[index], grid)
+                for index in range(octave - 2, octave + 1)
             ]
             far = _resample(contrasts[octave + 1][:, :_ORIENTATIONS], grid)
             contrast = _blur(torch.cat([*near, far], dim=1))

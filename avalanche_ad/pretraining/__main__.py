@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shlex
 import sys
 import time
 from dataclasses import asdict
@@ -201,7 +202,7 @@ def _card(
             "classes": len(photographs.classes),
         },
         "command": "python -m avalanche_ad.pretraining "
-        + " ".join(_without_paths(sys.argv[1:])),
+        + shlex.join(_without_paths(sys.argv[1:])),
         "settings": asdict(settings),
         "machine": machine,
         "dtype": str(dtype).removeprefix("torch."),

@@ -89,6 +89,7 @@ def export(
     save_file(tensors, aside, about)
     tensors |= _statistics(EmbeddedBackbone(weights=aside), photographs)
     save_file(tensors, aside, about)
+    aside.chmod(0o644)  # safetensors writes for the owner alone
     aside.replace(path)
 
 
