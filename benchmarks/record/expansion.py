@@ -1,6 +1,7 @@
 """Measure the expansion effect on a stream's first task, and print a table.
 
-Usage: ``python benchmarks/record/expansion.py [BENCHMARK] [SEEDS]``.
+Usage: ``python benchmarks/record/expansion.py [BENCHMARK] [SEEDS] [KEY=VALUE …]``, the
+last as ``avalanche-ad run --set`` takes them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def main() -> None:
     """Train task 0 per seed, add task 1's centres, and compare the scores."""
     name = sys.argv[1] if len(sys.argv) > 1 else "synthetic_5x3"
     seeds = [int(s) for s in (sys.argv[2] if len(sys.argv) > 2 else "0,1,2").split(",")]
-    recipe = load_experiment(name, "naive")
+    recipe = load_experiment(name, "naive", sys.argv[3:])
     device = torch.device("cpu")
     stream = build_benchmark(
         recipe.benchmark,
