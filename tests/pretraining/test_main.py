@@ -61,8 +61,14 @@ def test_photographs_become_a_backbone(archive, tmp_path):
     [
         (["--channels", "8;16"], "--channels '8;16': expected whole numbers"),
         (["--channels", "8,12,16"], "--channels has 12"),
-        (["--strides", "3"], "--strides: strides must be rising numbers out of [4, 8, 16]"),
-        (["--stack", "3"], "--stack: strides must be rising numbers out of [2, 4, 8, 16]"),
+        (
+            ["--strides", "3"],
+            "--strides: strides must be rising numbers out of [4, 8, 16]",
+        ),
+        (
+            ["--stack", "3"],
+            "--stack: strides must be rising numbers out of [2, 4, 8, 16]",
+        ),
         (["--level-channels", "999"], "--level-channels 999 is more than the 429"),
         (["--blocks", "2"], "--blocks '2': expected a number for each of the 4"),
         (["--precision", "half"], "expected auto, bfloat16 or float32"),
