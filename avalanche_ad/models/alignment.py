@@ -7,12 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from avalanche_ad.models.category_mixtures import precision_roots
+
 __all__ = [
     "AlignedCovariance",
     "aligned_mixture",
     "linear_drift",
     "moved_gaussians",
-    "precision_roots",
     "semantic_drift",
 ]
 
@@ -70,16 +71,6 @@ def aligned_mixture(
         )
     weights = counts.clamp_min(1e-6) / counts.clamp_min(1e-6).sum()
     return weights, means, precision_roots(stacked)
-
-
-def precision_roots(covariance: Tensor) -> Tensor:
-    """Return R (K, D, D), upper triangular, covariance⁻¹ = R Rᵀ."""
-    lower = torch.linalg.cholesky(covariance)
-    eye = torch.eye(covariance.shape[-1]).to(lower)
-    inverse: Tensor = torch.linalg.solve_triangular(
-        lower, eye.expand_as(lower), upper=False
-    )
-    return inverse.transpose(-1, -2)
 
 
 def semantic_drift(means: Tensor, before: Tensor, after: Tensor) -> Tensor:

@@ -10,15 +10,46 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-__all__ = ["CategoryMixtures", "fit_mixture", "mixture_log_likelihood"]
+__all__ = [
+    "CategoryBuffers",
+    "CategoryMixtures",
+    "component_log_likelihood",
+    "fit_mixture",
+    "mixture_log_likelihood",
+    "precision_roots",
+    "squared_mahalanobis",
+]
 
 _ROWS = 2048
 
 
-class CategoryMixtures(nn.Module):
+class CategoryBuffers(nn.Module):
+    """Buffers with a row a category; ``known`` (C,) says which categories have one."""
+
+    known: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("known", torch.zeros(0, dtype=torch.bool))
+
+    @property
+    def categories(self) -> Tensor:
+        """Indices of the categories that have a row, ascending."""
+        return self.known.nonzero().flatten()
+
+    def resize(self, num_categories: int) -> None:
+        """Make room for categories that have nothing yet."""
+        missing = num_categories - len(self.known)
+        if missing > 0:
+            for name, buffer in list(self.named_buffers(recurse=False)):
+                blank = buffer.new_zeros(missing, *buffer.shape[1:])
+                setattr(self, name, torch.cat([buffer, blank]))
+
+
+class CategoryMixtures(CategoryBuffers):
     """A mixture of K full-covariance Gaussians for each category, in one space.
 
-    Fitted, not trained: buffers alone. ``known`` (C,) says which categories have one.
+    Fitted, not trained: buffers alone.
 
     :param dimensions: D.
     :param components: K.
@@ -30,7 +61,6 @@ class CategoryMixtures(nn.Module):
     log_weights: Tensor
     means: Tensor
     precision_roots: Tensor
-    known: Tensor
 
     def __init__(self, dimensions: int, components: int) -> None:
         super().__init__()
@@ -39,15 +69,6 @@ class CategoryMixtures(nn.Module):
         self.register_buffer("means", torch.zeros(*shape, dimensions))
         roots = torch.zeros(*shape, dimensions, dimensions)
         self.register_buffer("precision_roots", roots)
-        self.register_buffer("known", torch.zeros(0, dtype=torch.bool))
-
-    def resize(self, num_categories: int) -> None:
-        """Make room for categories without a mixture yet."""
-        missing = num_categories - len(self.known)
-        if missing > 0:
-            for name, buffer in list(self.named_buffers(recurse=False)):
-                blank = buffer.new_zeros(missing, *buffer.shape[1:])
-                setattr(self, name, torch.cat([buffer, blank]))
 
     def put(
         self, category: int, weights: Tensor, means: Tensor, precision_roots: Tensor
@@ -127,20 +148,68 @@ def mixture_log_likelihood(
     :param precision_roots: R, (C, K, D, D), triangular, covariance⁻¹ = R Rᵀ.
     :return: (N, C).
     """
-    categories, components, width = means.shape
+    categories, components, _ = means.shape
     if not categories:
         return x.new_zeros(len(x), 0)
-    roots = precision_roots.reshape(-1, width, width)
-    offsets = -(means.reshape(-1, 1, width) @ roots)
-    log_det = precision_roots.diagonal(0, -2, -1).log().sum(-1)
-    constants = log_weights + log_det - 0.5 * width * math.log(2 * math.pi)
+    constants = _log_constants(log_weights, precision_roots)[..., None]
+    flat = means.flatten(0, 1), precision_roots.flatten(0, 1)
     outputs = []
     # pieces that stay in the processor's cache: less than half the time
     for rows in torch.split(x, _ROWS):
-        distances = [
-            torch.addmm(offset, rows, root).square_().sum(1)
-            for offset, root in zip(offsets, roots, strict=True)
-        ]
-        squared = torch.stack(distances).view(categories, components, -1)
-        outputs.append(torch.logsumexp(constants[..., None] - 0.5 * squared, 1).T)
+        squared = squared_mahalanobis(rows, *flat).view(categories, components, -1)
+        outputs.append(torch.logsumexp(constants - 0.5 * squared, 1).T)
     return torch.cat(outputs)
+
+
+def component_log_likelihood(
+    x: Tensor, log_weights: Tensor, means: Tensor, precision_roots: Tensor
+) -> Tensor:
+    """Return log w_k + log N(x | m_k, (R_k R_kᵀ)⁻¹).
+
+    :param x: (N, D).
+    :param log_weights: log w (K,).
+    :param means: m (K, D).
+    :param precision_roots: R (K, D, D), triangular.
+    :return: (N, K).
+    """
+    constants = _log_constants(log_weights, precision_roots)
+    return torch.cat(
+        [
+            constants - 0.5 * squared_mahalanobis(rows, means, precision_roots).T
+            for rows in torch.split(x, _ROWS)
+        ]
+    )
+
+
+def squared_mahalanobis(x: Tensor, means: Tensor, precision_roots: Tensor) -> Tensor:
+    """Return |(x − m) R|² to every Gaussian.
+
+    :param x: (N, D).
+    :param means: m (M, D).
+    :param precision_roots: R (M, D, D), covariance⁻¹ = R Rᵀ.
+    :return: (M, N).
+    """
+    offsets = -(means[:, None] @ precision_roots)
+    return torch.stack(
+        [
+            torch.addmm(offset, x, root).square_().sum(1)
+            for offset, root in zip(offsets, precision_roots, strict=True)
+        ]
+    )
+
+
+def _log_constants(log_weights: Tensor, precision_roots: Tensor) -> Tensor:
+    """Return log w + log|R| − D/2 log 2π of every Gaussian."""
+    log_det = precision_roots.diagonal(0, -2, -1).log().sum(-1)
+    width = precision_roots.shape[-1]
+    return log_weights + log_det - 0.5 * width * math.log(2 * math.pi)
+
+
+def precision_roots(covariance: Tensor) -> Tensor:
+    """Return R (K, D, D), upper triangular, covariance⁻¹ = R Rᵀ."""
+    lower = torch.linalg.cholesky(covariance)
+    eye = torch.eye(covariance.shape[-1]).to(lower)
+    inverse: Tensor = torch.linalg.solve_triangular(
+        lower, eye.expand_as(lower), upper=False
+    )
+    return inverse.transpose(-1, -2)

@@ -81,7 +81,7 @@ class FeatureGMM(AnomalyModel):
     @property
     def known_categories(self) -> Tensor:
         """Indices of the categories fitted so far, ascending."""
-        return self._mixture(0).known.nonzero().flatten()
+        return self._mixture(0).categories
 
     def resize(self, num_categories: int) -> None:
         """Make room for categories without fitting them."""

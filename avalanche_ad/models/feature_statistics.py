@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.category_mixtures import fit_mixture
+from avalanche_ad.models.category_mixtures import CategoryBuffers, fit_mixture
 from avalanche_ad.models.incremental_gmm import Covariance
 from avalanche_ad.models.moments import low_rank_plus_diagonal
 
@@ -18,7 +18,7 @@ __all__ = ["FeatureStatistics", "StatisticsPrecision"]
 StatisticsPrecision = Literal["float16", "float32"]
 
 
-class FeatureStatistics(nn.Module):
+class FeatureStatistics(CategoryBuffers):
     """A mixture of Gaussians of a category's features per level, to sample from.
 
     x = m(p) + r with r from a mixture of K Gaussians fitted by EM: m the mean of the
@@ -42,7 +42,6 @@ class FeatureStatistics(nn.Module):
     """
 
     memory_kind = "statistics"
-    known: Tensor
 
     def __init__(
         self,
@@ -90,7 +89,6 @@ class FeatureStatistics(nn.Module):
             for name, shape in shapes.items():
                 blank = torch.zeros(0, *shape, dtype=kept)
                 self.register_buffer(f"{name}_{index}", blank)
-        self.register_buffer("known", torch.zeros(0, dtype=torch.bool))
 
     @classmethod
     def like(
@@ -126,22 +124,9 @@ class FeatureStatistics(nn.Module):
         )
 
     @property
-    def categories(self) -> Tensor:
-        """Indices of the categories that have statistics, ascending."""
-        return self.known.nonzero().flatten()
-
-    @property
     def bytes(self) -> int:
         """Bytes of all that is kept."""
         return sum(buffer.nbytes for buffer in self.buffers())
-
-    def resize(self, num_categories: int) -> None:
-        """Make room for categories without statistics yet."""
-        missing = num_categories - len(self.known)
-        if missing > 0:
-            for name, buffer in list(self.named_buffers(recurse=False)):
-                blank = buffer.new_zeros(missing, *buffer.shape[1:])
-                setattr(self, name, torch.cat([buffer, blank]))
 
     @torch.no_grad()
     def fit_category(self, category: int, packed: Tensor) -> None:

@@ -32,7 +32,6 @@ __all__ = ["ENTROPY_SCOPES", "EntropyScope", "FlowGMM"]
 EntropyScope = Literal["known", "when_learned", "log_categories"]
 ENTROPY_SCOPES: tuple[EntropyScope, ...] = ("known", "when_learned", "log_categories")
 
-_ROWS = 2048
 _FAR = 1e9  # a squared distance whose posterior is 0, its logarithm finite
 
 
@@ -263,13 +262,8 @@ class FlowGMM(AnomalyModel):
         :return: (P, D).
         """
         flow = self.flows[index] if flow is None else flow
-        parts = [
-            flow(rows, self.condition(index, where))[0]
-            for rows, where in zip(
-                torch.split(x, _ROWS), torch.split(positions, _ROWS), strict=True
-            )
-        ]
-        return torch.cat(parts)
+        z: Tensor = flow(x, self.condition(index, positions))[0]
+        return z
 
     def condition(self, index: int, positions: Tensor) -> Tensor | None:
         """Return what a level's flow is conditioned on.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import numpy as np
@@ -13,14 +12,17 @@ from sklearn.cluster import kmeans_plusplus
 from torch import Tensor, nn
 
 from avalanche_ad.errors import TrainingError
+from avalanche_ad.models.category_mixtures import (
+    component_log_likelihood,
+    precision_roots,
+    squared_mahalanobis,
+)
 from avalanche_ad.models.moments import Moments, low_rank_plus_diagonal
 
-__all__ = ["Covariance", "IncrementalGMM", "component_log_likelihood"]
+__all__ = ["Covariance", "IncrementalGMM"]
 
 Covariance = Literal["full", "diagonal", "low_rank"]
 Rows = Tensor | npt.NDArray[np.floating]
-
-_ROWS = 2048
 
 
 class IncrementalGMM(nn.Module):
@@ -185,10 +187,8 @@ class IncrementalGMM(nn.Module):
     def _precision_roots(self) -> Tensor:
         """Return R (K, D, D), upper triangular, covariance⁻¹ = R Rᵀ."""
         if self._roots is None:
-            lower = torch.linalg.cholesky(self.parameters_.covariance.double())
-            eye = torch.eye(self.dimensions).to(lower)
-            inverse = torch.linalg.solve_triangular(lower, eye, upper=False)
-            self._roots = inverse.transpose(-1, -2).to(self.mean)
+            covariance = self.parameters_.covariance.double()
+            self._roots = precision_roots(covariance).to(self.mean)
         return self._roots
 
     # Learning -------------------------------------------------------------------
@@ -358,13 +358,7 @@ class IncrementalGMM(nn.Module):
         """Return squared Mahalanobis distances (N, K); infinite without components."""
         if not len(self.weight):
             return x.new_full((len(x), 1), torch.inf)
-        return torch.stack(
-            [
-                ((x - mean) @ root).square().sum(1)
-                for mean, root in zip(self.mean, self._precision_roots(), strict=True)
-            ],
-            1,
-        )
+        return squared_mahalanobis(x, self.mean, self._precision_roots()).T
 
     def component_log_likelihood(self, x: Rows) -> Tensor:
         """Return log π_k + log N(x | m_k, C_k), (N, K).
@@ -430,27 +424,3 @@ class IncrementalGMM(nn.Module):
                 setattr(self, name, torch.empty_like(value, device=self.mean.device))
         self._held, self._roots = None, None
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def component_log_likelihood(
-    x: Tensor, log_weights: Tensor, means: Tensor, precision_roots: Tensor
-) -> Tensor:
-    """Return log w_k + log N(x | m_k, (R_k R_kᵀ)⁻¹).
-
-    :param x: (N, D).
-    :param log_weights: log w (K,).
-    :param means: m (K, D).
-    :param precision_roots: R (K, D, D), triangular.
-    :return: (N, K).
-    """
-    width = x.shape[1]
-    constants = precision_roots.diagonal(0, -2, -1).log().sum(-1)
-    constants = log_weights + constants - 0.5 * width * math.log(2 * math.pi)
-    parts = []
-    for rows in torch.split(x, _ROWS):
-        distances = [
-            ((rows - mean) @ root).square().sum(1)
-            for mean, root in zip(means, precision_roots, strict=True)
-        ]
-        parts.append(constants - 0.5 * torch.stack(distances, 1))
-    return torch.cat(parts)

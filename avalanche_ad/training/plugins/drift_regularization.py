@@ -6,14 +6,17 @@ from typing import Any
 
 import torch
 
+from avalanche_ad.models.flow_gmm import FlowGMM
 from avalanche_ad.training.plugins.flow_rehearsal import LevelSamples, even_categories
-from avalanche_ad.training.plugins.functional_regularization import latent_drift
+from avalanche_ad.training.plugins.functional_regularization import (
+    FunctionalRegularizationPlugin,
+)
 from avalanche_ad.training.plugins.statistics_keeper import StatisticsKeeper
 
 __all__ = ["DriftRegularizationPlugin"]
 
 
-class DriftRegularizationPlugin(StatisticsKeeper):
+class DriftRegularizationPlugin(StatisticsKeeper, FunctionalRegularizationPlugin):
     """Penalise that the flow moves samples of earlier categories' feature statistics.
 
     With f' the flow before the experience and x̃ drawn from the statistics of the
@@ -39,34 +42,19 @@ class DriftRegularizationPlugin(StatisticsKeeper):
         pool_size: int = 16384,
         **options: Any,  # noqa: ANN401
     ) -> None:
-        super().__init__(**options)
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.pool_size = pool_size
-        self._pool: list[LevelSamples] = []
+        super().__init__(
+            alpha=alpha, batch_size=batch_size, pool_size=pool_size, **options
+        )
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def draw_pool(self, model: FlowGMM, categories: list[int]) -> list[LevelSamples]:
         """Draw samples and note where the flow maps them now."""
-        super().before_training_exp(strategy, *args, **kwargs)
-        model = strategy.model
-        kept = model.statistics
-        if kept is None or not len(kept.categories):
-            return
-        y = even_categories(kept.categories.tolist(), self.pool_size)
+        assert model.statistics is not None
+        y = even_categories(categories, self.pool_size)
         y = y.to(model.level_maximum.device)
+        pools = []
         for index, (height, width, _) in enumerate(model.layout.levels):
             positions = torch.randint(height * width, (len(y),)).to(y.device)
-            x, _ = kept.sample_level(index, y, positions)
+            x, _ = model.statistics.sample_level(index, y, positions)
             z = model.latents_at(index, x, positions)
-            self._pool.append(LevelSamples(z, x, positions, y))
-
-    def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Add α times the drift of a minibatch of the pool."""
-        for index, samples in enumerate(self._pool):
-            drawn = samples.draw(self.batch_size)
-            strategy.loss += self.alpha * latent_drift(strategy.model, index, drawn)
-
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Drop the pool and keep the statistics of the new categories."""
-        self._pool = []
-        super().after_training_exp(strategy, *args, **kwargs)
+            pools.append(LevelSamples(z, x, positions, y))
+        return pools

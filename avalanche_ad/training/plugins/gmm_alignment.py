@@ -105,8 +105,6 @@ class GMMAlignmentPlugin(StatisticsKeeper):
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Align all categories; learn what the source needs of the new ones."""
         model: FlowGMM = strategy.model
-        if self.source == "statistics":
-            self.keep(strategy)
         device = model.level_maximum.device
         # a data loader draws too
         with evaluating(model), torch.random.fork_rng(devices=[]):
@@ -114,6 +112,8 @@ class GMMAlignmentPlugin(StatisticsKeeper):
             # what the strategy trains on: under joint training all experiences at once
             found = features_by_category(strategy.adapted_dataset)
             current = {category: x.to(device) for category, x in found.items()}
+            if self.source == "statistics":
+                self.keep(model, current)
             old = [c for c in self._aligned(model) if c not in current]
             model.align(self.components)
             if old and self._before is not None:
@@ -132,8 +132,8 @@ class GMMAlignmentPlugin(StatisticsKeeper):
         mixture = next(iter(model.aligned), None)
         if mixture is None:
             return []
-        known = mixture.get_buffer("known")
-        return [int(category) for category in known.nonzero().flatten()]
+        assert isinstance(mixture, CategoryMixtures)
+        return [int(category) for category in mixture.categories]
 
     def _learn(self, model: FlowGMM, category: int, x: Tensor) -> None:
         """Take what the source needs of a new category, and align it."""
@@ -240,13 +240,7 @@ class GMMAlignmentPlugin(StatisticsKeeper):
             root = mixture.precision_roots[category, own].T
             z[rows] += torch.linalg.solve_triangular(root, noise[rows].T, upper=False).T
         positions = torch.randint(height * width, (self.samples,)).to(device)
-        parts = [
-            flow.inverse(part, model.condition(index, where))  # type: ignore[operator]
-            for part, where in zip(
-                torch.split(z, 2048), torch.split(positions, 2048), strict=True
-            )
-        ]
-        x = torch.cat(parts)
+        x = flow.inverse(z, model.condition(index, positions))  # type: ignore[operator]
         finite = x.isfinite().all(1)
         z = model.latents_at(index, x[finite], positions[finite])
         return self._fitted(z, component[finite])

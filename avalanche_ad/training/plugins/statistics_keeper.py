@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
+from torch import Tensor
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.base import evaluating
 from avalanche_ad.models.feature_statistics import (
     FeatureStatistics,
     StatisticsPrecision,
@@ -32,6 +32,7 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
     :param precision: type of number that is kept.
     :param shrinkage: of the covariances, relative to the mean variance.
     :param seed: decides the vectors used and the start of the EM.
+    :param others: of the class that comes next in a subclass of several.
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
         precision: StatisticsPrecision = "float16",
         shrinkage: float = 1e-2,
         seed: int = 0,
+        **others: Any,  # noqa: ANN401
     ) -> None:
-        super().__init__()
+        super().__init__(**others)
         self.components = components
         self.shrinkage = shrinkage
         self.seed = seed
@@ -67,21 +69,25 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
                 f"{type(self).__name__} keeps statistics with a FlowGMM, got a "
                 f"{type(strategy.model).__name__}: use it with the flow_gmm model"
             )
+        super().before_training_exp(strategy, *args, **kwargs)
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Take the statistics of the categories learned that have none yet."""
-        self.keep(strategy)
+        super().after_training_exp(strategy, *args, **kwargs)
+        # a data loader draws too
+        with torch.random.fork_rng(devices=[]):
+            self.keep(strategy.model, features_by_category(strategy.adapted_dataset))
 
-    def keep(self, strategy: Any) -> None:  # noqa: ANN401
-        """Take the statistics of the categories learned that have none yet."""
-        model: FlowGMM = strategy.model
+    def keep(self, model: FlowGMM, features: dict[int, Tensor]) -> None:
+        """Take the statistics of the categories that have none yet.
+
+        :param model: what they are kept with.
+        :param features: packed features (N, size) by category.
+        """
         device = model.level_maximum.device
         if model.statistics is None:
             made = FeatureStatistics(model.layout, self.components, **self._options)
             model.statistics = made.to(device)
         kept = set(model.statistics.categories.tolist())
-        # a data loader draws too
-        with evaluating(model), torch.random.fork_rng(devices=[]):
-            found = features_by_category(strategy.adapted_dataset)
-        for category in sorted(set(found) - kept):
-            model.statistics.fit_category(category, found[category].to(device))
+        for category in sorted(set(features) - kept):
+            model.statistics.fit_category(category, features[category].to(device))

@@ -7,13 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avalanche_ad.training.plugins.flow_rehearsal import even_categories
+from avalanche_ad.models.flow_gmm import FlowGMM
+from avalanche_ad.training.plugins.flow_rehearsal import (
+    FlowRehearsalPlugin,
+    even_categories,
+)
 from avalanche_ad.training.plugins.statistics_keeper import StatisticsKeeper
 
 __all__ = ["StatisticsRehearsalPlugin"]
 
 
-class StatisticsRehearsalPlugin(StatisticsKeeper):
+class StatisticsRehearsalPlugin(
+    StatisticsKeeper, FlowRehearsalPlugin[tuple[Tensor, Tensor]]
+):
     """Train on samples of earlier categories' feature statistics beside the new images.
 
     The backbone is frozen, so statistics of its features never drift, as those of
@@ -45,28 +51,17 @@ class StatisticsRehearsalPlugin(StatisticsKeeper):
         self.batch_size = batch_size
         self.alpha = alpha
         self.pool_size = pool_size
-        self._pool: tuple[Tensor, Tensor] | None = None
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Draw the pool; there is nothing to draw before the first experience."""
-        super().before_training_exp(strategy, *args, **kwargs)
-        kept = strategy.model.statistics
-        if kept is None or not len(kept.categories):
-            return
-        y = even_categories(kept.categories.tolist(), self.pool_size)
-        y = y.to(strategy.model.level_maximum.device)
-        self._pool = kept.sample(y), y
+    def draw_pool(self, model: FlowGMM, categories: list[int]) -> tuple[Tensor, Tensor]:
+        """Draw packed features and their categories."""
+        assert model.statistics is not None
+        y = even_categories(categories, self.pool_size)
+        y = y.to(model.level_maximum.device)
+        return model.statistics.sample(y), y
 
-    def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Add the loss of a minibatch of the pool."""
-        if self._pool is None:
-            return
-        x, y = self._pool
+    def rehearsal_loss(self, strategy: Any, pool: tuple[Tensor, Tensor]) -> Tensor:  # noqa: ANN401
+        """Return α times the loss of a minibatch of the pool."""
+        x, y = pool
         rows = torch.randint(len(y), (self.batch_size,)).to(y.device)
-        loss = strategy._criterion(strategy.model(x[rows]), y[rows])
-        strategy.loss += self.alpha * loss
-
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Drop the pool and keep the statistics of the new categories."""
-        self._pool = None
-        super().after_training_exp(strategy, *args, **kwargs)
+        loss: Tensor = strategy._criterion(strategy.model(x[rows]), y[rows])
+        return self.alpha * loss

@@ -106,7 +106,7 @@ def test_the_loss_of_rehearsal_is_the_criterion_s(make_strategy, long, fake_stra
     strategy = make_strategy(plugins=[plugin])
     strategy.train(long.train_stream[0])
     plugin.before_training_exp(strategy)
-    x, y = plugin._pool
+    x, y = plugin.pool
     assert y.tolist() == [0, 1, 0, 1]
     model = strategy.model.train()
     criterion = strategy._criterion
@@ -123,7 +123,7 @@ def test_the_loss_of_rehearsal_is_the_criterion_s(make_strategy, long, fake_stra
 def test_nothing_is_kept_but_statistics(make_strategy, long, cls):
     plugin = cls(components=1)
     strategy = trained(make_strategy, long, plugin)
-    assert not plugin._pool
+    assert not plugin.pool
     assert strategy.model.statistics.categories.tolist() == [0, 1, 2, 3]
 
 
