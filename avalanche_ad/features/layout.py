@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -44,6 +44,28 @@ class FeatureLayout:
         if found != self.levels:
             raise ValueError(f"expected levels (H, W, C) {self.levels}, got {found}")
         return torch.cat([level.flatten(1) for level in levels], dim=1)
+
+    def draw(
+        self, categories: Tensor, draw: Callable[[int, Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """Pack features of which every position is drawn on its own.
+
+        :param categories: a category for each image, (N,).
+        :param draw: from level, categories (P,) and positions (P,), indices into the
+            level's H · W, to feature vectors (P, C).
+        :return: (N, size).
+        """
+        levels = []
+        for index, (height, width, channels) in enumerate(self.levels):
+            total = height * width
+            positions = torch.arange(total, device=categories.device)
+            x = draw(
+                index,
+                categories.repeat_interleave(total),
+                positions.repeat(len(categories)),
+            )
+            levels.append(x.view(len(categories), height, width, channels))
+        return self.pack(levels)
 
     def unpack(self, packed: Tensor) -> list[Tensor]:
         """Return one view (N, H, W, C) per level.

@@ -226,18 +226,11 @@ class FeatureStatistics(CategoryBuffers):
         :param generator: source of the draws, on the statistics' device.
         :return: (N, layout.size), float32.
         """
-        levels = []
-        for index, (height, width, channels) in enumerate(self.layout.levels):
-            total = height * width
-            positions = torch.arange(total, device=categories.device)
-            x, _ = self.sample_level(
-                index,
-                categories.repeat_interleave(total),
-                positions.repeat(len(categories)),
-                generator,
-            )
-            levels.append(x.view(len(categories), height, width, channels))
-        return self.layout.pack(levels)
+
+        def draw(index: int, categories: Tensor, positions: Tensor) -> Tensor:
+            return self.sample_level(index, categories, positions, generator)[0]
+
+        return self.layout.draw(categories, draw)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002, ANN202
         """Make room for as many categories as the state has."""

@@ -325,19 +325,11 @@ class FlowGMM(AnomalyModel):
         :return: packed features (N, layout.size); positions are drawn independently,
             since the model's density has no dependence between them.
         """
-        parts = []
-        for index, (height, width, dimensions) in enumerate(self.layout.levels):
-            total = height * width
-            positions = torch.arange(total, device=categories.device)
-            _, x = self.sample_level(
-                index,
-                categories.repeat_interleave(total),
-                positions.repeat(len(categories)),
-                generator,
-                inner,
-            )
-            parts.append(x.view(len(categories), height, width, dimensions))
-        return self.layout.pack(parts)
+
+        def draw(index: int, categories: Tensor, positions: Tensor) -> Tensor:
+            return self.sample_level(index, categories, positions, generator, inner)[1]
+
+        return self.layout.draw(categories, draw)
 
     def generate(self, batch_size: int) -> Tensor:
         """Draw packed features of categories drawn evenly from the known ones.
