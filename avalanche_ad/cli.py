@@ -69,6 +69,7 @@ class Listed(str, Enum):
     benchmarks = "benchmarks"
     datasets = "datasets"
     backbones = "backbones"
+    experiments = "experiments"
 
 
 class Verdict(str, Enum):
@@ -204,19 +205,10 @@ def compare(
     _limit_threads(threads)
     from avalanche_ad.experiments.recipe import load_experiment
 
-    try:
-        numbers = [int(seed) for seed in seeds.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(0 <= number <= _MAX_SEED for number in numbers):
-        raise RecipeError(
-            f"--seeds {seeds!r}: expected whole numbers from 0 with commas, such as "
-            "0,1,2"
-        )
+    numbers = _numbers(seeds)
     names = [name.strip() for name in strategies.split(",") if name.strip()]
     if not names:
         raise RecipeError("--strategies: expected at least one name")
-    _refuse_repeated("--seeds", numbers)
     _refuse_repeated("--strategies", names)
     recipes = [load_experiment(benchmark, name, overrides or []) for name in names]
     stream = recipes[0].benchmark
@@ -268,11 +260,86 @@ def compare(
     _err.print(f"written: {folder}/compare.md and others beside it", soft_wrap=True)
 
 
+@app.command()
+def experiment(
+    name: Annotated[
+        str, typer.Argument(help="Which one; `list experiments` shows all.")
+    ],
+    benchmark: Benchmark = "synthetic_5x3",
+    strategy: Annotated[
+        str,
+        typer.Option("--strategy", "-s", help="Name of a strategy, or a TOML file."),
+    ] = "naive",
+    seeds: Annotated[str, typer.Option(help="Seeds with commas.")] = "0",
+    data: Data = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of its files [runs/BENCHMARK/experiments]."),
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = 1,
+    cache: CacheFolder = None,
+    overrides: Overrides = None,
+) -> None:
+    """Measure what is forgotten and why: a controlled experiment with its figure."""
+    _limit_threads(threads)
+    from avalanche_ad.experiments.recipe import ExperimentRecipe, load_experiment
+
+    numbers = _numbers(seeds)
+
+    def load(strategy: str) -> ExperimentRecipe:
+        return load_experiment(benchmark, strategy, overrides or [])
+
+    recipe = load(strategy)
+    from avalanche_ad.experiments.device import pick_device
+    from avalanche_ad.experiments.progress import RunProgress
+    from avalanche_ad.experiments.studies import find_study
+    from avalanche_ad.experiments.studies.study import run_study
+    from avalanche_ad.reporting.tables import terminal_table
+
+    study = find_study(name)
+    folder = out or Path("runs") / recipe.benchmark_name / "experiments"
+    _err.print(f"{study.title} · {recipe.benchmark.title} · {recipe.strategy.title}")
+    with RunProgress(_err) as progress:
+        sections = run_study(
+            study,
+            name,
+            load,
+            strategy,
+            numbers,
+            folder,
+            data_root=data,
+            device=pick_device(device, threads),
+            cache=_cache(cache),
+            progress=progress,
+            announce=lambda text: _err.print(text, soft_wrap=True),
+        )
+    for section in sections:
+        _print_table(terminal_table(section))
+        _out.print(section.caption, soft_wrap=True)
+    _err.print(f"written: {folder}/{name}.md and {name}.png", soft_wrap=True)
+
+
+def _numbers(seeds: str) -> list[int]:
+    """Return the seeds of an option."""
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 <= number <= _MAX_SEED for number in numbers):
+        raise RecipeError(
+            f"--seeds {seeds!r}: expected whole numbers from 0 with commas, such as "
+            "0,1,2"
+        )
+    _refuse_repeated("--seeds", numbers)
+    return numbers
+
+
 @app.command(name="list")
 def list_(
     what: Annotated[Listed, typer.Argument(help="What to list.")] = Listed.strategies,
 ) -> None:
-    """List strategies, benchmarks, datasets or backbones."""
+    """List strategies, benchmarks, datasets, backbones or experiments."""
     table = Table(box=None, pad_edge=False)
     table.add_column(what.value)
     if what is Listed.datasets:
@@ -285,6 +352,12 @@ def list_(
 
         for name in backbone_names():
             table.add_row(name)
+    elif what is Listed.experiments:
+        from avalanche_ad.experiments.studies import STUDIES
+
+        table.add_column("what it asks")
+        for name, question in STUDIES.items():
+            table.add_row(name, question)
     else:
         from avalanche_ad.experiments.recipe import list_recipes, read_toml
 

@@ -38,6 +38,7 @@ __all__ = [
     "forgetting",
     "forgetting_max",
     "forward_transfer",
+    "fpr_at_tpr",
     "mean_defined",
     "missing_class",
     "pixel_metrics",
@@ -141,6 +142,31 @@ def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float | N
 def f1_max(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float | None:
     """Highest F1 over all thresholds; see :func:`binary_metrics`."""
     return binary_metrics(scores, labels).f1max
+
+
+def fpr_at_tpr(
+    scores: npt.ArrayLike, labels: npt.ArrayLike, tpr: float = 0.95
+) -> float | None:
+    """Return the share of normal samples at or above the score that ``tpr`` reaches.
+
+    The threshold is the highest score at which at least that share of the anomalous
+    samples is at or above it. ``None``, with a warning, when one class is missing.
+
+    :param scores: any shape, higher is more anomalous.
+    :param labels: same shape, true where anomalous.
+    :param tpr: in (0, 1].
+
+    >>> fpr_at_tpr([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
+    0.5
+    """
+    checked = _checked(scores, labels)
+    missing = missing_class(checked[1])
+    if missing:
+        _warn_undefined("FPR", missing, "samples")
+        return None
+    curve = _curve(*checked)
+    wanted = np.searchsorted(curve.true, np.ceil(tpr * curve.true[-1] - 1e-9))
+    return float(curve.false[wanted] / curve.negatives)
 
 
 def pixel_metrics(

@@ -102,6 +102,7 @@ class FlowGMMRecipe(_Strict):
     hidden_ratio: Annotated[float, Field(gt=0)] = 2.0
     clamp: Annotated[float, Field(gt=0)] = 1.9
     condition_channels: Annotated[int, Field(ge=0, multiple_of=4)] = 256
+    flow_start: Literal["random", "rotation"] = "random"
     centers_per_category: Positive = 10
     center_init: Literal["pattern", "orthogonal", "data"] = "pattern"
     pattern_period: Positive = 16

@@ -48,7 +48,7 @@ from avalanche_ad.models import PackNetFlowGMM
 from avalanche_ad.models.storage import save_model
 from avalanche_ad.training.plugins import CalibrationPlugin
 
-__all__ = ["run_configuration", "run_experiment"]
+__all__ = ["run_configuration", "run_experiment", "updated_configuration"]
 
 _WORDS = {
     "benchmark": {"title": True, "published": True},
@@ -71,6 +71,29 @@ def run_configuration(recipe: ExperimentRecipe, data: Path | None) -> dict[str, 
         **recipe.model_dump(mode="json", exclude=_WORDS),
         "data": None if data is None else str(data),
     }
+
+
+def updated_configuration(configuration: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a recorded configuration as this version writes it.
+
+    An option that came later has its default, which is what the run was made with.
+
+    :param configuration: what :func:`run_configuration` returned once.
+    """
+    words = {"title": "", "summary": ""}
+    whole = {key: value for key, value in configuration.items() if key != "data"}
+    try:
+        recipe = ExperimentRecipe.model_validate(
+            {
+                **whole,
+                "benchmark": {"title": "", **whole["benchmark"]},
+                "strategy": {**words, **whole["strategy"]},
+            }
+        )
+    except (KeyError, TypeError, ValueError):
+        return configuration  # of no version we know
+    data = configuration.get("data")
+    return run_configuration(recipe, None if data is None else Path(data))
 
 
 @dataclass

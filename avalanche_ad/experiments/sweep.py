@@ -24,7 +24,11 @@ from avalanche_ad.experiments.parallel import Job, run_jobs
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.recipe import BenchmarkRecipe, ExperimentRecipe
 from avalanche_ad.experiments.results import read_results
-from avalanche_ad.experiments.runner import run_configuration, run_experiment
+from avalanche_ad.experiments.runner import (
+    run_configuration,
+    run_experiment,
+    updated_configuration,
+)
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.reporting.comparison import write_comparison, write_matrix_figures
 
@@ -211,7 +215,9 @@ class _Comparison:
             if not (job.folder / "results.json").is_file():
                 continue
             result = read_results(job.folder)
-            if result["config"] != run_configuration(job.recipe, data_root):
+            if updated_configuration(result["config"]) != run_configuration(
+                job.recipe, data_root
+            ):
                 raise ResultsError(
                     f"{job.folder} holds a run of another recipe: remove it, or choose "
                     "another --out"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from itertools import cycle
+from typing import Literal
 
 import numpy as np
 import torch
 from FrEIA.modules import AllInOneBlock
 from torch import Tensor, nn
 
-__all__ = ["ConditionalFlow", "position_code"]
+__all__ = ["ConditionalFlow", "FlowStart", "position_code"]
+
+FlowStart = Literal["random", "rotation"]
 
 _CHUNK = 2048  # rows whose intermediates stay in a core's cache: a third less time
 
@@ -62,6 +65,9 @@ class ConditionalFlow(nn.Module):
     :param hidden_ratio: width of the coupling network relative to its input.
     :param clamp: bound of the log-scale of a coupling.
     :param seed: decides rotations and initial weights.
+    :param start: ``"random"`` coupling networks, as in HGAD, or ``"rotation"``: their
+        last layers are 0, so that the flow starts as an orthogonal map, under which a
+        Gaussian stays the Gaussian it is, and learns from there.
 
     >>> flow = ConditionalFlow(channels=8, condition_channels=4, couplings=2)
     >>> x, condition = torch.randn(5, 8), torch.randn(5, 4)
@@ -78,6 +84,7 @@ class ConditionalFlow(nn.Module):
         hidden_ratio: float = 2.0,
         clamp: float = 1.9,
         seed: int = 0,
+        start: FlowStart = "random",
     ) -> None:
         super().__init__()
         self.channels = channels
@@ -85,9 +92,13 @@ class ConditionalFlow(nn.Module):
 
         def subnet(inputs: int, outputs: int) -> nn.Module:
             hidden = max(1, round(hidden_ratio * inputs))
-            return nn.Sequential(
+            network = nn.Sequential(
                 nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs)
             )
+            if start == "rotation":
+                for parameter in network[-1].parameters():
+                    nn.init.zeros_(parameter)
+            return network
 
         # FrEIA draws its rotations from NumPy's global generator and torch its
         # weights from the global one: both are borrowed, seeded and given back.

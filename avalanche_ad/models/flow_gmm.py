@@ -14,7 +14,7 @@ from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.base import MASKED, AnomalyModel
 from avalanche_ad.models.category_mixtures import CategoryMixtures
 from avalanche_ad.models.feature_statistics import FeatureStatistics
-from avalanche_ad.models.flow import ConditionalFlow, position_code
+from avalanche_ad.models.flow import ConditionalFlow, FlowStart, position_code
 from avalanche_ad.models.gmm import (
     CenterInit,
     HierarchicalMixture,
@@ -51,6 +51,7 @@ class FlowGMM(AnomalyModel):
     :param hidden_ratio: width of the coupling networks relative to their input.
     :param clamp: bound of a coupling's log-scale.
     :param condition_channels: channels of the position code, 0 for no condition.
+    :param flow_start: see :class:`~avalanche_ad.models.flow.ConditionalFlow`.
     :param centers_per_category: K.
     :param center_init: where new main centres start: ``"pattern"`` (HGAD's),
         ``"orthogonal"`` to the centres there are, or ``"data"`` (mean latent of the
@@ -89,6 +90,7 @@ class FlowGMM(AnomalyModel):
         hidden_ratio: float = 2.0,
         clamp: float = 1.9,
         condition_channels: int = 256,
+        flow_start: FlowStart = "random",
         centers_per_category: int = 10,
         center_init: CenterInit = "pattern",
         pattern_period: int = 16,
@@ -126,6 +128,7 @@ class FlowGMM(AnomalyModel):
                     hidden_ratio,
                     clamp,
                     level_seed,
+                    flow_start,
                 )
             )
             self.mixtures.append(
@@ -348,8 +351,8 @@ class FlowGMM(AnomalyModel):
         """Return the aligned mixtures, one per level, made empty where there are none.
 
         A category that has one is judged by it in evaluation: its likelihood, and the
-        likelihood that its images' category is inferred from. Training and its losses
-        know HGAD's mixtures alone.
+        likelihood that its images' category is inferred from. HGAD's losses know
+        HGAD's mixtures alone; ``FlowGMMLoss.aligned`` is the loss that knows these.
 
         :param components: K of every mixture; another than before starts anew.
         """
@@ -368,16 +371,22 @@ class FlowGMM(AnomalyModel):
         self, index: int, z: Tensor, known: Tensor
     ) -> Tensor | None:
         """Return log p(z|c) (N, P, C) under the aligned mixtures, nan without one."""
-        if self.training or not len(self.aligned):
+        mixture = self._aligned_mixture(index)
+        if self.training or mixture is None:
             return None
-        mixture = self.aligned[index]
-        assert isinstance(mixture, CategoryMixtures)
         mixture.resize(self.num_categories)
         has = mixture.known[known]
         rows = z.flatten(0, 1)
         found = rows.new_full((len(rows), len(known)), torch.nan)
         found[:, has] = mixture.log_likelihood(rows, known[has])
         return found.view(*z.shape[:2], len(known))
+
+    def _aligned_mixture(self, index: int) -> CategoryMixtures | None:
+        if not len(self.aligned):
+            return None
+        mixture = self.aligned[index]
+        assert isinstance(mixture, CategoryMixtures)
+        return mixture
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -435,6 +444,7 @@ class FlowGMM(AnomalyModel):
                     class_logits,
                     mixture.inner_logits[known],
                     aligned,
+                    self._aligned_mixture(index),
                 )
             )
         output = x.new_full((len(x), self.num_categories), MASKED)

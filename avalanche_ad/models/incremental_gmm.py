@@ -184,7 +184,8 @@ class IncrementalGMM(nn.Module):
             )
         self._roots = None
 
-    def _precision_roots(self) -> Tensor:
+    @property
+    def precision_roots(self) -> Tensor:
         """Return R (K, D, D), upper triangular, covariance⁻¹ = R Rᵀ."""
         if self._roots is None:
             covariance = self.parameters_.covariance.double()
@@ -225,6 +226,21 @@ class IncrementalGMM(nn.Module):
         self._store(merged)
         self._held = held
         self._set_scale(merged)
+        return self
+
+    @torch.no_grad()
+    def start(self, moments: Moments) -> IncrementalGMM:
+        """Begin with given components, as if their rows had come in one minibatch.
+
+        :param moments: weights in rows, means and covariances.
+        :return: itself.
+        """
+        self._store(moments)
+        self.rows = moments.weight.sum()
+        self.age = torch.full_like(moments.weight, float(self.rows))
+        self.batches = torch.ones_like(self.batches)
+        self._held = None
+        self._set_scale(moments)
         return self
 
     def _start(self, x: Tensor) -> None:
@@ -358,7 +374,7 @@ class IncrementalGMM(nn.Module):
         """Return squared Mahalanobis distances (N, K); infinite without components."""
         if not len(self.weight):
             return x.new_full((len(x), 1), torch.inf)
-        return squared_mahalanobis(x, self.mean, self._precision_roots()).T
+        return squared_mahalanobis(x, self.mean, self.precision_roots).T
 
     def component_log_likelihood(self, x: Rows) -> Tensor:
         """Return log π_k + log N(x | m_k, C_k), (N, K).
@@ -371,7 +387,7 @@ class IncrementalGMM(nn.Module):
         found = self.parameters_
         weights = found.weight.clamp_min(torch.finfo(x.dtype).tiny)
         return component_log_likelihood(
-            x, weights.log(), found.mean, self._precision_roots()
+            x, weights.log(), found.mean, self.precision_roots
         )
 
     def score_samples(self, x: Rows) -> Tensor:

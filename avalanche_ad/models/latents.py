@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from avalanche_ad.models.category_mixtures import CategoryMixtures
+
 __all__ = ["Latents", "LevelLatents", "attach_latents", "latents_of"]
 
 
@@ -21,6 +23,8 @@ class LevelLatents:
     :param inner_logits: ψ (C, K).
     :param aligned: log p(z|c) under the aligned mixtures (N, H, W, C), nan for a
         category without one; ``None`` while there are none, and in training.
+    :param mixture: the aligned mixtures themselves, for a loss that asks for each
+        image's own category alone.
     """
 
     z: Tensor
@@ -29,6 +33,7 @@ class LevelLatents:
     class_logits: Tensor
     inner_logits: Tensor
     aligned: Tensor | None = None
+    mixture: CategoryMixtures | None = None
 
 
 @dataclass(frozen=True)

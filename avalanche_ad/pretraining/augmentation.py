@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
+from torch.nn.functional import affine_grid, grid_sample
 
 __all__ = [
     "Mixed",
@@ -15,7 +15,6 @@ __all__ = [
     "cut_mix",
     "random_crops",
     "random_views",
-    "soften",
 ]
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -31,8 +30,7 @@ def random_views(images: Tensor, size: int, generator: torch.Generator) -> Tenso
     """
     views = images.to(torch.float32).div_(255.0)
     views = random_crops(views, size, generator)
-    views = colour_jitter(views, generator)
-    return soften(views, generator)
+    return colour_jitter(views, generator)
 
 
 def random_crops(
@@ -70,7 +68,7 @@ def random_crops(
 def colour_jitter(
     images: Tensor,
     generator: torch.Generator,
-    strength: float = 0.3,
+    strength: float = 0.2,
     grey: float = 0.1,
 ) -> Tensor:
     """Change brightness, contrast, saturation and tint; a share becomes grey.
@@ -93,21 +91,6 @@ def colour_jitter(
     drained = torch.rand(count, generator=generator) < grey
     saturation = saturation * (~drained).to(images)[:, None, None, None]
     return lightness + saturation * (images - lightness)
-
-
-def soften(images: Tensor, generator: torch.Generator, share: float = 0.3) -> Tensor:
-    """Blur a share of the images, as pictures of a larger scale or out of focus are.
-
-    :param images: (N, 3, S, S).
-    :param generator: source of every choice.
-    :param share: how many are blurred, each by a random part of a 3 x 3 mean, twice.
-    """
-    amount = torch.rand(len(images), generator=generator) / share
-    amount = (1 - amount).clamp(min=0).to(images.device)[:, None, None, None]
-    for _ in range(2):
-        blurred = avg_pool2d(images, 3, 1, 1, count_include_pad=False)
-        images = images + amount * (blurred - images)
-    return images
 
 
 @dataclass(frozen=True)

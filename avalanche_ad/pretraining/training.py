@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.optim.muon import Muon
 from torch import Tensor
 
 from avalanche_ad.datasets.validation import Progress
@@ -46,7 +47,7 @@ class Settings:
     :param epochs: passes over the photographs.
     :param batch_size: images a step.
     :param lr: highest learning rate of the one-cycle schedule.
-    :param weight_decay: of AdamW.
+    :param weight_decay: of the filters and the classifiers.
     :param smoothing: label smoothing.
     :param stages: how many of the last stages have a classifier.
     :param auxiliary: weight of the classifiers before the last.
@@ -64,9 +65,9 @@ class Settings:
     """
 
     architecture: Architecture = field(default_factory=Architecture)
-    epochs: int = 16
+    epochs: int = 18
     batch_size: int = 256
-    lr: float = 3e-3
+    lr: float = 8e-3
     weight_decay: float = 0.05
     smoothing: float = 0.1
     stages: int = 1
@@ -76,7 +77,7 @@ class Settings:
     cutmix: float = 0.0
     textures: int = 0
     size: int = 64
-    first_size: int = 32
+    first_size: int = 40
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -156,6 +157,10 @@ def train(
     most an epoch; every epoch draws from a generator of its own, so a resumed training
     ends at the same weights.
 
+    Filters are trained by Muon, which makes the singular values of a step equal, and
+    all else by AdamW (Jordan et al., "Muon: An optimizer for hidden layers in neural
+    networks", 2024; timm's).
+
     :param photographs: what to train and validate on.
     :param settings: what decides the weights.
     :param out: folder of the checkpoint and of ``metrics.csv``.
@@ -179,8 +184,11 @@ def train(
         torch.manual_seed(settings.seed)
         model = Classifier(settings.architecture, classes, settings.stages)
     model.to(device).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(
-        _parameter_groups(model, settings.weight_decay), lr=settings.lr, fused=True
+    optimizer = Muon(
+        _parameter_groups(model, settings.weight_decay),
+        lr=settings.lr,
+        nesterov=True,
+        betas=(0.9, 0.99),
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.lr, total_steps=steps * settings.epochs
@@ -297,13 +305,19 @@ def normalised(images: Tensor) -> Tensor:
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def _parameter_groups(model: torch.nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Decay filters, but neither biases nor the scales of normalisation."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
+def _parameter_groups(model: Classifier, decay: float) -> list[dict[str, Any]]:
+    """Return the filters, for Muon; the classifiers and the vectors, for AdamW.
+
+    Vectors, biases and the scales of normalisation, do not decay.
+    """
+    trunk, heads = list(model.network.parameters()), list(model.heads.parameters())
+    filters = [p for p in trunk if p.dim() > 1]
+    classifiers = [p for p in heads if p.dim() > 1]
+    vectors = [p for p in (*trunk, *heads) if p.dim() <= 1]
     return [
-        {"params": matrices, "weight_decay": decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": filters, "weight_decay": decay},
+        {"params": classifiers, "weight_decay": decay, "use_fallback": True},
+        {"params": vectors, "weight_decay": 0.0, "use_fallback": True},
     ]
 
 

@@ -14,8 +14,10 @@ from avalanche_ad.reporting.tables import UNDEFINED, Section, by_strategy, numbe
 
 __all__ = [
     "MEASURES",
+    "Interval",
     "PairedDifference",
     "holm",
+    "interval",
     "paired_csv",
     "paired_difference",
     "paired_differences",
@@ -81,6 +83,44 @@ def paired_difference(
         float(interval.high),
         float(test.pvalue),
     )
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % confidence interval by Student's t.
+
+    :param mean: ``None`` where a value is undefined.
+    :param low: lower end; ``None`` for fewer than two values.
+    :param high: upper end.
+    """
+
+    mean: float | None
+    low: float | None = None
+    high: float | None = None
+
+    def text(self, digits: int = 3, sign: str = "") -> str:
+        """Return it as tables show it, the interval in brackets."""
+        middle = number(self.mean, digits, sign)
+        if self.low is None:
+            return middle
+        ends = ", ".join(number(end, digits, sign) for end in (self.low, self.high))
+        return f"{middle} [{ends}]"
+
+
+def interval(values: Sequence[float | None]) -> Interval:
+    """Return the mean of values over seeds with its confidence interval.
+
+    :param values: one per seed.
+    """
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return Interval(None)
+    middle = sum(known) / len(known)
+    if len(known) < 2:
+        return Interval(middle)
+    spread = float(stats.sem(known))
+    reach = float(stats.t.ppf(0.975, len(known) - 1)) * spread
+    return Interval(middle, middle - reach, middle + reach)
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from avalanche_ad.models.gmm import (
 from avalanche_ad.models.latents import Latents, LevelLatents, latents_of
 from avalanche_ad.models.scoring import negative_entropy
 
-__all__ = ["FlowGMMLoss", "HGADTerms", "hgad_terms", "image_loss"]
+__all__ = ["FlowGMMLoss", "HGADTerms", "aligned_loss", "hgad_terms", "image_loss"]
 
 
 class HGADTerms(NamedTuple):
@@ -92,6 +93,37 @@ def hgad_terms(
     )
 
 
+def aligned_loss(level: LevelLatents, categories: Tensor) -> Tensor:
+    """Return −mean_p [log p(z|y) + J] / D under the aligned mixtures, per image (N,).
+
+    The negative log-likelihood of the features, in nats per channel: what a flow is
+    trained by where its mixture is learned by statistics.
+
+    :param level: latents (N, H, W, D) with the level's aligned mixtures.
+    :param categories: category index of each image (N,).
+    :raises TrainingError: when a category has no aligned mixture.
+    """
+    mixture, dimensions = level.mixture, level.z.shape[-1]
+    found = level.log_det.flatten(1).mean(1)
+    for category in sorted(set(categories.tolist())):
+        if (
+            mixture is None
+            or category >= len(mixture.known)
+            or not mixture.known[category]
+        ):
+            raise TrainingError(
+                f"category {category} has no aligned mixture to be trained under: "
+                "use IncrementalMixturePlugin, which starts them"
+            )
+        rows = (categories == category).nonzero().flatten()
+        z = level.z[rows].flatten(0, 2)
+        likelihood = mixture.log_likelihood(z, rows.new_tensor([category])).view(
+            len(rows), -1
+        )
+        found = found.index_add(0, rows, likelihood.mean(1))
+    return -found / dimensions
+
+
 def image_loss(output: Tensor, target: Tensor) -> Tensor:
     """Return the image-level stand-in for the dense losses, per image (N,).
 
@@ -118,7 +150,10 @@ class FlowGMMLoss(nn.Module):
 
     ``intra`` says whether the inner mixture takes part; HGAD leaves it out in the
     first epochs, which :class:`~avalanche_ad.training.plugins.IntraClassWarmupPlugin`
-    does. ``terms`` holds the last minibatch's terms without a graph, (levels, 5).
+    does. ``aligned`` puts :func:`aligned_loss` in the place of HGAD's terms, and
+    ``listeners`` are told the latents and categories of every minibatch, both for
+    :class:`~avalanche_ad.training.plugins.IncrementalMixturePlugin`. ``terms`` holds
+    the last minibatch's terms without a graph, (levels, 5).
 
     Source: Yao et al., ECCV 2024, Eq. 11.
     """
@@ -142,6 +177,8 @@ class FlowGMMLoss(nn.Module):
         self.smoothing = smoothing
         self.reduction = reduction
         self.intra = True
+        self.aligned = False
+        self.listeners: list[Callable[[Latents, Tensor], None]] = []
         self.terms = None
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
@@ -153,7 +190,15 @@ class FlowGMMLoss(nn.Module):
         """
         latents = latents_of(output)
         if isinstance(latents, Latents) and output.requires_grad:
-            loss = self._dense(latents, target)
+            for listener in self.listeners:
+                listener(latents, target)
+            if self.aligned:
+                self.terms = None
+                loss = torch.stack(
+                    [aligned_loss(level, target) for level in latents.levels]
+                ).sum(0)
+            else:
+                loss = self._dense(latents, target)
         else:
             self.terms = None
             # an evaluation may hold categories still to come, without a column yet

@@ -48,15 +48,20 @@ def layout():
 
 @pytest.fixture
 def stream():
-    """Build the stream; category c's features lie around its own point."""
+    """Build the stream; category c's features lie around its own point.
 
-    def make(train=12, test=6):
+    ``bent`` makes them no Gaussian.
+    """
+
+    def make(train=12, test=6, bent=False):
         generator = torch.Generator().manual_seed(3)
         points = 3 * torch.randn(4, 1, 6, generator=generator)
 
         def draw(categories, count):
             y = torch.tensor(categories).repeat_interleave(count)
             noise = torch.randn(len(y), 5, 6, generator=generator)
+            if bent:
+                noise = noise + 0.7 * noise.roll(1, -1).square()
             return (points[y] + 0.5 * noise).flatten(1), y
 
         learned, tested = [], []

@@ -1,5 +1,5 @@
-"""Diagnostics: what was forgotten, and why."""
+"""Diagnostics: how scores come about, before they are averaged to metrics."""
 
-from avalanche_ad.evaluation.diagnostics.expansion import Expansion, expansion_effect
+from avalanche_ad.evaluation.diagnostics.judgement import Judgement, judge
 
-__all__ = ["Expansion", "expansion_effect"]
+__all__ = ["Judgement", "judge"]

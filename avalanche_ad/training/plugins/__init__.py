@@ -18,6 +18,9 @@ from avalanche_ad.training.plugins.functional_regularization import (
 from avalanche_ad.training.plugins.generative_replay import SelfGenerativeReplayPlugin
 from avalanche_ad.training.plugins.gmm_alignment import GMMAlignmentPlugin
 from avalanche_ad.training.plugins.gradient_clipping import GradientClippingPlugin
+from avalanche_ad.training.plugins.incremental_mixture import (
+    IncrementalMixturePlugin,
+)
 from avalanche_ad.training.plugins.intra_class_warmup import IntraClassWarmupPlugin
 from avalanche_ad.training.plugins.latent_pseudo_rehearsal import (
     LatentPseudoRehearsalPlugin,
@@ -44,6 +47,7 @@ __all__ = [
     "FunctionalRegularizationPlugin",
     "GMMAlignmentPlugin",
     "GradientClippingPlugin",
+    "IncrementalMixturePlugin",
     "IntraClassWarmupPlugin",
     "PackNetPlugin",
     "LatentPseudoRehearsalPlugin",

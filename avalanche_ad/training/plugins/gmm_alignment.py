@@ -21,9 +21,18 @@ from avalanche_ad.models.category_mixtures import CategoryMixtures
 from avalanche_ad.models.flow_gmm import FlowGMM
 from avalanche_ad.models.incremental_gmm import IncrementalGMM
 from avalanche_ad.training.dynamic import features_by_category
-from avalanche_ad.training.plugins.statistics_keeper import StatisticsKeeper
+from avalanche_ad.training.plugins.statistics_keeper import (
+    StatisticsKeeper,
+    statistical_latents,
+)
 
-__all__ = ["AlignmentSource", "AlignmentUpdate", "GMMAlignmentPlugin"]
+__all__ = [
+    "AlignmentSource",
+    "AlignmentUpdate",
+    "GMMAlignmentPlugin",
+    "drawn_latents",
+    "fitted_mixture",
+]
 
 AlignmentSource = Literal["statistics", "exemplars", "snapshot", "sdc", "ldc"]
 AlignmentUpdate = Literal["moments", "em"]
@@ -148,49 +157,11 @@ class GMMAlignmentPlugin(StatisticsKeeper):
         for index, mixture in enumerate(model.aligned):
             assert isinstance(mixture, CategoryMixtures)
             if x is None or self.source == "statistics":
-                z, component = self._statistical_latents(model, category, index)
+                z, component = statistical_latents(model, category, index, self.samples)
             else:
-                z, component = self._latents(model, index, x), None
+                z = drawn_latents(model, index, x, self.samples)
+                component = None
             mixture.put(category, *self._fitted(z, component))
-
-    def _statistical_latents(
-        self, model: FlowGMM, category: int, index: int
-    ) -> tuple[Tensor, Tensor]:
-        """Return latents of samples of the statistics, and their components."""
-        assert model.statistics is not None
-        device = model.level_maximum.device
-        height, width, _ = model.layout.levels[index]
-        categories = torch.full((self.samples,), category, device=device)
-        positions = torch.randint(height * width, (self.samples,)).to(device)
-        x, component = model.statistics.sample_level(index, categories, positions)
-        return model.latents_at(index, x, positions), component
-
-    def _latents(self, model: FlowGMM, index: int, x: Tensor) -> Tensor:
-        """Return latents of positions drawn from images, (samples, D)."""
-        parts = [
-            model.latent_level(index, model.layout.unpack(part)[index])[0].flatten(0, 1)
-            for part in torch.split(x, 16)
-        ]
-        z = torch.cat(parts)
-        return z[torch.randperm(len(z))[: self.samples].to(z.device)]
-
-    def _fitted(
-        self, z: Tensor, component: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return weights, means and precision roots of a mixture of latents."""
-        if self.update == "em" or (component is None and self.components > 1):
-            learner = IncrementalGMM(
-                z.shape[1], self.components, step_power=0.7, seed=self.seed
-            ).to(z.device)
-            for _ in range(3):
-                for part in torch.split(z, 2000):
-                    learner.partial_fit(part)
-            component = learner.predict(z)
-        elif component is None:
-            component = torch.zeros(len(z), dtype=torch.long, device=z.device)
-        return aligned_mixture(
-            z, component, self.components, self.covariance, self.shrinkage
-        )
 
     def _follow(
         self, model: FlowGMM, old: list[int], current: dict[int, Tensor]
@@ -244,3 +215,58 @@ class GMMAlignmentPlugin(StatisticsKeeper):
         finite = x.isfinite().all(1)
         z = model.latents_at(index, x[finite], positions[finite])
         return self._fitted(z, component[finite])
+
+    def _fitted(
+        self, z: Tensor, component: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if self.update == "em":
+            component = None
+        return fitted_mixture(
+            z, self.components, self.covariance, component, self.shrinkage, self.seed
+        )
+
+
+def drawn_latents(model: FlowGMM, index: int, x: Tensor, count: int) -> Tensor:
+    """Return latents of positions drawn from images.
+
+    :param model: a model in evaluation mode.
+    :param index: level.
+    :param x: packed features (N, size).
+    :param count: how many at most.
+    :return: (count, D).
+    """
+    parts = [
+        model.latent_level(index, model.layout.unpack(part)[index])[0].flatten(0, 1)
+        for part in torch.split(x, 16)
+    ]
+    z = torch.cat(parts)
+    return z[torch.randperm(len(z))[:count].to(z.device)]
+
+
+def fitted_mixture(
+    z: Tensor,
+    components: int,
+    covariance: AlignedCovariance = "full",
+    component: Tensor | None = None,
+    shrinkage: float = 1e-2,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return weights, means and precision roots of a mixture of latents.
+
+    :param z: (N, D).
+    :param components: K.
+    :param covariance: see :func:`aligned_mixture`.
+    :param component: the group of each latent (N,); found by stepwise EM by default.
+    :param shrinkage: see :func:`aligned_mixture`.
+    :param seed: of the start of the EM.
+    """
+    if component is None and components > 1:
+        learner = IncrementalGMM(z.shape[1], components, step_power=0.7, seed=seed)
+        learner.to(z.device)
+        for _ in range(3):
+            for part in torch.split(z, 2000):
+                learner.partial_fit(part)
+        component = learner.predict(z)
+    elif component is None:
+        component = torch.zeros(len(z), dtype=torch.long, device=z.device)
+    return aligned_mixture(z, component, components, covariance, shrinkage)

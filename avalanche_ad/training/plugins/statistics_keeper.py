@@ -17,7 +17,7 @@ from avalanche_ad.models.flow_gmm import FlowGMM
 from avalanche_ad.models.incremental_gmm import Covariance
 from avalanche_ad.training.dynamic import features_by_category
 
-__all__ = ["StatisticsKeeper"]
+__all__ = ["StatisticsKeeper", "statistical_latents"]
 
 
 class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
@@ -91,3 +91,23 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
         kept = set(model.statistics.categories.tolist())
         for category in sorted(set(features) - kept):
             model.statistics.fit_category(category, features[category].to(device))
+
+
+def statistical_latents(
+    model: FlowGMM, category: int, index: int, count: int
+) -> tuple[Tensor, Tensor]:
+    """Return where the flow maps samples of a category's statistics.
+
+    :param model: with statistics of the category.
+    :param category: category index.
+    :param index: level.
+    :param count: how many samples.
+    :return: latents (count, D), and the component each sample was drawn from (count,).
+    """
+    assert model.statistics is not None
+    device = model.level_maximum.device
+    height, width, _ = model.layout.levels[index]
+    categories = torch.full((count,), category, device=device)
+    positions = torch.randint(height * width, (count,)).to(device)
+    x, component = model.statistics.sample_level(index, categories, positions)
+    return model.latents_at(index, x, positions), component

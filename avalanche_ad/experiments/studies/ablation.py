@@ -1,0 +1,130 @@
+"""What every plugin adds, alone and together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from avalanche_ad.experiments.recipe import ExperimentRecipe
+from avalanche_ad.experiments.studies.study import Bench, Found, Study
+from avalanche_ad.reporting.paired import interval
+from avalanche_ad.reporting.tables import Section
+
+REFERENCES = ("naive", "replay", "joint", "feature_gmm", "feature_gmm_10")
+ALONE = (
+    "center_init",
+    "center_freeze",
+    "entropy_calibration",
+    "drift_regularization",
+    "statistics_rehearsal",
+    "alignment_statistics",
+    "alignment_exemplars",
+    "alignment_snapshot",
+    "alignment_sdc",
+    "alignment_ldc",
+    "incremental_mixture",
+)
+WHOLE = "gmm_alignment"
+MEASURES = (
+    ("image AUROC", "final", "image_auroc"),
+    ("pixel AUROC", "final", "pixel_auroc"),
+    ("image forgetting", "forgetting", "image_auroc"),
+    ("pixel forgetting", "forgetting", "pixel_auroc"),
+)
+
+
+def variants(bench: Bench) -> dict[str, ExperimentRecipe]:
+    """Return the recipes compared: references, each plugin alone, all, all but one."""
+    found = {name: bench.load(name) for name in (*REFERENCES, *ALONE, WHOLE)}
+    whole = found[WHOLE]
+    for plugin in whole.strategy.plugins:
+        rest = tuple(other for other in whole.strategy.plugins if other is not plugin)
+        name = f"{WHOLE} without {plugin.type.rsplit('.', 1)[-1]}"
+        strategy = whole.strategy.model_copy(update={"plugins": rest})
+        found[name] = whole.model_copy(
+            update={"strategy": strategy, "strategy_name": name}
+        )
+    return found
+
+
+def measure(bench: Bench, seed: int) -> Found:
+    """Run every variant, or read its results where it was run before."""
+    found: Found = {}
+    every = variants(bench)
+    for number, (name, recipe) in enumerate(every.items()):
+        bench.report(f"ablation: {name}", number, len(every))
+        results = bench.run(recipe, seed)
+        found[name] = {
+            title: results[section][metric] for title, section, metric in MEASURES
+        }
+        found[name]["statistics MB"] = results["memory_mb"]["statistics"]
+        found[name]["exemplars MB"] = results["memory_mb"]["exemplars"]
+    return {"variants": found}
+
+
+def sections(results: Sequence[Found]) -> list[Section]:
+    """Return the values of every variant, and what it adds to naive training."""
+    titles = [title for title, _, _ in MEASURES]
+    lines = []
+    for name in results[0]["variants"]:
+        own = [found["variants"][name] for found in results]
+        naive = [found["variants"]["naive"] for found in results]
+        cells = [interval([one[title] for one in own]).text() for title in titles]
+        gains = [
+            interval(
+                [a[title] - b[title] for a, b in zip(own, naive, strict=True)]
+            ).text(sign="+")
+            for title in titles[:2]
+        ]
+        kept = [one["statistics MB"] + one["exemplars MB"] for one in own]
+        lines.append([name, *cells, *gains, f"{np.mean(kept):.2f}"])
+    caption = (
+        "After the last task, category inferred; forgetting: positive = forgot. Gain: "
+        "over naive training with the same seed. Kept: images and statistics, MB. "
+        "Means over seeds with 95 % confidence intervals: a gain whose interval holds "
+        "0 is none."
+    )
+    head = ["", *titles, "image gain", "pixel gain", "kept"]
+    return [Section("Every plugin", caption, head, lines)]
+
+
+def figure(results: Sequence[Found]) -> Figure:
+    """Draw image and pixel AUROC of every variant."""
+    names = list(results[0]["variants"])
+    drawn = Figure(figsize=(9, 0.28 * len(names) + 1.2), layout="constrained")
+    panels = zip(drawn.subplots(1, 2, sharey=True), MEASURES[:2], strict=True)
+    for number, (axes, (title, _, _)) in enumerate(panels):
+        found = [
+            interval([one["variants"][name][title] for one in results])
+            for name in names
+        ]
+        middle = [one.mean or 0.0 for one in found]
+        reach = [(one.high or m) - m for one, m in zip(found, middle, strict=True)]
+        colors = [_color(name) for name in names]
+        axes.barh(range(len(names)), middle, xerr=reach, color=colors)
+        axes.set(xlabel=title, xlim=(0.4, 1))
+        axes.grid(axis="x", alpha=0.3)
+        if not number:
+            axes.set_yticks(range(len(names)), names, fontsize=8)
+            axes.invert_yaxis()
+    return drawn
+
+
+def _color(name: str) -> str:
+    if name in REFERENCES:
+        return "C7"
+    return "C0" if name in ALONE else "C1"
+
+
+STUDY = Study(
+    title="Ablation",
+    question=(
+        "What does every plugin add to naive training alone, and what does the "
+        "recommended combination lose without each of its own?"
+    ),
+    measure=measure,
+    sections=sections,
+    figure=figure,
+)

@@ -1,0 +1,103 @@
+"""How well categories are inferred, and what knowing them would change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from avalanche_ad.experiments.studies.study import Bench, Found, Study
+from avalanche_ad.reporting.paired import interval
+from avalanche_ad.reporting.tables import Section
+
+MEASURES = {
+    "accuracy": "category accuracy",
+    "image_auroc": "image AUROC",
+    "image_auroc_oracle": "image AUROC (oracle)",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_auroc_oracle": "pixel AUROC (oracle)",
+}
+
+
+def measure(bench: Bench, seed: int) -> Found:
+    """Judge all categories seen so far after every task, inferred and given."""
+    strategy = bench.strategy(seed)
+    rows = []
+    for task in bench.learn(strategy):
+        for learned in range(task + 1):
+            agnostic = bench.judge(strategy.model, [learned])
+            oracle = bench.judge(strategy.model, [learned], oracle=True)
+            for one, given in zip(agnostic, oracle, strict=True):
+                rows.append(
+                    {
+                        "after": task,
+                        "since": task - learned,
+                        "category": bench.stream.category_names[one.category],
+                        "accuracy": one.accuracy,
+                        "image_auroc": one.image_auroc,
+                        "image_auroc_oracle": given.image_auroc,
+                        "pixel_auroc": one.pixel_auroc,
+                        "pixel_auroc_oracle": given.pixel_auroc,
+                    }
+                )
+        bench.report("category inference", task + 1, bench.tasks)
+    return {"rows": rows}
+
+
+def _of(found: Found, since: int, metric: str) -> float:
+    return float(
+        np.mean([row[metric] for row in found["rows"] if row["since"] == since])
+    )
+
+
+def sections(results: Sequence[Found]) -> list[Section]:
+    """Return accuracy and AUROC by the number of tasks since a category was learned."""
+    longest = max(row["since"] for row in results[0]["rows"])
+    lines = [
+        [
+            str(since),
+            *[
+                interval([_of(found, since, metric) for found in results]).text()
+                for metric in MEASURES
+            ],
+        ]
+        for since in range(longest + 1)
+    ]
+    caption = (
+        "Means over the categories learned so many tasks before; oracle: the score is "
+        "given the category. Means over seeds with 95 % confidence intervals."
+    )
+    head = ["tasks since", *MEASURES.values()]
+    return [Section("By age", caption, head, lines)]
+
+
+def figure(results: Sequence[Found]) -> Figure:
+    """Draw accuracy and AUROC over the tasks since a category was learned."""
+    drawn = Figure(figsize=(6.5, 3.6), layout="constrained")
+    axes = drawn.subplots()
+    longest = max(row["since"] for row in results[0]["rows"])
+    for metric, name in MEASURES.items():
+        values = [
+            np.mean([_of(found, since, metric) for found in results])
+            for since in range(longest + 1)
+        ]
+        style = "--" if metric.endswith("oracle") else "-"
+        axes.plot(range(longest + 1), values, style, marker="o", label=name)
+    axes.set(xlabel="tasks since a category was learned", ylim=(0, 1.02))
+    axes.set_xticks(range(longest + 1))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return drawn
+
+
+STUDY = Study(
+    title="Category inference",
+    question=(
+        "Is the category of an image still inferred when later tasks have been "
+        "learned, and how much better would scores be if it were given?"
+    ),
+    measure=measure,
+    sections=sections,
+    figure=figure,
+)

@@ -1,0 +1,149 @@
+"""The expansion effect: what adding centres alone does to the scores."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import get_args
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from avalanche_ad.evaluation.functional import mean_defined
+from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
+from avalanche_ad.models.flow_gmm import ENTROPY_SCOPES
+from avalanche_ad.models.scoring import ScoreKind
+from avalanche_ad.reporting.paired import interval
+from avalanche_ad.reporting.tables import Section, number
+
+KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
+
+
+def measure(bench: Bench, seed: int) -> Found:
+    """Score task 1 before and after the centres of task 2 came, the flow untouched."""
+    strategy = bench.strategy(seed)
+    for _ in bench.learn(strategy, last=0):
+        bench.report("expansion", 1, 2)
+    before = copy.deepcopy(flow_gmm_of(strategy))
+    after = copy.deepcopy(before).train()
+    after.adaptation(bench.stream.train_stream[1])  # type: ignore[operator]
+    rows = []
+    for scope in ENTROPY_SCOPES:
+        before.entropy = after.entropy = scope
+        # the constants are of the product of both, and of scores of before
+        for moment, model in (("before", before), ("after", after)):
+            for kind in KINDS:
+                found = bench.judge(model, [0], [kind])
+                rows.append(
+                    {
+                        "scope": scope,
+                        "kind": kind,
+                        "moment": moment,
+                        "image_auroc": mean_defined(one.image_auroc for one in found),
+                        "pixel_auroc": mean_defined(one.pixel_auroc for one in found),
+                        "fpr95": mean_defined(one.fpr95 for one in found),
+                        "normals": np.concatenate([o.normals for o in found]).tolist(),
+                        "anomalies": np.concatenate(
+                            [o.anomalies for o in found]
+                        ).tolist(),
+                    }
+                )
+    return {"rows": rows}
+
+
+def _pick(found: Found, scope: str, kind: str, moment: str) -> Found:
+    row: Found = next(
+        row
+        for row in found["rows"]
+        if (row["scope"], row["kind"], row["moment"]) == (scope, kind, moment)
+    )
+    return row
+
+
+def sections(results: Sequence[Found]) -> list[Section]:
+    """Return means over seeds, before → after, and the change with its interval."""
+    lines = []
+    for scope in ENTROPY_SCOPES:
+        for kind in KINDS:
+            pairs = [
+                tuple(
+                    _pick(found, scope, kind, moment) for moment in ("before", "after")
+                )
+                for found in results
+            ]
+
+            def both(name: str, pairs: Sequence[tuple[Found, ...]] = pairs) -> str:
+                sides = zip(
+                    *[[np.mean(side[name]) for side in p] for p in pairs], strict=True
+                )
+                return " → ".join(number(float(np.mean(side))) for side in sides)
+
+            changes = [
+                after["image_auroc"] - before["image_auroc"] for before, after in pairs
+            ]
+            lines.append(
+                [
+                    scope,
+                    kind,
+                    both("image_auroc"),
+                    interval(changes).text(sign="+"),
+                    both("pixel_auroc"),
+                    both("fpr95"),
+                    both("normals"),
+                    both("anomalies"),
+                ]
+            )
+    head = [
+        "entropy over",
+        "score",
+        "image AUROC",
+        "its change",
+        "pixel AUROC",
+        "FPR at 95 % TPR",
+        "normal images",
+        "anomalous images",
+    ]
+    caption = (
+        "Task 1's categories before → after the centres of task 2 came; the last two "
+        "columns are mean image scores. Change: mean over seeds with its 95 % "
+        "confidence interval."
+    )
+    return [Section("Before and after", caption, head, lines, left=2)]
+
+
+def figure(results: Sequence[Found]) -> Figure:
+    """Draw the product scores of normal and anomalous images before and after."""
+    drawn = Figure(figsize=(9, 5), layout="constrained")
+    grid = drawn.subplots(2, len(ENTROPY_SCOPES), sharex="col", squeeze=False)
+    for column, scope in enumerate(ENTROPY_SCOPES):
+        picked = {
+            (moment, part): np.concatenate(
+                [_pick(found, scope, "product", moment)[part] for found in results]
+            )
+            for moment in ("before", "after")
+            for part in ("normals", "anomalies")
+        }
+        edges = np.histogram_bin_edges(np.concatenate(list(picked.values())), 30)
+        for axes, moment in zip(grid[:, column], ("before", "after"), strict=True):
+            for part in ("normals", "anomalies"):
+                axes.hist(picked[moment, part], edges, alpha=0.6, label=part)
+            axes.set_ylabel(f"images, {moment}")
+        grid[0, column].set_title(f"entropy: {scope}", fontsize=10)
+        grid[1, column].set_xlabel("product score")
+    grid[0, 0].legend()
+    drawn.suptitle("Adding centres alone, the flow untouched")
+    return drawn
+
+
+STUDY = Study(
+    title="The expansion effect",
+    question=(
+        "Task 1 is learned; then the centres of task 2 are added, and nothing is "
+        "trained. What do the scores of task 1's test images do, with the entropy over "
+        "all categories known, over those known when a category was learned, and "
+        "divided by log C?"
+    ),
+    measure=measure,
+    sections=sections,
+    figure=figure,
+)

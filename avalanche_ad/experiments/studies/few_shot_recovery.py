@@ -1,0 +1,197 @@
+"""Few-shot recovery: what a few old images and a few steps bring back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
+from avalanche_ad.models import FlowGMM
+from avalanche_ad.reporting.paired import interval
+from avalanche_ad.reporting.tables import Section
+from avalanche_ad.training import make_optimizer
+
+EXEMPLARS = (0, 1, 4, 16)
+STEPS = (0, 1, 10, 100)
+
+
+def measure(bench: Bench, seed: int) -> Found:
+    """Learn the whole stream, then train on with a few old images."""
+    strategy = bench.strategy(seed)
+    learned = []
+    for task in bench.learn(strategy):
+        if task < bench.tasks - 1:
+            learned.append(bench.auroc(strategy.model, [task]))
+        bench.report("few-shot recovery: learning", task + 1, bench.tasks)
+    model = flow_gmm_of(strategy)
+    last = bench.tasks - 1
+    old = bench.seen(last - 1)
+    runs = len(EXEMPLARS) * len(STEPS)
+    rows: list[dict[str, Any]] = [
+        _row("when learned", None, np.mean(learned, axis=0)),
+        _row("after the last task", None, bench.auroc(model, range(last))),
+    ]
+    for exemplars in EXEMPLARS:
+        trained = copy.deepcopy(model)
+        optimizer = _optimizer(bench, trained)
+        generator = torch.Generator().manual_seed(seed)
+        done = 0
+        for steps in STEPS:
+            for _ in range(steps - done):
+                _step(bench, trained, optimizer, strategy, exemplars, generator)
+            done = steps
+            judging = copy.deepcopy(trained)
+            kept = bench.normals(old) if exemplars else {}
+            judging.calibrate(
+                (x[:exemplars], torch.full((exemplars,), category, device=x.device))
+                for category, x in kept.items()
+            )
+            rows.append(_row(exemplars, steps, bench.auroc(judging, range(last))))
+            bench.report("few-shot recovery", len(rows) - 2, runs)
+    return {"rows": rows}
+
+
+def _row(exemplars: object, steps: int | None, pair: Any) -> dict[str, Any]:  # noqa: ANN401
+    image, pixel = (float(value) for value in pair)
+    return {
+        "exemplars": exemplars,
+        "steps": steps,
+        "image_auroc": image,
+        "pixel_auroc": pixel,
+    }
+
+
+def _optimizer(bench: Bench, model: FlowGMM) -> torch.optim.Optimizer:
+    training = bench.recipe.benchmark.training
+    return make_optimizer(
+        model,
+        training.lr,
+        training.betas,
+        training.weight_decay,
+        training.centers_lr_factor,
+    )
+
+
+def _step(
+    bench: Bench,
+    model: FlowGMM,
+    optimizer: torch.optim.Optimizer,
+    strategy: Any,  # noqa: ANN401
+    exemplars: int,
+    generator: torch.Generator,
+) -> None:
+    """Train one step on images of the last task, and as many old ones if there are."""
+    size = bench.recipe.benchmark.training.batch_size
+    last = bench.tasks - 1
+    parts = [_drawn(bench, bench.categories(last), None, size, generator)]
+    if exemplars:
+        old = bench.seen(last - 1)
+        parts.append(_drawn(bench, old, exemplars, size, generator))
+    x, y = (torch.cat(side) for side in zip(*parts, strict=True))
+    model.train()
+    optimizer.zero_grad()
+    strategy._criterion(model(x), y).backward()
+    torch.nn.utils.clip_grad_norm_(
+        model.parameters(), bench.recipe.benchmark.training.gradient_clip
+    )
+    optimizer.step()
+
+
+def _drawn(
+    bench: Bench,
+    categories: Sequence[int],
+    first: int | None,
+    count: int,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw images of categories, of the first so many of each."""
+    kept = bench.normals(categories)
+    x = torch.cat([features[:first] for features in kept.values()])
+    y = torch.cat(
+        [torch.full((len(f[:first]),), category) for category, f in kept.items()]
+    )
+    rows = torch.randint(len(x), (count,), generator=generator)
+    return x[rows.to(x.device)], y[rows].to(x.device)
+
+
+def _of(found: Found, exemplars: object, steps: int | None, metric: str) -> float:
+    return next(
+        float(row[metric])
+        for row in found["rows"]
+        if row["exemplars"] == exemplars and row["steps"] == steps
+    )
+
+
+def sections(results: Sequence[Found]) -> list[Section]:
+    """Return AUROC of the old categories by exemplars and steps."""
+    made = []
+    for metric, name in (
+        ("image_auroc", "Image AUROC"),
+        ("pixel_auroc", "Pixel AUROC"),
+    ):
+        ends = [
+            interval([_of(found, when, None, metric) for found in results]).text()
+            for when in ("when learned", "after the last task")
+        ]
+        lines = [
+            [
+                str(exemplars),
+                *[
+                    interval(
+                        [_of(found, exemplars, steps, metric) for found in results]
+                    ).text()
+                    for steps in STEPS
+                ],
+            ]
+            for exemplars in EXEMPLARS
+        ]
+        caption = (
+            f"When learned {ends[0]}, after the last task {ends[1]}. Rows: images kept "
+            "of each old category; columns: steps of training on as many images of "
+            "them as of the last task (with 0: of the last task alone). The scores' "
+            "constants are set on the kept images."
+        )
+        head = ["images", *[f"{steps} steps" for steps in STEPS]]
+        made.append(Section(f"{name} of old categories", caption, head, lines))
+    return made
+
+
+def figure(results: Sequence[Found]) -> Figure:
+    """Draw AUROC over steps, a line for every number of exemplars."""
+    drawn = Figure(figsize=(9, 3.6), layout="constrained")
+    pairs = (("image_auroc", "image AUROC"), ("pixel_auroc", "pixel AUROC"))
+    for axes, (metric, name) in zip(drawn.subplots(1, 2), pairs, strict=True):
+        for exemplars in EXEMPLARS:
+            values = [
+                np.mean([_of(found, exemplars, steps, metric) for found in results])
+                for steps in STEPS
+            ]
+            axes.plot(
+                range(len(STEPS)), values, marker="o", label=f"{exemplars} images"
+            )
+        for when, style in (("when learned", "--"), ("after the last task", ":")):
+            value = np.mean([_of(found, when, None, metric) for found in results])
+            axes.axhline(value, color="black", linestyle=style, lw=1, label=when)
+        axes.set_xticks(range(len(STEPS)), [str(steps) for steps in STEPS])
+        axes.set(xlabel="steps", ylabel=name)
+        axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    drawn.suptitle("Old categories after training on with a few of their images")
+    return drawn
+
+
+STUDY = Study(
+    title="Few-shot recovery",
+    question=(
+        "The whole stream is learned. Then training goes on for a few steps with a few "
+        "images of every old category. How much comes back?"
+    ),
+    measure=measure,
+    sections=sections,
+    figure=figure,
+)

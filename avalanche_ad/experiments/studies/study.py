@@ -1,0 +1,324 @@
+"""What an experiment is made of, and how one is run and recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from avalanche.training.determinism.rng_manager import RNGManager
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader
+
+from avalanche_ad.benchmarks import AnomalyBenchmark
+from avalanche_ad.errors import DatasetError, ResultsError, TrainingError
+from avalanche_ad.evaluation.diagnostics import Judgement, judge
+from avalanche_ad.evaluation.functional import mean_defined
+from avalanche_ad.experiments.build import (
+    build_backbone,
+    build_benchmark,
+    build_model,
+    build_strategy,
+    check_strategy,
+    open_data,
+)
+from avalanche_ad.experiments.progress import RunProgress
+from avalanche_ad.experiments.recipe import ExperimentRecipe
+from avalanche_ad.experiments.results import read_results, write_json
+from avalanche_ad.experiments.runner import (
+    run_configuration,
+    run_experiment,
+    updated_configuration,
+)
+from avalanche_ad.features import FeatureCache
+from avalanche_ad.models import AnomalyModel, FlowGMM
+from avalanche_ad.models.scoring import ScoreKind
+from avalanche_ad.reporting.tables import Section, sections_markdown
+from avalanche_ad.training.dynamic import features_by_category
+
+__all__ = ["Bench", "Found", "Study", "flow_gmm_of", "run_study"]
+
+Found = dict[str, Any]
+"""What one seed gave, as JSON values."""
+
+
+@dataclass
+class Bench:
+    """What an experiment measures on: a stream, and strategies to learn it with.
+
+    :param recipe: the benchmark and the strategy asked for.
+    :param load: gives the recipe of another strategy on that benchmark by its name.
+    :param stream: the benchmark's stream.
+    :param folder: where experiments that consist of whole runs keep them.
+    :param data_root: the data set's folder.
+    :param device: where to compute.
+    :param cache: the feature cache.
+    :param progress: a progress bar.
+    """
+
+    recipe: ExperimentRecipe
+    load: Callable[[str], ExperimentRecipe]
+    stream: AnomalyBenchmark
+    folder: Path
+    data_root: Path | None
+    device: torch.device
+    cache: FeatureCache
+    progress: RunProgress | None = None
+    _features: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> int:
+        """How many experiences the stream has."""
+        return len(self.stream.experiences)
+
+    def categories(self, task: int) -> list[int]:
+        """Return the indices of an experience's categories."""
+        return sorted(self.stream.train_stream[task].classes_in_this_experience)
+
+    def seen(self, task: int) -> list[int]:
+        """Return the indices of the categories of all experiences up to one."""
+        return [c for number in range(task + 1) for c in self.categories(number)]
+
+    def strategy(self, seed: int, plugins: Sequence[Any] = ()) -> Any:  # noqa: ANN401
+        """Build the strategy anew, as ``avalanche-ad run`` does."""
+        RNGManager.set_random_seeds(seed)
+        model, _ = build_model(self.recipe.benchmark, self.stream, seed)
+        return build_strategy(
+            self.recipe, model, self.device, [], [], self.stream.mask_size, plugins
+        )
+
+    def learn(
+        self,
+        strategy: Any,  # noqa: ANN401
+        first: int = 0,
+        last: int | None = None,
+    ) -> Iterator[int]:
+        """Learn experiences one after the other; yield each one's number when it is.
+
+        :param strategy: of :meth:`strategy`.
+        :param first: number of the first one.
+        :param last: number of the last one, the stream's by default.
+        """
+        last = self.tasks - 1 if last is None else last
+        for task in range(first, last + 1):
+            strategy.train(self.stream.train_stream[task], num_workers=0)
+            yield task
+
+    def normals(self, categories: Sequence[int]) -> dict[int, Tensor]:
+        """Return packed features of the training images of categories."""
+        if not self._features:
+            for experience in self.stream.train_stream:
+                for category, x in features_by_category(experience.dataset).items():
+                    kept = self._features.get(category)
+                    self._features[category] = (
+                        x if kept is None else torch.cat([kept, x])
+                    )
+        return {c: self._features[c].to(self.device) for c in categories}
+
+    def calibrate(self, model: AnomalyModel, categories: Sequence[int]) -> None:
+        """Set the constants of categories' scores on their training images."""
+        count = self.recipe.benchmark.training.calibration_images
+        model.calibrate(
+            (part, torch.full((len(part),), category, device=self.device))
+            for category, x in self.normals(categories).items()
+            for part in torch.split(x[:count], 16)
+        )
+
+    def judge(
+        self,
+        model: AnomalyModel,
+        tasks: Sequence[int],
+        kinds: Sequence[ScoreKind] | None = None,
+        oracle: bool = False,
+    ) -> list[Judgement]:
+        """Judge the test images of experiences, see :func:`judge`."""
+        held: ConcatDataset[Any] = ConcatDataset(
+            [self.stream.test_stream[t].dataset for t in tasks]
+        )
+        # a data loader draws random numbers too
+        with torch.random.fork_rng(devices=[]):
+            batches = list(DataLoader(held, batch_size=16))
+        return judge(model, batches, kinds, device=self.device, oracle=oracle)
+
+    def auroc(
+        self,
+        model: AnomalyModel,
+        tasks: Sequence[int],
+        kind: ScoreKind | None = None,
+    ) -> tuple[float, float]:
+        """Return image and pixel AUROC, means over the categories of experiences.
+
+        :raises DatasetError: when no category has both normal and anomalous images.
+        """
+        found = self.judge(model, tasks, None if kind is None else (kind,))
+        image = mean_defined(one.image_auroc for one in found)
+        pixel = mean_defined(one.pixel_auroc for one in found)
+        if image is None or pixel is None:
+            raise DatasetError(
+                "no AUROC: an experience's test images are all normal or all "
+                "anomalous; experiments need both, with masks"
+            )
+        return image, pixel
+
+    def run(self, recipe: ExperimentRecipe, seed: int) -> dict[str, Any]:
+        """Make a whole run of a recipe, or read it where it was made before."""
+        name = recipe.strategy_name.replace(" ", "_")
+        folder = self.folder / "runs" / f"{name}-seed{seed}"
+        if (folder / "results.json").is_file():
+            results = read_results(folder)
+            configuration = run_configuration(recipe, self.data_root)
+            if updated_configuration(results["config"]) == configuration:
+                return results
+            raise ResultsError(
+                f"{folder} holds a run of another recipe: remove it, or choose another "
+                "--out"
+            )
+        return run_experiment(
+            recipe,
+            folder,
+            data_root=self.data_root,
+            seed=seed,
+            device=self.device,
+            cache=self.cache,
+        )
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """Show how far the experiment is."""
+        if self.progress is not None:
+            self.progress.report(what, done, total)
+
+
+@dataclass(frozen=True)
+class Study:
+    """An experiment: what is measured for a seed, and how it is shown.
+
+    :param title: heading.
+    :param question: what it asks and how, in a few sentences.
+    :param measure: measures one seed.
+    :param sections: tables of what all seeds gave, in the order of the seeds.
+    :param figure: a figure of it.
+    """
+
+    title: str
+    question: str
+    measure: Callable[[Bench, int], Found]
+    sections: Callable[[Sequence[Found]], list[Section]]
+    figure: Callable[[Sequence[Found]], Figure]
+
+
+def run_study(
+    study: Study,
+    name: str,
+    load: Callable[[str], ExperimentRecipe],
+    strategy: str,
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    data_root: Path | None = None,
+    device: torch.device | None = None,
+    cache: FeatureCache | None = None,
+    progress: RunProgress | None = None,
+    announce: Callable[[str], None] = lambda text: None,
+) -> list[Section]:
+    """Measure every seed that is not measured yet, and write tables and a figure.
+
+    A seed's measurements are ``NAME-seedN.json`` in ``out``, complete or absent, so an
+    interrupted experiment goes on where it was; ``NAME.md`` and ``NAME.png`` show all.
+
+    :param study: what to measure.
+    :param name: its name, for the files.
+    :param load: gives the recipe of a strategy on the stream by the strategy's name.
+    :param strategy: the strategy to measure on.
+    :param seeds: as of ``avalanche-ad run``.
+    :param out: folder of the files.
+    :param data_root: the data set's folder.
+    :param device: where to compute.
+    :param cache: the feature cache.
+    :param progress: a progress bar.
+    :param announce: called with lines of text.
+    :return: the tables.
+    :raises AvalancheADError: when data, recipe or folder are not as expected.
+    """
+    recipe = load(strategy)
+    check_strategy(recipe)
+    device, cache = device or torch.device("cpu"), cache or FeatureCache()
+    configuration = json.loads(json.dumps(run_configuration(recipe, data_root)))
+    found: dict[int, Found] = {}
+    for seed in seeds:
+        kept = _read(out / f"{name}-seed{seed}.json", configuration)
+        if kept is not None:
+            announce(f"seed {seed}: already there")
+            found[seed] = kept
+    if len(found) < len(seeds):
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResultsError(
+                f"{out}: cannot write there ({error.strerror or error}): choose a "
+                "writable --out"
+            ) from error
+        data = open_data(recipe.benchmark, data_root)
+        backbone = build_backbone(recipe.benchmark)
+        report = progress.report if progress else None
+        stream = build_benchmark(
+            recipe.benchmark, data, backbone, cache, device, report
+        )
+        bench = Bench(recipe, load, stream, out, data_root, device, cache, progress)
+        for seed in seeds:
+            if seed in found:
+                continue
+            announce(f"seed {seed}")
+            found[seed] = study.measure(bench, seed)
+            content = {"configuration": configuration, "seed": seed, **found[seed]}
+            write_json(out / f"{name}-seed{seed}.json", content)
+    results = [found[seed] for seed in seeds]
+    sections = study.sections(results)
+    named = ", ".join(map(str, seeds))
+    intro = (
+        f"{study.question}\n\nStream `{recipe.benchmark_name}`, strategy "
+        f"`{recipe.strategy_name}`, seed{'s' * (len(seeds) > 1)} {named}."
+    )
+    text = sections_markdown(study.title, intro, sections)
+    (out / f"{name}.md").write_text(text, "utf-8")
+    study.figure(results).savefig(out / f"{name}.png", dpi=150)
+    return sections
+
+
+def flow_gmm_of(strategy: Any) -> FlowGMM:  # noqa: ANN401
+    """Return a strategy's flow-GMM.
+
+    :raises TrainingError: for another model.
+    """
+    model = strategy.model
+    if not isinstance(model, FlowGMM):
+        raise TrainingError(
+            "this experiment looks into the flow and the mixture of a FlowGMM, got a "
+            f"{type(model).__name__}: use a strategy of the flow_gmm model, such as "
+            "naive"
+        )
+    return model
+
+
+def _read(path: Path, configuration: Mapping[str, Any]) -> Found | None:
+    """Return what a seed gave before.
+
+    :raises ResultsError: when the file is damaged or of another recipe.
+    """
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        before = content.pop("configuration")
+        content.pop("seed")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        raise ResultsError(f"{path} is damaged: remove it to measure anew") from None
+    if updated_configuration(before) != configuration:
+        raise ResultsError(
+            f"{path} was measured on another recipe: remove it, or choose another --out"
+        )
+    found: Found = content
+    return found

@@ -1,0 +1,156 @@
+"""Learn the mixture by statistics and the flow by gradient, in one training loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from avalanche_ad.models.category_mixtures import CategoryMixtures
+from avalanche_ad.models.flow_gmm import FlowGMM
+from avalanche_ad.models.incremental_gmm import IncrementalGMM
+from avalanche_ad.models.latents import Latents
+from avalanche_ad.models.moments import Moments
+from avalanche_ad.training.dynamic import features_by_category
+from avalanche_ad.training.plugins.statistics_keeper import (
+    StatisticsKeeper,
+    statistical_latents,
+)
+
+__all__ = ["IncrementalMixturePlugin"]
+
+
+class IncrementalMixturePlugin(StatisticsKeeper):
+    """Train the flow under mixtures that follow it by stepwise EM.
+
+    HGAD trains unit Gaussians and flow together, by gradient. Here a category has the
+    aligned mixture of full-covariance Gaussians that :class:`GMMAlignmentPlugin` gives
+    it, from the start of its experience: the moments of samples of its feature
+    statistics under the flow as it is then. The flow is trained by
+
+        L = −mean_p [log p(z|y) + J] / D                       (``aligned_loss``),
+
+    and every ``every`` steps the mixtures of the categories seen since take the latents
+    of those steps, rehearsed ones included, in one step of stepwise EM:
+    S ← (1−γ) S + γ s with γ = (n + n₀)^−α after n of them (Cappé & Moulines, 2009; see
+    :class:`~avalanche_ad.models.incremental_gmm.IncrementalGMM`).
+
+    With ``center_lr`` the means also take the loss's gradient, in steps of that length;
+    with 0 it stops at the mixture, which statistics alone move.
+
+    :param every: steps of training to one of the EM.
+    :param step_power: α in (0.5, 1].
+    :param step_offset: n₀; the larger, the slower the mixtures follow.
+    :param center_lr: learning rate of the means.
+    :param samples: latents per category and level that a mixture starts from.
+    :param options: see :class:`StatisticsKeeper`; ``components`` are those of the
+        mixtures too.
+    """
+
+    def __init__(
+        self,
+        every: int = 8,
+        step_power: float = 0.7,
+        step_offset: float = 20.0,
+        center_lr: float = 0.0,
+        samples: int = 20_000,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(**options)
+        self.every = every
+        self.step_power = step_power
+        self.step_offset = step_offset
+        self.center_lr = center_lr
+        self.samples = samples
+        self._learners: dict[tuple[int, int], IncrementalGMM] = {}
+        self._gathered: dict[tuple[int, int], list[Tensor]] = {}
+        self._steps = 0
+
+    # Hooks ----------------------------------------------------------------------
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Start the mixtures of new categories, and set the loss."""
+        super().before_training_exp(strategy, *args, **kwargs)
+        model: FlowGMM = strategy.model
+        # a data loader draws too
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.keep(model, features_by_category(strategy.adapted_dataset))
+            self._start(model)
+        strategy._criterion.aligned = True
+        if self._gather not in strategy._criterion.listeners:
+            strategy._criterion.listeners.append(self._gather)
+
+    def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Move the means against their gradient."""
+        for index, mixture in enumerate(strategy.model.aligned):
+            step, mixture.means.grad = mixture.means.grad, None
+            if step is None:
+                continue
+            with torch.no_grad():
+                mixture.means -= self.center_lr * step
+            for category in step.flatten(1).abs().amax(1).nonzero().flatten().tolist():
+                self._learners[category, index].mean = (
+                    mixture.means[category].detach().clone()
+                )
+
+    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Let the mixtures take the latents gathered."""
+        self._steps += 1
+        if self._steps % self.every == 0:
+            self._learn(strategy.model)
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Let the mixtures take what is left; their statistics are those of before."""
+        self._learn(strategy.model)
+        for mixture in strategy.model.aligned:
+            mixture.means.requires_grad_(False)
+
+    # Mixtures -------------------------------------------------------------------
+
+    def _start(self, model: FlowGMM) -> None:
+        """Give every category with statistics a learner where the flow maps it now."""
+        assert model.statistics is not None
+        self._gathered, self._learners, self._steps = {}, {}, 0
+        model.align(self.components)
+        for index, mixture in enumerate(model.aligned):
+            assert isinstance(mixture, CategoryMixtures)
+            mixture.means.requires_grad_(False)
+            for category in model.statistics.categories.tolist():
+                z, component = statistical_latents(model, category, index, self.samples)
+                moments = Moments.of(z, one_hot(component, self.components).to(z))
+                learner = IncrementalGMM(
+                    z.shape[1],
+                    self.components,
+                    regularization=self.shrinkage,
+                    step_power=self.step_power,
+                    step_offset=self.step_offset,
+                ).to(z.device)
+                self._learners[category, index] = learner.start(moments)
+                self._put(mixture, category, learner)
+            mixture.means.requires_grad_(self.center_lr > 0)
+
+    @torch.no_grad()
+    def _gather(self, latents: Latents, target: Tensor) -> None:
+        for index, level in enumerate(latents.levels):
+            for category in sorted(set(target.tolist())):
+                z = level.z[target == category].detach().flatten(0, 2)
+                self._gathered.setdefault((category, index), []).append(z)
+
+    @torch.no_grad()
+    def _learn(self, model: FlowGMM) -> None:
+        for (category, index), parts in self._gathered.items():
+            mixture = model.aligned[index]
+            assert isinstance(mixture, CategoryMixtures)
+            learner = self._learners[category, index].partial_fit(torch.cat(parts))
+            self._put(mixture, category, learner)
+        self._gathered = {}
+
+    @staticmethod
+    @torch.no_grad()
+    def _put(mixture: CategoryMixtures, category: int, learner: IncrementalGMM) -> None:
+        found = learner.parameters_
+        weights = found.weight.clamp_min(torch.finfo(found.weight.dtype).tiny)
+        mixture.put(category, weights, found.mean, learner.precision_roots)
