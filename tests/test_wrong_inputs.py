@@ -680,6 +680,42 @@ def _(place):
     return place.cli(*command, "--out", place / "all")
 
 
+@wrong(ARGUMENTS, "an unknown experiment", "'expand'", "did you mean 'expansion'")
+def _(place):
+    return place.cli("experiment", "expand", "-b", place.stream)
+
+
+@wrong(
+    ARGUMENTS,
+    "an experiment on a model without a flow",
+    "FlowGMM",
+    "such as naive",
+)
+def _(place):
+    learner = ("-b", place.stream, "-s", "feature_gmm")
+    return place.cli("experiment", "drift", *learner, "--out", place / "out")
+
+
+@wrong(ARGUMENTS, "an experiment on a stream of one task", "one task", "two or more")
+def _(place):
+    every = "classes_per_experience=4"
+    learner = ("-b", place.stream, "--set", every, "--out", place / "out")
+    return place.cli("experiment", "ladder", *learner)
+
+
+@wrong(DISK, "an experiment meets damaged measurements", "damaged", "remove it")
+def _(place):
+    place.write("out/drift-seed0.json", "{")
+    where = ("-b", place.stream, "--out", place / "out")
+    return place.cli("experiment", "drift", *where)
+
+
+@wrong(DISK, "an experiment cannot write its files", "cannot write there", "writable")
+def _(place):
+    where = ("-b", place.stream, "--out", place.write("file") / "out")
+    return place.cli("experiment", "parameter_change", *where)
+
+
 @wrong(DISK, "the feature cache cannot be written", "cannot be written", "--cache")
 def _(place):
     return place.run("--cache", place.write("file") / "cache")

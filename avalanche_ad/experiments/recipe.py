@@ -42,6 +42,7 @@ __all__ = [
     "load_experiment",
     "read_toml",
     "resolve",
+    "unknown",
 ]
 
 Positive = Annotated[int, Field(gt=0)]
@@ -409,7 +410,9 @@ def _find(kind: Literal["strategies", "benchmarks"], name: str) -> tuple[str, Pa
         path = Path(name)
     if path is None:
         singular = "strategy" if kind == "strategies" else "benchmark"
-        raise RecipeError(_unknown(singular, name, known))
+        raise RecipeError(
+            f"{unknown(singular, name, known)}, or give the path of a TOML file"
+        )
     return path.stem, path
 
 
@@ -417,14 +420,12 @@ def _is_path(name: str) -> bool:
     return name.endswith(".toml") or "/" in name
 
 
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """Return what to say of a name that is none, with the nearest that is one."""
     known = list(known)
     close = get_close_matches(name, known, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return (
-        f"unknown {what} {name!r}{hint}; there are {', '.join(known)}, or give "
-        "the path of a TOML file"
-    )
+    return f"unknown {what} {name!r}{hint}; there are {', '.join(known)}"
 
 
 def _read_stream(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -472,7 +473,7 @@ def _base_file(base: object, path: Path) -> Path:
             f"TOML file, got {base!r}"
         )
     if base not in known and not _is_path(base):
-        raise RecipeError(f"{path}: key 'base': {_unknown('benchmark', base, known)}")
+        raise RecipeError(f"{path}: key 'base': {unknown('benchmark', base, known)}")
     return known.get(base) or path.parent / base
 
 

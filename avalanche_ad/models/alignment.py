@@ -7,11 +7,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from avalanche_ad.models.category_mixtures import precision_roots
+from avalanche_ad.models.category_mixtures import (
+    mixture_log_likelihood,
+    precision_roots,
+)
 
 __all__ = [
     "AlignedCovariance",
     "aligned_mixture",
+    "climbed_mixture",
     "linear_drift",
     "moved_gaussians",
     "semantic_drift",
@@ -71,6 +75,58 @@ def aligned_mixture(
         )
     weights = counts.clamp_min(1e-6) / counts.clamp_min(1e-6).sum()
     return weights, means, precision_roots(stacked)
+
+
+def climbed_mixture(
+    z: Tensor,
+    weights: Tensor,
+    means: Tensor,
+    roots: Tensor,
+    *,
+    steps: int,
+    lr: float,
+    batch_size: int = 2048,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Move a mixture towards latents by gradient steps, the latents held.
+
+    Each step is Adam's, on the mean of −log p(z) / D over a minibatch, in log w, m and
+    R with the logarithm of its diagonal; an entry of R that is 0 stays so, and with it
+    the form of the covariance.
+
+    :param z: latents (N, D).
+    :param weights: w (K,).
+    :param means: m (K, D).
+    :param roots: R (K, D, D), upper triangular, covariance⁻¹ = R Rᵀ.
+    :param steps: how many.
+    :param lr: learning rate of log w and R; that of m is lr times the root mean square
+        of the latents around the mixture's mean, so that 1/lr steps reach them.
+    :param batch_size: latents a step.
+    :return: weights, means and roots.
+    """
+    gaps = z - weights.to(means) @ means
+    scale = float(gaps.square().mean().sqrt().clamp_min(1e-6))
+    logits = weights.clamp_min(1e-9).log().clone().requires_grad_()
+    centers = (means / scale).clone().requires_grad_()
+    diagonal = roots.diagonal(0, -2, -1).log().clone().requires_grad_()
+    inner = roots.triu(1)
+    shape = (inner != 0).to(inner)
+    inner = inner.clone().requires_grad_()
+    optimizer = torch.optim.Adam([logits, centers, diagonal, inner], lr=lr)
+
+    def root() -> Tensor:
+        return torch.diag_embed(diagonal.exp()) + inner * shape
+
+    with torch.enable_grad():
+        for _ in range(steps):
+            rows = torch.randint(len(z), (min(batch_size, len(z)),)).to(z.device)
+            log_weights, placed = logits.log_softmax(0), centers * scale
+            found = mixture_log_likelihood(
+                z[rows].detach(), log_weights[None], placed[None], root()[None]
+            )
+            optimizer.zero_grad()
+            (-found.mean() / z.shape[1]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return logits.softmax(0).detach(), (centers * scale).detach(), root().detach()
 
 
 def semantic_drift(means: Tensor, before: Tensor, after: Tensor) -> Tensor:

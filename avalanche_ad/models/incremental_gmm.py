@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -17,12 +18,18 @@ from avalanche_ad.models.category_mixtures import (
     precision_roots,
     squared_mahalanobis,
 )
-from avalanche_ad.models.moments import Moments, low_rank_plus_diagonal
+from avalanche_ad.models.moments import (
+    Moments,
+    low_rank_plus_diagonal,
+    woodbury_update,
+)
 
 __all__ = ["Covariance", "IncrementalGMM"]
 
 Covariance = Literal["full", "diagonal", "low_rank"]
 Rows = Tensor | npt.NDArray[np.floating]
+
+_REFRESH = 100  # minibatches after which updated precisions are computed anew
 
 
 class IncrementalGMM(nn.Module):
@@ -43,7 +50,10 @@ class IncrementalGMM(nn.Module):
     of them is pruned. In minibatches of one row this is the mixture of Pinto & Engel
     (arXiv 1701.03940), but for the covariance, which is the exact moment here: with the
     e* = x − μ_new of their recursion it can lose positive definiteness (with ω = ½ it
-    subtracts ⅛ (x−μ)(x−μ)ᵀ).
+    subtracts ⅛ (x−μ)(x−μ)ᵀ). As theirs it never inverts a full covariance while
+    minibatches are small (at most D/4 rows): precisions and log-determinants are
+    updated, by as many columns at once as the minibatch has rows
+    (:func:`~avalanche_ad.models.moments.woodbury_update`).
 
     Densities are computed in log space, with Cholesky factors. In the manner of
     scikit-learn's mixtures: :meth:`partial_fit`, :meth:`score_samples`,
@@ -137,6 +147,7 @@ class IncrementalGMM(nn.Module):
         self.register_buffer("scale", torch.ones(()))
         self._held: Moments | None = None  # the parameters during the warm-up
         self._roots: Tensor | None = None
+        self._updated: tuple[Tensor, Tensor] | None = None  # precisions, log|C|
 
     @property
     def _columns(self) -> int:
@@ -182,7 +193,7 @@ class IncrementalGMM(nn.Module):
             self.factor, self.diagonal = low_rank_plus_diagonal(
                 moments.covariance, self.rank
             )
-        self._roots = None
+        self._roots = self._updated = None
 
     @property
     def precision_roots(self) -> Tensor:
@@ -191,6 +202,14 @@ class IncrementalGMM(nn.Module):
             covariance = self.parameters_.covariance.double()
             self._roots = precision_roots(covariance).to(self.mean)
         return self._roots
+
+    def _precisions(self) -> tuple[Tensor, Tensor]:
+        """Return covariance⁻¹ (K, D, D) and log|covariance| (K,), in double."""
+        if self._updated is None:
+            roots = precision_roots(self.parameters_.covariance.double())
+            log_det = -2 * roots.diagonal(0, -2, -1).log().sum(-1)
+            self._updated = roots @ roots.transpose(-1, -2), log_det
+        return self._updated
 
     # Learning -------------------------------------------------------------------
 
@@ -272,7 +291,7 @@ class IncrementalGMM(nn.Module):
     def _set_scale(self, moments: Moments) -> None:
         variance = moments.pooled().covariance[0].diagonal().mean()
         self.scale = variance.clamp_min(1e-12).sqrt()
-        self._roots = None
+        self._roots = self._updated = None
 
     def _grow(self, x: Tensor) -> None:
         """Learn by IGMN's rules, all of a minibatch's rows at once."""
@@ -297,18 +316,47 @@ class IncrementalGMM(nn.Module):
             new = Moments(x.new_ones(len(seeds)), x[seeds], widths)
             self._store(Moments.concatenated([self.moments, new]))
             self.age = torch.cat([self.age, x.new_ones(len(seeds))])
+        fast = self.covariance == "full" and 4 * len(x) <= self.dimensions
         rest = torch.ones(len(x), dtype=torch.bool, device=x.device)
         rest[seeds] = False
         if rest.any():
             responsibilities = self.predict_proba(x[rest])
-            self._store(self.moments.merged(Moments.of(x[rest], responsibilities)))
+            old = self.moments
+            merged = old.merged(Moments.of(x[rest], responsibilities))
+            updated = None
+            if fast and int(self.batches) % _REFRESH:
+                updated = self._followed(old, merged, x[rest], responsibilities)
+            self._store(merged)
+            self._updated = updated
             self.age = self.age + float(rest.sum())
         self.rows += len(x)
         self.batches += 1
         keep = (self.age <= self.minimal_age) | (self.weight >= self.minimal_mass)
         if not keep.all() and keep.any():
+            updated = self._updated
             self._store(self.moments[keep])
+            if updated is not None:
+                self._updated = updated[0][keep], updated[1][keep]
             self.age = self.age[keep]
+
+    def _followed(
+        self, old: Moments, merged: Moments, x: Tensor, responsibilities: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return precisions and log-determinants after a minibatch.
+
+        C' = a C + U Uᵀ with a = w/w' and the columns √(r_i/w') (x_i − m') and
+        √a (m − m') of U.
+        """
+        found = []
+        for k, (precision, log_det) in enumerate(zip(*self._precisions(), strict=True)):
+            decay = float(old.weight[k] / merged.weight[k])
+            shares = (responsibilities[:, k] / merged.weight[k]).sqrt()
+            columns = shares[:, None] * (x - merged.mean[k])
+            jump = decay**0.5 * (old.mean[k] - merged.mean[k])
+            factor = torch.cat([columns, jump[None]]).T.double()
+            found.append(woodbury_update(precision, log_det, decay, factor))
+        precisions, log_dets = zip(*found, strict=True)
+        return torch.stack(precisions), torch.stack(log_dets)
 
     def merge(self, other: IncrementalGMM) -> IncrementalGMM:
         """Take over another mixture's components, as if both had seen all rows.
@@ -374,7 +422,11 @@ class IncrementalGMM(nn.Module):
         """Return squared Mahalanobis distances (N, K); infinite without components."""
         if not len(self.weight):
             return x.new_full((len(x), 1), torch.inf)
-        return squared_mahalanobis(x, self.mean, self.precision_roots).T
+        if self._updated is None:
+            return squared_mahalanobis(x, self.mean, self.precision_roots).T
+        gaps = (x[:, None] - self.mean).double()
+        squared = torch.einsum("nki,kij,nkj->nk", gaps, self._updated[0], gaps)
+        return squared.to(x)
 
     def component_log_likelihood(self, x: Rows) -> Tensor:
         """Return log π_k + log N(x | m_k, C_k), (N, K).
@@ -386,6 +438,9 @@ class IncrementalGMM(nn.Module):
             raise TrainingError("the mixture is empty: call partial_fit first")
         found = self.parameters_
         weights = found.weight.clamp_min(torch.finfo(x.dtype).tiny)
+        if self._updated is not None:
+            constant = self.dimensions * math.log(2 * math.pi) + self._updated[1]
+            return weights.log() - 0.5 * (self._distances(x) + constant.to(x))
         return component_log_likelihood(
             x, weights.log(), found.mean, self.precision_roots
         )
@@ -438,5 +493,5 @@ class IncrementalGMM(nn.Module):
             value = state_dict.get(prefix + name)
             if value is not None:
                 setattr(self, name, torch.empty_like(value, device=self.mean.device))
-        self._held, self._roots = None, None
+        self._held = self._roots = self._updated = None
         super()._load_from_state_dict(state_dict, prefix, *args)

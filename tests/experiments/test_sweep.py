@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import multiprocessing
 import os
 import signal
@@ -18,6 +19,10 @@ from avalanche_ad.experiments import sweep
 from avalanche_ad.experiments.parallel import Job, run_jobs
 from avalanche_ad.experiments.recipe import load_experiment
 from avalanche_ad.experiments.results import read_results
+from avalanche_ad.experiments.runner import (
+    run_configuration,
+    updated_configuration,
+)
 from avalanche_ad.experiments.sweep import compare
 from avalanche_ad.features import FeatureCache
 
@@ -262,3 +267,13 @@ def test_an_interrupt_stops_what_runs_and_keeps_what_is_finished(
     assert "| naive | 1 |" in (tmp_path / "compare.md").read_text()
     # it was told to stop, and cleaned up behind itself
     assert not (tmp_path / "endless-seed0.partial").exists()
+
+
+def test_runs_recorded_before_an_option_came_are_read(recipes):
+    recorded = json.loads(json.dumps(run_configuration(recipes[0], None)))
+    del recorded["benchmark"]["model"]["flow_start"]
+    assert updated_configuration(recorded) == run_configuration(recipes[0], None)
+    recorded["benchmark"]["model"]["couplings"] += 1
+    assert updated_configuration(recorded) != run_configuration(recipes[0], None)
+    recorded["benchmark"]["model"]["unknown"] = 1
+    assert updated_configuration(recorded) == recorded

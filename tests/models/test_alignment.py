@@ -4,6 +4,7 @@ from torch.distributions import MultivariateNormal
 
 from avalanche_ad.models.alignment import (
     aligned_mixture,
+    climbed_mixture,
     linear_drift,
     moved_gaussians,
     semantic_drift,
@@ -111,3 +112,32 @@ def test_gaussians_move_with_the_space():
         before = MultivariateNormal(means[index], covariance_of(roots[index]))
         expected = before.log_prob(x) - torch.linalg.slogdet(w).logabsdet
         torch.testing.assert_close(found[:, index], expected)
+
+
+def test_gradient_steps_climb_to_the_moments():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(4000, 4, generator=generator) @ torch.randn(
+        4, 4, generator=generator
+    )
+    z = z + 3
+    component = torch.zeros(4000, dtype=torch.long)
+    best = aligned_mixture(z, component, 1, shrinkage=0.0)
+
+    def likelihood(mixture):
+        weights, means, roots = (part[None].float() for part in mixture)
+        return float(mixture_log_likelihood(z, weights.log(), means, roots).mean())
+
+    start = torch.ones(1), torch.zeros(1, 4), torch.eye(4)[None].clone()
+    values = [
+        likelihood(climbed_mixture(z, *start, steps=steps, lr=2e-2))
+        for steps in (0, 1, 10, 100)
+    ]
+    assert values == sorted(values)
+    assert values[0] == pytest.approx(likelihood(start))
+    # zeros off the diagonal stay, so the best there is is the best diagonal one
+    diagonal = aligned_mixture(z, component, 1, "diagonal", shrinkage=0.0)
+    reached = climbed_mixture(z, *start, steps=1500, lr=2e-2)
+    assert likelihood(reached) == pytest.approx(likelihood(diagonal), abs=0.05)
+    full = torch.eye(4)[None] + 1e-6 * torch.ones(4, 4).triu(1)
+    reached = climbed_mixture(z, *start[:2], full, steps=3000, lr=2e-2)
+    assert likelihood(reached) == pytest.approx(likelihood(best), abs=0.05)

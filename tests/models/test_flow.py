@@ -130,3 +130,22 @@ def test_copies_and_state_give_the_same_flow():
         assert torch.equal(other(x, code)[0], z)
         assert torch.equal(other(x, code)[1], log_det)
         torch.testing.assert_close(other.inverse(z, code), x, rtol=0, atol=1e-4)
+
+
+def test_a_rotation_keeps_distances_and_volume_and_still_learns():
+    flow = ConditionalFlow(8, 4, couplings=3, start="rotation")
+    x, condition = torch.randn(20, 8), torch.randn(20, 4)
+    z, log_det = flow(x, condition)
+    torch.testing.assert_close(torch.cdist(z, z), torch.cdist(x, x))
+    torch.testing.assert_close(log_det, torch.zeros(20))
+    z.square().sum().backward()
+    assert all(block.subnet[-1].weight.grad.abs().sum() > 0 for block in flow.blocks)
+
+
+def test_a_random_start_is_what_it_was_before_there_were_others():
+    flow = ConditionalFlow(8, 4, couplings=1, seed=3)
+    first, _, last = flow.blocks[0].subnet
+    torch.default_generator.manual_seed(3)
+    again = torch.nn.Linear(first.in_features, first.out_features)
+    assert torch.equal(first.weight, again.weight)
+    assert last.weight.abs().sum() > 0

@@ -10,6 +10,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.incremental_gmm import IncrementalGMM
+from avalanche_ad.models.moments import Moments
 
 
 def blobs(count=600, width=4, seed=0, centers=3):
@@ -169,6 +170,30 @@ def test_one_row_at_a_time_is_the_recursion_of_igmn():
     )
 
 
+@pytest.mark.parametrize("batch", [1, 4])
+def test_small_minibatches_update_precisions_as_if_they_were_inverted(batch):
+    options = {"novelty": 1e-3, "initial_scale": 1.0, "minimal_mass": 1.5}
+    x, _ = blobs(150, width=16)
+    fast = fitted(x, batch, components=6, **options)
+    slow = IncrementalGMM(16, 6, **options)
+    slow.covariance = "low_rank"  # of full rank: the same mixture, inverted anew
+    slow.rank = 16
+    slow.factor, slow.diagonal = torch.zeros(0, 16, 16), torch.zeros(0, 16)
+    for part in torch.split(x, batch):
+        slow.partial_fit(part)
+    assert fast._updated is not None
+    assert slow._updated is None
+    assert len(fast.weight) == len(slow.weight)
+    torch.testing.assert_close(
+        fast.score_samples(x), slow.score_samples(x), rtol=2e-3, atol=2e-3
+    )
+    fresh = IncrementalGMM(16, 6, **options)
+    fresh.load_state_dict(fast.state_dict())
+    torch.testing.assert_close(
+        fast.score_samples(x), fresh.score_samples(x), rtol=1e-3, atol=1e-3
+    )
+
+
 def test_novelty_finds_the_groups_by_itself_in_minibatches():
     x, label = blobs(900)
     mixture = fitted(x, 30, components=10, novelty=1e-4, initial_scale=0.5)
@@ -273,3 +298,16 @@ def test_wrong_options_are_refused(options, message):
 def test_wrong_rows_are_refused(x, message):
     with pytest.raises(ValueError, match=message):
         IncrementalGMM(4).partial_fit(x)
+
+
+def test_it_starts_from_given_moments():
+    x = torch.randn(300, 3)
+    half = Moments.of(x, torch.eye(2).repeat_interleave(150, 0))
+    started = IncrementalGMM(3, 2, regularization=0.0).start(half)
+    found = started.parameters_
+    torch.testing.assert_close(found.weight, torch.tensor([0.5, 0.5]))
+    torch.testing.assert_close(found.mean, half.mean)
+    torch.testing.assert_close(found.covariance, half.covariance)
+    # 300 rows more weigh as much as those it started from
+    started.partial_fit(torch.randn(300, 3) + 100)
+    assert float(started.moments.pooled().mean[0, 0]) == pytest.approx(50, abs=1)

@@ -13,6 +13,7 @@ from avalanche_ad.reporting.paired import (
     MEASURES,
     PairedDifference,
     holm,
+    interval,
     paired_csv,
     paired_difference,
     paired_differences,
@@ -133,3 +134,18 @@ def test_csv_reads_back():
     assert float(first["low"]) < float(first["mean"]) < float(first["high"]) < 0
     assert float(first["p_holm"]) >= float(first["p"])
     assert [lines[-1][key] for key in ("mean", "p")] == ["", ""]
+
+
+def test_an_interval_is_students():
+    values = [0.8, 0.84, 0.9]
+    found = interval(values)
+    low, high = stats.t.interval(0.95, 2, loc=sum(values) / 3, scale=stats.sem(values))
+    assert (found.mean, found.low, found.high) == pytest.approx(
+        (sum(values) / 3, low, high)
+    )
+    assert found.text() == f"{sum(values) / 3:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def test_an_interval_of_one_value_or_none():
+    assert interval([0.5]).text(sign="+") == "+0.500"
+    assert interval([0.5, None]).text() == interval([]).text() == "–"

@@ -6,7 +6,12 @@ import torch
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.gmm import inner_centers
-from avalanche_ad.models.latents import Latents, LevelLatents, attach_latents
+from avalanche_ad.models.latents import (
+    Latents,
+    LevelLatents,
+    attach_latents,
+    latents_of,
+)
 from avalanche_ad.training import FlowGMMLoss
 from avalanche_ad.training.losses import HGADTerms, hgad_terms, image_loss
 
@@ -237,3 +242,44 @@ def test_likelihood_term_is_of_a_density(level, golden):
     )
     expected = -torch.nn.functional.logsigmoid((density + level.log_det[:, 0, 0]) / 24)
     torch.testing.assert_close(terms.likelihood, expected)
+
+
+def test_aligned_loss_is_the_negative_log_likelihood(make_model):
+    model = make_model()
+    model.add_categories([0, 1])
+    generator = torch.Generator().manual_seed(0)
+    for mixture in model.align(2):
+        for category in (0, 1):
+            roots = torch.randn(2, 6, 6, generator=generator).triu() * 0.3
+            roots = roots + torch.eye(6)
+            roots.diagonal(0, -2, -1).abs_()
+            means = torch.randn(2, 6, generator=generator)
+            mixture.put(category, torch.tensor([0.3, 0.7]), means, roots)
+    x, y = torch.randn(5, 30, generator=generator), torch.tensor([0, 1, 1, 0, 1])
+    criterion = FlowGMMLoss(reduction="none")
+    criterion.aligned = True
+    told = []
+    criterion.listeners.append(lambda latents, target: told.append((latents, target)))
+    output = model.train()(x)
+    loss = criterion(output, y)
+    loss.sum().backward()
+    assert all(
+        p.grad.abs().sum() > 0 for p in model.flows[0].blocks[0].subnet[-1].parameters()
+    )
+    assert all(p.grad is None or not p.grad.any() for p in model.mixtures.parameters())
+    assert told == [(latents_of(output), y)]
+    # under the same mixtures an evaluation gives log p(x|c) / D at every position
+    model.eval()
+    with torch.no_grad():
+        levels = model.log_likelihood_levels(latents_of(model(x)), y)
+    expected = -sum(level.mean((1, 2)) for level in levels)
+    torch.testing.assert_close(loss.detach(), expected)
+
+
+def test_a_category_without_an_aligned_mixture_is_told(make_model):
+    model = make_model()
+    model.add_categories([0])
+    criterion = FlowGMMLoss()
+    criterion.aligned = True
+    with pytest.raises(TrainingError, match="IncrementalMixturePlugin"):
+        criterion(model.train()(torch.randn(2, 30)), torch.tensor([0, 0]))

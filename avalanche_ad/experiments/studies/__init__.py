@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from avalanche_ad.errors import RecipeError
+from avalanche_ad.experiments.recipe import unknown
 from avalanche_ad.experiments.studies.study import Study
 
 __all__ = ["STUDIES", "find_study"]
@@ -29,8 +30,6 @@ def find_study(name: str) -> Study:
     :raises RecipeError: naming those that there are.
     """
     if name not in STUDIES:
-        raise RecipeError(
-            f"unknown experiment {name!r}; expected one of {', '.join(STUDIES)}"
-        )
+        raise RecipeError(unknown("experiment", name, STUDIES))
     study: Study = import_module(f"{__name__}.{name}").STUDY
     return study

@@ -56,6 +56,7 @@ def measure(bench: Bench, seed: int) -> Found:
     for number, factor in enumerate(FACTORS):
         curve = _Curve(bench)
         strategy = bench.strategy(seed, [curve] if factor == 1 else [])
+        flow_gmm_of(strategy)
         strategy.train_epochs = max(1, round(factor * epochs))
         learned = []
         for task in bench.learn(strategy):

@@ -48,8 +48,9 @@ def measure(bench: Bench, seed: int) -> Found:
             judging = copy.deepcopy(trained)
             kept = bench.normals(old) if exemplars else {}
             judging.calibrate(
-                (x[:exemplars], torch.full((exemplars,), category, device=x.device))
+                (part, torch.full((len(part),), category, device=part.device))
                 for category, x in kept.items()
+                for part in torch.split(x[:exemplars], 16)
             )
             rows.append(_row(exemplars, steps, bench.auroc(judging, range(last))))
             bench.report("few-shot recovery", len(rows) - 2, runs)

@@ -15,7 +15,12 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader
 
 from avalanche_ad.benchmarks import AnomalyBenchmark
-from avalanche_ad.errors import DatasetError, ResultsError, TrainingError
+from avalanche_ad.errors import (
+    DatasetError,
+    RecipeError,
+    ResultsError,
+    TrainingError,
+)
 from avalanche_ad.evaluation.diagnostics import Judgement, judge
 from avalanche_ad.evaluation.functional import mean_defined
 from avalanche_ad.experiments.build import (
@@ -267,6 +272,11 @@ def run_study(
         stream = build_benchmark(
             recipe.benchmark, data, backbone, cache, device, report
         )
+        if len(stream.experiences) < 2:
+            raise RecipeError(
+                "the stream has one task and nothing to forget: an experiment needs "
+                "two or more"
+            )
         bench = Bench(recipe, load, stream, out, data_root, device, cache, progress)
         for seed in seeds:
             if seed in found:

@@ -12,6 +12,7 @@ from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.alignment import (
     AlignedCovariance,
     aligned_mixture,
+    climbed_mixture,
     linear_drift,
     moved_gaussians,
     semantic_drift,
@@ -35,10 +36,10 @@ __all__ = [
 ]
 
 AlignmentSource = Literal["statistics", "exemplars", "snapshot", "sdc", "ldc"]
-AlignmentUpdate = Literal["moments", "em"]
+AlignmentUpdate = Literal["moments", "em", "gradient"]
 
 SOURCES = ("statistics", "exemplars", "snapshot", "sdc", "ldc")
-UPDATES = ("moments", "em")
+UPDATES = ("moments", "em", "gradient")
 
 
 class GMMAlignmentPlugin(StatisticsKeeper):
@@ -63,13 +64,17 @@ class GMMAlignmentPlugin(StatisticsKeeper):
 
     and how a mixture is fitted to latents is the ``update``: ``"moments"`` of each
     group (a sample knows which component of the statistics it was drawn from, a real
-    image's latents are grouped by EM), or ``"em"``: stepwise EM in minibatches.
+    image's latents are grouped by EM), ``"em"``: stepwise EM in minibatches, or
+    ``"gradient"``: ``steps`` gradient steps on the mixture as it was, the flow held; a
+    new category's starts from its moments.
 
     :param source: see above.
     :param update: see above; of no use with a drift.
     :param covariance: what an aligned Gaussian keeps of its covariance.
     :param samples: latents per category, level and alignment.
     :param exemplars: images per category of ``"exemplars"``.
+    :param steps: of ``"gradient"``.
+    :param lr: of ``"gradient"``, see :func:`climbed_mixture`.
     :param options: see :class:`StatisticsKeeper`; ``components`` are those of the
         aligned mixtures too.
     :raises TrainingError: for an unknown source or update.
@@ -83,6 +88,8 @@ class GMMAlignmentPlugin(StatisticsKeeper):
         covariance: AlignedCovariance = "full",
         samples: int = 20_000,
         exemplars: int = 4,
+        steps: int = 100,
+        lr: float = 1e-2,
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(**options)
@@ -99,6 +106,8 @@ class GMMAlignmentPlugin(StatisticsKeeper):
         self.covariance: AlignedCovariance = covariance
         self.samples = samples
         self.exemplars = exemplars
+        self.steps = steps
+        self.lr = lr
         self.memory: dict[int, Tensor] = {}
         self._before: nn.ModuleList | None = None
 
@@ -161,7 +170,18 @@ class GMMAlignmentPlugin(StatisticsKeeper):
             else:
                 z = drawn_latents(model, index, x, self.samples)
                 component = None
-            mixture.put(category, *self._fitted(z, component))
+            if self.update == "gradient" and mixture.known[category]:
+                found = climbed_mixture(
+                    z,
+                    mixture.log_weights[category].exp(),
+                    mixture.means[category].detach(),
+                    mixture.precision_roots[category],
+                    steps=self.steps,
+                    lr=self.lr,
+                )
+            else:
+                found = self._fitted(z, component)
+            mixture.put(category, *found)
 
     def _follow(
         self, model: FlowGMM, old: list[int], current: dict[int, Tensor]

@@ -48,9 +48,11 @@ def long(stream):
 
 
 @pytest.mark.parametrize("source", ["statistics", "exemplars", "snapshot"])
-@pytest.mark.parametrize("update", ["moments", "em"])
+@pytest.mark.parametrize("update", ["moments", "em", "gradient"])
 def test_old_categories_are_likelier_than_without(make_strategy, long, source, update):
-    plugin = GMMAlignmentPlugin(source, update, components=1, samples=500, exemplars=20)
+    plugin = GMMAlignmentPlugin(
+        source, update, components=1, samples=500, exemplars=20, steps=400
+    )
     aligned = trained(make_strategy, long, plugin, lr=2e-2).model
     naive = trained(make_strategy, long, lr=2e-2).model
     for category in (0, 1):
