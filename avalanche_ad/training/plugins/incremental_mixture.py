@@ -103,8 +103,9 @@ class IncrementalMixturePlugin(StatisticsKeeper):
             self._learn(strategy.model)
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Let the mixtures take what is left; their statistics are those of before."""
+        """Let the mixtures take what is left, and keep no more than they are."""
         self._learn(strategy.model)
+        self._learners = {}
         for mixture in strategy.model.aligned:
             mixture.means.requires_grad_(False)
 
@@ -134,6 +135,8 @@ class IncrementalMixturePlugin(StatisticsKeeper):
 
     @torch.no_grad()
     def _gather(self, latents: Latents, target: Tensor) -> None:
+        if not self._learners:  # a loss outside of training, as EWC's at its end
+            return
         for index, level in enumerate(latents.levels):
             for category in sorted(set(target.tolist())):
                 z = level.z[target == category].detach().flatten(0, 2)
