@@ -11,13 +11,16 @@ from avalanche_ad.models.category_mixtures import (
     mixture_log_likelihood,
     precision_roots,
 )
+from avalanche_ad.models.moments import Moments
 
 __all__ = [
     "AlignedCovariance",
     "aligned_mixture",
     "climbed_mixture",
+    "kept_covariance",
     "linear_drift",
     "moved_gaussians",
+    "pushed_moments",
     "semantic_drift",
 ]
 
@@ -62,19 +65,72 @@ def aligned_mixture(
         trust = len(own) / (len(own) + 2 * width)
         found = own.T @ own / max(len(own), 1)
         covariances.append(trust * found + (1 - trust) * within + ridge)
-    stacked = torch.stack(covariances)
-    variances = stacked.diagonal(0, -2, -1)
-    if covariance == "diagonal":
-        stacked = torch.diag_embed(variances)
-    elif covariance == "spherical":
-        mean_variance = variances.mean(1, keepdim=True).expand_as(variances)
-        stacked = torch.diag_embed(mean_variance)
-    elif covariance != "full":
-        raise ValueError(
-            f"expected covariance 'full', 'diagonal' or 'spherical', got {covariance!r}"
-        )
     weights = counts.clamp_min(1e-6) / counts.clamp_min(1e-6).sum()
-    return weights, means, precision_roots(stacked)
+    kept = kept_covariance(torch.stack(covariances), covariance)
+    return weights, means, precision_roots(kept)
+
+
+def kept_covariance(full: Tensor, form: AlignedCovariance) -> Tensor:
+    """Return what a form keeps of covariances: all, the diagonal, the mean variance.
+
+    :param full: (K, D, D).
+    :param form: which.
+    :return: (K, D, D).
+    """
+    variances = full.diagonal(0, -2, -1)
+    if form == "diagonal":
+        return torch.diag_embed(variances)
+    if form == "spherical":
+        return torch.diag_embed(variances.mean(1, keepdim=True).expand_as(variances))
+    if form != "full":
+        raise ValueError(
+            f"expected covariance 'full', 'diagonal' or 'spherical', got {form!r}"
+        )
+    return full
+
+
+def pushed_moments(
+    gaussians: Moments, x: Tensor, z: Tensor, component: Tensor
+) -> Moments:
+    """Return the moments of Gaussians after a map, judged by samples of them.
+
+    With W the linear map that fits the samples within their components best and e what
+    it leaves, m'_k = z̄_k + W (m_k − x̄_k) and C'_k = W C_k Wᵀ + cov_k(e). The Gaussians'
+    own moments take the place of the samples' (a control variate), so that a map that
+    is affine gives the exact result from D + 1 samples on, and only what bends is
+    estimated; cov_k(e) is shrunk towards that of all samples as in
+    :func:`aligned_mixture`.
+
+    :param gaussians: K Gaussians, their weights in any unit.
+    :param x: samples of them (N, D).
+    :param z: where the map takes the samples (N, D).
+    :param component: which Gaussian each was drawn from (N,).
+    :return: of the same weights, in double.
+    """
+    x, z = x.double(), z.double()
+    count, width = len(gaussians.weight), x.shape[1]
+    shares = torch.nn.functional.one_hot(component, count).to(x)
+    counts = shares.sum(0)
+    scale = 1 / counts.clamp_min(1)
+    has = (counts > 0)[:, None]
+    x_mean = torch.where(has, scale[:, None] * (shares.T @ x), x.mean(0))
+    z_mean = torch.where(has, scale[:, None] * (shares.T @ z), z.mean(0))
+    gaps, moved = x - x_mean[component], z - z_mean[component]
+    scatter = gaps.T @ gaps
+    tiny = 1e-9 * scatter.diagonal().mean().clamp_min(1e-12)
+    w = torch.linalg.solve(scatter + tiny * torch.eye(width).to(x), gaps.T @ moved)
+    rest = moved - gaps @ w
+    overall = rest.T @ rest / len(rest)
+    trust = (counts / (counts + 2 * width))[:, None, None]
+    own = torch.stack(
+        [rest[component == k].T @ rest[component == k] * scale[k] for k in range(count)]
+    )
+    bent = trust * own + (1 - trust) * overall
+    return Moments(
+        gaussians.weight.double(),
+        z_mean + (gaussians.mean.double() - x_mean) @ w,
+        w.T @ gaussians.covariance.double() @ w + bent,
+    )
 
 
 def climbed_mixture(

@@ -11,7 +11,7 @@ from torch import Tensor
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.category_mixtures import CategoryBuffers, fit_mixture
 from avalanche_ad.models.incremental_gmm import Covariance
-from avalanche_ad.models.moments import low_rank_plus_diagonal
+from avalanche_ad.models.moments import Moments, low_rank_plus_diagonal
 
 __all__ = ["FeatureStatistics", "StatisticsPrecision"]
 
@@ -174,6 +174,33 @@ class FeatureStatistics(CategoryBuffers):
         rows, columns = torch.tril_indices(width, width)
         return rows, columns
 
+    def gaussians(self, index: int, category: int) -> Moments | None:
+        """Return the mixture of a category's features, ``None`` with a mean field.
+
+        :param index: level.
+        :param category: category with statistics.
+        :return: weights that sum to 1, means (K, D) and covariances (K, D, D), float32.
+        """
+        if self.mean_field:
+            return None
+        weights, means, factors, diagonals = (
+            self.get_buffer(f"{name}_{index}")[category].float()
+            for name in ("weights", "means", "factors", "diagonals")
+        )
+        roots = torch.stack([self._root(packed, means.shape[1]) for packed in factors])
+        covariance = roots @ roots.transpose(-1, -2)
+        if self.covariance != "full":
+            covariance = covariance + torch.diag_embed(diagonals)
+        return Moments(weights / weights.sum(), means, covariance)
+
+    def _root(self, packed: Tensor, width: int) -> Tensor:
+        """Return F (D, columns) of a covariance F Fᵀ, plus a diagonal unless full."""
+        if self.covariance != "full":
+            return packed.view(width, -1)
+        root = packed.new_zeros(width, width)
+        root[self._triangle(width)] = packed
+        return root
+
     @torch.no_grad()
     def sample_level(
         self,
@@ -199,12 +226,7 @@ class FeatureStatistics(CategoryBuffers):
         for own in sorted(set(group.tolist())):
             rows = (group == own).nonzero().flatten()
             category, component = divmod(own, self.components)
-            packed = factors[category, component].float()
-            if self.covariance == "full":
-                root = packed.new_zeros(width, width)
-                root[self._triangle(width)] = packed
-            else:
-                root = packed.view(width, -1)
+            root = self._root(factors[category, component].float(), width)
             noise = torch.randn(
                 len(rows), root.shape[1], generator=generator, device=device
             )

@@ -56,6 +56,12 @@ class Moments:
         """Return the same samples with all weights times a factor."""
         return Moments(self.weight * factor, self.mean, self.covariance)
 
+    def to(self, like: Tensor) -> Moments:
+        """Return the same in another tensor's type and on its device."""
+        return Moments(
+            self.weight.to(like), self.mean.to(like), self.covariance.to(like)
+        )
+
     def merged(self, other: Moments) -> Moments:
         """Return the moments of both samples together, component by component.
 

@@ -7,9 +7,11 @@ from avalanche_ad.models.alignment import (
     climbed_mixture,
     linear_drift,
     moved_gaussians,
+    pushed_moments,
     semantic_drift,
 )
 from avalanche_ad.models.category_mixtures import mixture_log_likelihood
+from avalanche_ad.models.moments import Moments
 
 
 def drawn(*shape, seed=0):
@@ -141,3 +143,57 @@ def test_gradient_steps_climb_to_the_moments():
     full = torch.eye(4)[None] + 1e-6 * torch.ones(4, 4).triu(1)
     reached = climbed_mixture(z, *start[:2], full, steps=3000, lr=2e-2)
     assert likelihood(reached) == pytest.approx(likelihood(best), abs=0.05)
+
+
+def two_gaussians():
+    root = drawn(2, 3, 3, seed=1)
+    covariance = root @ root.transpose(1, 2) + 0.1 * torch.eye(3).double()
+    return Moments(torch.tensor([0.3, 0.7]).double(), 3 * drawn(2, 3), covariance)
+
+
+def samples_of(gaussians, count):
+    component = torch.arange(count) % 2
+    roots = torch.linalg.cholesky(gaussians.covariance)
+    noise = drawn(count, 3, seed=2)
+    return (
+        gaussians.mean[component] + torch.einsum("nij,nj->ni", roots[component], noise),
+        component,
+    )
+
+
+def test_an_affine_map_pushes_gaussians_exactly_however_few_samples():
+    gaussians = two_gaussians()
+    w, b = drawn(3, 3, seed=5), drawn(3, seed=6)
+    x, component = samples_of(gaussians, 12)
+    found = pushed_moments(gaussians, x, x @ w + b, component)
+    torch.testing.assert_close(found.mean, gaussians.mean @ w + b)
+    torch.testing.assert_close(found.covariance, w.T @ gaussians.covariance @ w)
+    torch.testing.assert_close(found.weight, gaussians.weight)
+
+
+def test_a_bent_map_pushes_gaussians_to_the_moments_of_many_samples():
+    gaussians = two_gaussians()
+    w = drawn(3, 3, seed=5)
+
+    def bend(x):
+        return x @ w + 0.5 * torch.sin(x)
+
+    many, of_many = samples_of(gaussians, 400_000)
+    truth = [bend(many[of_many == k]) for k in (0, 1)]
+    x, component = samples_of(gaussians, 2000)
+    found = pushed_moments(gaussians, x, bend(x), component)
+    for k in (0, 1):
+        size = truth[k].std()
+        assert (found.mean[k] - truth[k].mean(0)).abs().max() < 0.03 * size
+        gap = found.covariance[k] - truth[k].T.cov()
+        assert gap.norm() < 0.06 * truth[k].T.cov().norm()
+        assert torch.linalg.eigvalsh(found.covariance[k]).min() > 0
+
+
+def test_a_component_without_a_sample_is_pushed_all_the_same():
+    gaussians = two_gaussians()
+    x, component = samples_of(gaussians, 40)
+    own = component == 0
+    w = drawn(3, 3, seed=5)
+    found = pushed_moments(gaussians, x[own], x[own] @ w, component[own])
+    torch.testing.assert_close(found.mean, gaussians.mean @ w)

@@ -13,18 +13,20 @@ from avalanche_ad.models.alignment import (
     AlignedCovariance,
     aligned_mixture,
     climbed_mixture,
+    kept_covariance,
     linear_drift,
     moved_gaussians,
     semantic_drift,
 )
 from avalanche_ad.models.base import evaluating
-from avalanche_ad.models.category_mixtures import CategoryMixtures
+from avalanche_ad.models.category_mixtures import CategoryMixtures, precision_roots
 from avalanche_ad.models.flow_gmm import FlowGMM
 from avalanche_ad.models.incremental_gmm import IncrementalGMM
 from avalanche_ad.training.dynamic import features_by_category
 from avalanche_ad.training.plugins.statistics_keeper import (
     StatisticsKeeper,
     statistical_latents,
+    statistical_moments,
 )
 
 __all__ = [
@@ -63,8 +65,10 @@ class GMMAlignmentPlugin(StatisticsKeeper):
       compensation) or as one affine map (learnable drift compensation).
 
     and how a mixture is fitted to latents is the ``update``: ``"moments"`` of each
-    group (a sample knows which component of the statistics it was drawn from, a real
-    image's latents are grouped by EM), ``"em"``: stepwise EM in minibatches, or
+    group (of the statistics, the components' own moments under the flow: their affine
+    part is exact, and samples judge only what bends, see
+    :func:`~avalanche_ad.models.alignment.pushed_moments`; a real image's latents are
+    grouped by EM), ``"em"``: stepwise EM in minibatches, or
     ``"gradient"``: ``steps`` gradient steps on the mixture as it was, the flow held; a
     new category's starts from its moments.
 
@@ -165,11 +169,20 @@ class GMMAlignmentPlugin(StatisticsKeeper):
             x = self.memory[category]
         for index, mixture in enumerate(model.aligned):
             assert isinstance(mixture, CategoryMixtures)
-            if x is None or self.source == "statistics":
-                z, component = statistical_latents(model, category, index, self.samples)
+            component = None
+            if self.source == "statistics" and self.update == "moments":
+                moments = statistical_moments(model, category, index, self.samples)
+                kept = kept_covariance(moments.covariance, self.covariance)
+                roots = precision_roots(kept)
+                mixture.put(category, moments.weight, moments.mean, roots)
+                continue
+            if self.source == "statistics":
+                _, z, component = statistical_latents(
+                    model, category, index, self.samples
+                )
             else:
+                assert x is not None
                 z = drawn_latents(model, index, x, self.samples)
-                component = None
             if self.update == "gradient" and mixture.known[category]:
                 found = climbed_mixture(
                     z,

@@ -6,17 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from avalanche_ad.models.category_mixtures import CategoryMixtures
 from avalanche_ad.models.flow_gmm import FlowGMM
 from avalanche_ad.models.incremental_gmm import IncrementalGMM
 from avalanche_ad.models.latents import Latents
-from avalanche_ad.models.moments import Moments
 from avalanche_ad.training.dynamic import features_by_category
 from avalanche_ad.training.plugins.statistics_keeper import (
     StatisticsKeeper,
-    statistical_latents,
+    statistical_moments,
 )
 
 __all__ = ["IncrementalMixturePlugin"]
@@ -120,16 +118,15 @@ class IncrementalMixturePlugin(StatisticsKeeper):
             assert isinstance(mixture, CategoryMixtures)
             mixture.means.requires_grad_(False)
             for category in model.statistics.categories.tolist():
-                z, component = statistical_latents(model, category, index, self.samples)
-                moments = Moments.of(z, one_hot(component, self.components).to(z))
+                found = statistical_moments(model, category, index, self.samples)
                 learner = IncrementalGMM(
-                    z.shape[1],
+                    found.mean.shape[1],
                     self.components,
                     regularization=self.shrinkage,
                     step_power=self.step_power,
                     step_offset=self.step_offset,
-                ).to(z.device)
-                self._learners[category, index] = learner.start(moments)
+                ).to(model.level_maximum)
+                self._learners[category, index] = learner.start(found.to(learner.mean))
                 self._put(mixture, category, learner)
             mixture.means.requires_grad_(self.center_lr > 0)
 
