@@ -94,12 +94,13 @@ def pushed_moments(
 ) -> Moments:
     """Return the moments of Gaussians after a map, judged by samples of them.
 
-    With W the linear map that fits the samples within their components best and e what
-    it leaves, m'_k = z̄_k + W (m_k − x̄_k) and C'_k = W C_k Wᵀ + cov_k(e). The Gaussians'
-    own moments take the place of the samples' (a control variate), so that a map that
-    is affine gives the exact result from D + 1 samples on, and only what bends is
-    estimated; cov_k(e) is shrunk towards that of all samples as in
-    :func:`aligned_mixture`.
+    With W_k the linear map that fits a component's samples best, by ridge regression
+    around the map that fits all components', and e what it leaves,
+    m'_k = z̄_k + W_k (m_k − x̄_k) and C'_k = W_k C_k W_kᵀ + cov_k(e). The Gaussians' own
+    moments take the place of the samples' (a control variate), so that a map that is
+    affine gives the exact result from D + 1 samples on, and only what bends is
+    estimated. Ridge and cov_k(e), which is shrunk towards that of all samples, weigh a
+    component's own n_k samples by about n_k / (n_k + 2D).
 
     :param gaussians: K Gaussians, their weights in any unit.
     :param x: samples of them (N, D).
@@ -116,20 +117,30 @@ def pushed_moments(
     x_mean = torch.where(has, scale[:, None] * (shares.T @ x), x.mean(0))
     z_mean = torch.where(has, scale[:, None] * (shares.T @ z), z.mean(0))
     gaps, moved = x - x_mean[component], z - z_mean[component]
-    scatter = gaps.T @ gaps
-    tiny = 1e-9 * scatter.diagonal().mean().clamp_min(1e-12)
-    w = torch.linalg.solve(scatter + tiny * torch.eye(width).to(x), gaps.T @ moved)
-    rest = moved - gaps @ w
-    overall = rest.T @ rest / len(rest)
-    trust = (counts / (counts + 2 * width))[:, None, None]
-    own = torch.stack(
-        [rest[component == k].T @ rest[component == k] * scale[k] for k in range(count)]
+    scatter, eye = gaps.T @ gaps, torch.eye(width).to(x)
+    variance = scatter.diagonal().mean().clamp_min(1e-12) / len(x)
+    shared = torch.linalg.solve(
+        scatter + 1e-9 * len(x) * variance * eye, gaps.T @ moved
     )
-    bent = trust * own + (1 - trust) * overall
+    rest = moved - gaps @ shared
+    maps, bent = [], []
+    for k in range(count):
+        rows = component == k
+        own = gaps[rows]
+        gram = own.T @ own + 2 * width * variance * eye
+        correction = torch.linalg.solve(gram, own.T @ rest[rows])
+        left = rest[rows] - own @ correction
+        maps.append(shared + correction)
+        bent.append(left.T @ left * scale[k])
+    overall = torch.einsum("k,kij->ij", counts / len(x), torch.stack(bent))
+    trust = (counts / (counts + 2 * width))[:, None, None]
+    w = torch.stack(maps)
+    shift = (gaussians.mean.double() - x_mean)[:, None] @ w
+    turned = w.transpose(1, 2) @ gaussians.covariance.double() @ w
     return Moments(
         gaussians.weight.double(),
-        z_mean + (gaussians.mean.double() - x_mean) @ w,
-        w.T @ gaussians.covariance.double() @ w + bent,
+        z_mean + shift[:, 0],
+        turned + trust * torch.stack(bent) + (1 - trust) * overall,
     )
 
 
