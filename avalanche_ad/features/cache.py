@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -343,40 +344,62 @@ def _batches(
     batch_size: int,
     progress: Progress | None,
 ) -> Iterator[npt.NDArray[np.floating[Any]]]:
-    """Yield packed features, one array (n, layout.size) per batch."""
+    """Yield packed features, one array (n, layout.size) per batch, in order.
+
+    Images are loaded and computed in as many threads as torch would use, each with one
+    of its own: nothing waits for a thread that is behind, as torch's own pieces of one
+    batch do. An accelerator computes in one while the next images load.
+    """
     backbone.to(device)
-    layout = backbone.layout(image_size)
-    done = 0
-    for chosen, images in _loaded(data, samples, image_size, batch_size):
-        features = backbone(images.to(device))
-        packed = layout.pack(features).cpu().to(getattr(torch, dtype))
-        finite = packed.isfinite().all(dim=1)
-        if not finite.all():
-            bad = chosen[int((~finite).nonzero()[0])]
-            mend = "; keep them as float32" if dtype == "float16" else ""
-            raise CacheError(
-                f"features of {bad.path} from {backbone.name} are not finite in "
-                f"{dtype}{mend}"
-            )
-        done += len(chosen)
-        if progress is not None:
-            progress(done, len(samples))
-        yield packed.numpy()
-
-
-def _loaded(
-    data: AnomalyData, samples: Sequence[Sample], image_size: int, batch_size: int
-) -> Iterator[tuple[Sequence[Sample], Tensor]]:
-    """Yield batches of samples with their images, the next one loading meanwhile."""
+    layout, kept = backbone.layout(image_size), getattr(torch, dtype)
+    on_cpu = torch.device(device).type == "cpu"
+    threads = torch.get_num_threads()
     starts = range(0, len(samples), batch_size)
-    batches = [samples[start : start + batch_size] for start in starts]
-    with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(load_images, data, b, image_size) for b in batches[:1]]
-        for number, chosen in enumerate(batches):
-            images = coming.pop().result()
-            for following in batches[number + 1 : number + 2]:
-                coming.append(pool.submit(load_images, data, following, image_size))
-            yield chosen, images
+
+    def computed(start: int) -> Tensor:
+        images = load_images(data, samples[start : start + batch_size], image_size)
+        return layout.pack(backbone(images.to(device))).cpu().to(kept)
+
+    done = 0
+    try:
+        with ThreadPoolExecutor(
+            threads if on_cpu else 2, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            for start, packed in _in_order(pool, computed, starts):
+                chosen = samples[start : start + batch_size]
+                finite = packed.isfinite().all(dim=1)
+                if not finite.all():
+                    bad = chosen[int((~finite).nonzero()[0])]
+                    mend = "; keep them as float32" if dtype == "float16" else ""
+                    raise CacheError(
+                        f"features of {bad.path} from {backbone.name} are not finite "
+                        f"in {dtype}{mend}"
+                    )
+                done += len(chosen)
+                if progress is not None:
+                    progress(done, len(samples))
+                yield packed.numpy()
+    finally:
+        torch.set_num_threads(threads)  # threads still to come take the last number set
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[int], Tensor], items: Sequence[int]
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield items with what a pool makes of them, a few ahead of what is taken."""
+    ahead = 2 * pool._max_workers
+    coming = deque((item, pool.submit(work, item)) for item in items[:ahead])
+    try:
+        for number in range(len(items)):
+            item, future = coming.popleft()
+            result = future.result()
+            if number + ahead < len(items):
+                following = items[number + ahead]
+                coming.append((following, pool.submit(work, following)))
+            yield item, result
+    finally:
+        for _, future in coming:
+            future.cancel()
 
 
 @contextmanager

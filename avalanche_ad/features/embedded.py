@@ -73,9 +73,9 @@ class Columns:
     :param channels: how many leading principal components are kept, 0 for all.
     """
 
-    stages: tuple[int, ...] = (8, 16)
+    stages: tuple[int, ...] = (4, 8, 16)
     window: int = 3
-    filters: bool = True
+    filters: bool = False
     channels: int = 128
 
 
@@ -167,9 +167,10 @@ class EmbeddedBackbone(Backbone):
     A narrow residual network trained on natural photographs by
     ``python -m avalanche_ad.pretraining``; what it was trained on, for how long and
     how well it does is in :attr:`card`. At every position of a level the outputs of
-    several stages are stacked, with the channels of the :class:`FilterBank`, and the
-    stack is projected to its leading principal components over photographs, each of
-    unit variance there. Which stages and how many components stands in the file.
+    several stages are stacked, if asked for with the channels of the
+    :class:`FilterBank`, and the stack is projected to its leading principal components
+    over photographs, each of unit variance there. Which stages and how many components
+    stands in the file.
 
     :param strides: pixels per position of each level, rising; all that the weight file
         has statistics for by default.

@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("backbone", nargs="?", default="embedded")
     parser.add_argument("--weights", help="of backbone embedded")
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
