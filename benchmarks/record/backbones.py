@@ -1,4 +1,4 @@
-"""Compare frozen backbones: one full-covariance Gaussian per category and level.
+"""Compare frozen backbones by full-covariance Gaussians per category and level.
 
 Usage: ``python benchmarks/record/backbones.py --data DIR [--data …] BACKBONE …`` with
 ``DIR`` a folder in MVTec layout or ``synthetic``, and ``BACKBONE`` a name or
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--data", action="append", required=True)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--seed", type=int, default=1, help="of the synthetic data")
+    parser.add_argument("--components", type=int, default=1, help="Gaussians each")
     parser.add_argument("--categories", action="store_true", help="a row for each")
     arguments = parser.parse_args()
     sets = [opened(name, arguments.size, arguments.seed) for name in arguments.data]
@@ -42,7 +43,9 @@ def main() -> None:
         backbone = named(name)
         for data, title in zip(sets, arguments.data, strict=True):
             found = {
-                category: measured(backbone, data, category, arguments.size)
+                category: measured(
+                    backbone, data, category, arguments.size, arguments.components
+                )
                 for category in data.categories
             }
             rows = {"": tuple(np.mean(list(found.values()), axis=0))}
@@ -79,7 +82,11 @@ def named(text: str) -> Backbone:
 
 
 def measured(
-    backbone: Backbone, data: AnomalyData, category: str, size: int
+    backbone: Backbone,
+    data: AnomalyData,
+    category: str,
+    size: int,
+    components: int = 1,
 ) -> tuple[float, float]:
     """Return image and pixel AUROC of one category."""
     samples = [sample for sample in data.samples if sample.category == category]
@@ -95,7 +102,7 @@ def measured(
             ]
         )
 
-    model = FeatureGMM(layout).eval()
+    model = FeatureGMM(layout, components=components).eval()
     features = packed(train)
     model.fit_category(0, features)
     labels = torch.zeros(len(train), dtype=torch.long)
