@@ -153,7 +153,8 @@ def figure(results: Sequence[Found]) -> Figure:
     """Draw drift over tasks, distance matrices and task 1 in the plane, of a seed."""
     found = results[0]
     drawn = Figure(figsize=(12, 7), layout="constrained")
-    grid = drawn.subplots(2, 3)
+    panels = drawn.subplot_mosaic([["curves", *"ab"], ["curves", *"cd"]])
+    curves = panels["curves"]
     longest = max(row["after"] for row in found["rows"])
     for key, label in (
         ("gap", "mean latent to its centre"),
@@ -164,37 +165,34 @@ def figure(results: Sequence[Found]) -> Figure:
             np.mean([_curve(one, key, since) for one in results])
             for since in range(longest + 1)
         ]
-        grid[0, 0].plot(range(longest + 1), values, marker="o", label=label)
-    grid[0, 0].set(xlabel="tasks since it was learned", ylabel="distance")
-    grid[0, 0].legend(fontsize=8)
+        curves.plot(range(longest + 1), values, marker="o", label=label)
+    curves.set(xlabel="tasks since it was learned", ylabel="distance")
+    curves.set_xticks(range(longest + 1))
+    curves.legend(fontsize=8)
     top = float(np.max([np.max(found[key]) for key in ("learned", "last")]))
-    for axes, key, title in (
-        (grid[0, 1], "learned", "when learned"),
-        (grid[0, 2], "last", "after the last task"),
-    ):
+    titles = ("when learned", "after the last task")
+    for name, key, title in zip("ab", ("learned", "last"), titles, strict=True):
+        axes = panels[name]
         shown = axes.imshow(found[key], vmin=0, vmax=top, cmap="viridis_r")
-        axes.set(title=f"latents to centres, {title}", xlabel="centre")
+        axes.set(title=f"latents to centres, {title}", xlabel="centre, in this order")
         axes.set_yticks(range(len(found["names"])), found["names"], fontsize=7)
         axes.set_xticks([])
         drawn.colorbar(shown, ax=axes, shrink=0.8)
-    grid[1, 0].set_visible(False)
-    first = found["embedding"][0]["latents"]
-    for axes, one, title in zip(
-        grid[1, 1:],
-        found["embedding"],
-        ("when learned", "after the last task"),
-        strict=False,
-    ):
+    every = np.concatenate(
+        [np.reshape(one["latents"], (-1, 2)) for one in found["embedding"]]
+    )
+    limits = np.stack([every.min(0), every.max(0)]) + [[-1.0], [1.0]]
+    for name, one, title in zip("cd", found["embedding"], titles, strict=True):
+        axes = panels[name]
         for number, points in enumerate(one["latents"]):
-            xy = np.array(points)
-            name = found["names"][number]
-            axes.scatter(xy[:, 0], xy[:, 1], s=6, alpha=0.5, label=name)
+            xy, label = np.array(points), found["names"][number]
+            axes.scatter(xy[:, 0], xy[:, 1], s=6, alpha=0.5, label=label)
             center = one["centers"][number]
             axes.scatter(*center, marker="X", s=110, edgecolor="black", c=f"C{number}")
         axes.set(title=f"task 1 {title}", xlabel="PC 1", ylabel="PC 2")
-    if len(first) <= 10:
-        grid[1, 1].legend(fontsize=7)
-    drawn.suptitle("Latents and centres (crosses: centres)")
+        axes.set(xlim=limits[:, 0], ylim=limits[:, 1])
+    panels["c"].legend(fontsize=7)
+    drawn.suptitle("Latents and centres (crosses: centres), of the first seed")
     return drawn
 
 
