@@ -103,7 +103,7 @@ def run(
     strategy: Annotated[
         str,
         typer.Option("--strategy", "-s", help="Name of a strategy, or a TOML file."),
-    ] = "naive",
+    ] = "gmm_alignment",
     data: Data = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045

@@ -147,6 +147,6 @@ def trained_run(
 ) -> TrainedRun:
     """The naive strategy on the tiny stream; not to be written to."""
     folder = tmp_path_factory.mktemp("runs") / "naive"
-    outcome = process("run", "-b", tiny_stream, "--out", folder)
+    outcome = process("run", "-b", tiny_stream, "-s", "naive", "--out", folder)
     assert outcome.code == 0, outcome.err
     return TrainedRun(folder, outcome)

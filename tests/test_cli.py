@@ -37,7 +37,7 @@ def test_run_prints_a_table_per_task_and_saves_everything(trained_run):
 
 def test_a_second_run_needs_no_backbone(trained_run, cli, tiny_stream, tmp_path):
     assert "(0 backbone calls)" not in trained_run.outcome.err
-    again = cli("run", "-b", tiny_stream, "--out", tmp_path / "run")
+    again = cli("run", "-b", tiny_stream, "-s", "naive", "--out", tmp_path / "run")
     assert again.code == 0
     assert "(0 backbone calls)" in again.err
     # another process, another folder, the same numbers
@@ -285,7 +285,7 @@ def test_a_category_with_one_class_of_test_images_is_warned_of_in_one_line(
 
 def test_a_damaged_cache_is_rebuilt_with_a_line_each(cli, tiny_stream, tmp_path):
     place = tmp_path / "cache"
-    command = ["run", "-b", tiny_stream, "--cache", place, "--out"]
+    command = ["run", "-b", tiny_stream, "-s", "naive", "--cache", place, "--out"]
     assert cli(*command, tmp_path / "a").code == 0
     damaged = next(place.glob("*/features.npy"))
     content = bytearray(damaged.read_bytes())
@@ -307,7 +307,17 @@ def test_a_damaged_cache_is_rebuilt_with_a_line_each(cli, tiny_stream, tmp_path)
 def test_an_interrupted_run_says_so_and_resumes(tiny_stream, cli, process, tmp_path):
     """Ctrl-C between tasks: one line, code 130, and the same command goes on."""
     out = tmp_path / "run"
-    command = ["run", "-b", tiny_stream, "--out", out, "--set", "training.epochs=40"]
+    command = [
+        "run",
+        "-b",
+        tiny_stream,
+        "-s",
+        "naive",
+        "--out",
+        out,
+        "--set",
+        "training.epochs=40",
+    ]
     running = subprocess.Popen(
         [sys.executable, "-m", "avalanche_ad.cli", *map(str, command)],
         stdout=subprocess.PIPE,
@@ -330,7 +340,7 @@ def test_an_interrupted_run_says_so_and_resumes(tiny_stream, cli, process, tmp_p
     assert again.code == 0
     assert "After task 1" not in again.out
     assert "After task 2" in again.out
-    assert cli(*command[:4], tmp_path / "straight", *command[5:]).code == 0
+    assert cli(*command[:6], tmp_path / "straight", *command[7:]).code == 0
     one, other = (
         json.loads((folder / "results.json").read_text())["matrix"]
         for folder in (out, tmp_path / "straight")

@@ -331,7 +331,9 @@ def test_it_does_something(watched):
     """Only a strategy that says so makes what fine-tuning makes."""
     recipe = watched.recipe
     nothing = not recipe.plugins and recipe.strategy.endswith(".Naive")
-    assert bool(watched.departures) != nothing
+    # or one that scores by another entropy
+    rescored = bool(watched.ends[-1].get("entropy_code", 0))
+    assert (bool(watched.departures) or rescored) != nothing
 
 
 IDLE = {

@@ -81,7 +81,9 @@ class Place:
     def run(self, *arguments, stream=None):
         """Run on the tiny stream or another one; the last arguments count."""
         out = ("--out", self / "run") if "--out" not in arguments else ()
-        return self.cli("run", "-b", stream or self.stream, *out, *arguments)
+        learner = ("-s", "naive") if "-s" not in arguments else ()
+        stream = ("-b", stream or self.stream)
+        return self.cli("run", *stream, *learner, *out, *arguments)
 
     def run_on(self, data, recipe=FOLDER, *arguments):
         stream = self.write("own.toml", recipe)

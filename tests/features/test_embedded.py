@@ -111,7 +111,8 @@ def test_any_size_gives_the_layout_it_announces(tmp_path, size):
 
 
 def test_small_images_are_refused_with_the_size_needed(tmp_path):
-    path = write_weights(tmp_path / "own.safetensors", Columns((8,), channels=10))
+    columns = Columns((8,), filters=True, channels=10)
+    path = write_weights(tmp_path / "own.safetensors", columns)
     with pytest.raises(RecipeError, match="64 x 64 pixels are too small.* take 80"):
         EmbeddedBackbone(weights=path)(torch.rand(1, 3, 64, 64))
 

@@ -22,7 +22,7 @@ def call(*arguments):
 SMALL = (
     *("--epochs", 2, "--batch-size", 16, "--channels", "8,16", "--size", 20),
     *("--first-size", 16, "--strides", "4,8", "--stack", "2,4", "--textures", 1),
-    *("--level-channels", 10, "--threads", 1, "--precision", "float32"),
+    *("--level-channels", 10, "--filters", "--threads", 1, "--precision", "float32"),
 )
 
 
@@ -63,13 +63,13 @@ def test_photographs_become_a_backbone(archive, tmp_path):
         (["--channels", "8,12,16"], "--channels has 12"),
         (
             ["--strides", "3"],
-            "--strides: strides must be rising numbers out of [4, 8, 16]",
+            "--strides: strides must be rising numbers out of [2, 4, 8, 16]",
         ),
         (
             ["--stack", "3"],
             "--stack: strides must be rising numbers out of [2, 4, 8, 16]",
         ),
-        (["--level-channels", "999"], "--level-channels 999 is more than the 429"),
+        (["--level-channels", "999"], "--level-channels 999 is more than the 448"),
         (["--blocks", "2"], "--blocks '2': expected a number for each of the 4"),
         (["--precision", "half"], "expected auto, bfloat16 or float32"),
         (["--batch-size", "5000"], "--batch-size 5000 is more than"),

@@ -215,7 +215,7 @@ def test_levels_are_white_over_the_photographs(photographs, tmp_path, channels):
     images, _ = photographs.select(held_out=False)
     path = tmp_path / "own.safetensors"
     trunk = folded_trunk(Classifier(SIZES, 2, 1))
-    columns = Columns((4, 8), channels=channels)
+    columns = Columns((4, 8), filters=True, channels=channels)
     export(trunk, images, path, columns=columns, strides=(4, 8), card={})
     tiled = torch.cat([images, images.flip(2)], 2)
     tiled = torch.cat([tiled, tiled.flip(3)], 3)
@@ -240,7 +240,7 @@ def test_strides_that_are_not_there_are_refused(strides, tmp_path):
             folded_trunk(model),
             images,
             tmp_path / "own.safetensors",
-            columns=Columns((4, 8), channels=0),
+            columns=Columns((4, 8), filters=True, channels=0),
             strides=strides,
             card={},
         )

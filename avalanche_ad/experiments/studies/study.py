@@ -281,7 +281,8 @@ def run_study(
         for seed in seeds:
             if seed in found:
                 continue
-            announce(f"seed {seed}")
+            if len(seeds) > 1:
+                announce(f"seed {seed}")
             found[seed] = study.measure(bench, seed)
             content = {"configuration": configuration, "seed": seed, **found[seed]}
             write_json(out / f"{name}-seed{seed}.json", content)
