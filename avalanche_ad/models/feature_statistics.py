@@ -38,10 +38,12 @@ class FeatureStatistics(CategoryBuffers):
 
     Shapes, per level l: ``weights_l`` (C, K); ``means_l`` (C, K, D); ``factors_l``
     (C, K, D (D + 1) / 2) packed or (C, K, D · r); ``diagonals_l`` (C, K, D) or
-    (C, K, 0); ``fields_l`` (C, H · W, D) or (C, 0, D). ``known`` (C,).
+    (C, K, 0); ``fields_l`` (C, H · W, D) or (C, 0, D). ``known`` (C,); ``images`` (C,),
+    of how many images each category's were taken.
     """
 
     memory_kind = "statistics"
+    images: Tensor
 
     def __init__(
         self,
@@ -66,6 +68,7 @@ class FeatureStatistics(CategoryBuffers):
             raise ValueError(
                 f"expected precision 'float16' or 'float32', got {precision!r}"
             )
+        self.register_buffer("images", torch.zeros(0, dtype=torch.long))
         self.layout = layout
         self.components = components
         self.covariance: Covariance = covariance
@@ -164,6 +167,7 @@ class FeatureStatistics(CategoryBuffers):
             self._put(f"weights_{index}", category, torch.as_tensor(weights))
             self._put(f"means_{index}", category, torch.as_tensor(means))
         self.known[category] = True
+        self.images[category] = len(packed)
 
     def _put(self, name: str, category: int, value: Tensor) -> None:
         buffer = self.get_buffer(name)

@@ -82,7 +82,10 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
             self.keep(strategy.model, features_by_category(strategy.adapted_dataset))
 
     def keep(self, model: FlowGMM, features: dict[int, Tensor]) -> None:
-        """Take the statistics of the categories that have none yet.
+        """Take the statistics of categories that have none yet, or of fewer images.
+
+        The latter where a category's first few images arrived early, in a blurry
+        stream.
 
         :param model: what they are kept with.
         :param features: packed features (N, size) by category.
@@ -91,9 +94,11 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
         if model.statistics is None:
             made = FeatureStatistics(model.layout, self.components, **self._options)
             model.statistics = made.to(device)
-        kept = set(model.statistics.categories.tolist())
-        for category in sorted(set(features) - kept):
-            model.statistics.fit_category(category, features[category].to(device))
+        statistics = model.statistics
+        statistics.resize(max(features, default=-1) + 1)
+        for category, x in features.items():
+            if len(x) > int(statistics.images[category]):
+                statistics.fit_category(category, x.to(device))
 
 
 def statistical_latents(

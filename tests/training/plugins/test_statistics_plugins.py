@@ -154,3 +154,16 @@ def test_they_go_with_stock_plugins(make_strategy, long, cls, other):
 def test_another_model_is_refused(fake_strategy, cls):
     with pytest.raises(TrainingError, match=f"{cls.__name__} keeps statistics with"):
         cls().before_training_exp(fake_strategy(model=torch.nn.Linear(1, 1)))
+
+
+def test_statistics_of_few_images_give_way_to_those_of_more(make_model):
+    model, plugin = make_model(), StatisticsRehearsalPlugin(components=1)
+    x = torch.randn(40, 30)
+    plugin.keep(model, {1: x[:3]})
+    few = model.statistics.means_0[1].clone()
+    plugin.keep(model, {0: x, 1: x})
+    assert model.statistics.images.tolist() == [40, 40]
+    assert not torch.equal(model.statistics.means_0[1], few)
+    many = model.statistics.means_0[1].clone()
+    plugin.keep(model, {1: x[20:]})
+    assert torch.equal(model.statistics.means_0[1], many)
