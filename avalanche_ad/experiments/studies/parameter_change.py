@@ -45,8 +45,10 @@ def _parts(model: FlowGMM, categories: Sequence[int]) -> dict[str, Tensor]:
     for flow, mixture in zip(model.flows, model.mixtures, strict=True):
         assert isinstance(mixture, HierarchicalMixture)
         centers = mixture.centers[categories]
-        found.setdefault("class weights φ", []).append(mixture.class_logits[categories])
-        found.setdefault("inner weights ψ", []).append(mixture.inner_logits[categories])
+        weights = mixture.class_logits[categories].softmax(0)
+        found.setdefault("class weights φ", []).append(weights)
+        weights = mixture.inner_logits[categories].softmax(1)
+        found.setdefault("inner weights ψ", []).append(weights)
         found.setdefault("main centres μ", []).append(centers[:, 0])
         found.setdefault("offsets δ", []).append(centers[:, 1:])
         for number, block in enumerate(flow.blocks, 1):  # type: ignore[arg-type]
@@ -76,7 +78,9 @@ def sections(results: Sequence[Found]) -> list[Section]:
     ]
     caption = (
         "‖θ_t − θ_{t−1}‖ / ‖θ_{t−1}‖, mean over tasks; of the mixtures the rows of the "
-        "categories known before. Means over seeds with 95 % confidence intervals."
+        "categories known before, and of φ and ψ the weights that they give, since "
+        "logits that start at 0 have no size to compare with. Means over seeds with "
+        "95 % confidence intervals."
     )
     return [Section("Relative change per task", caption, ["part", "change"], lines)]
 

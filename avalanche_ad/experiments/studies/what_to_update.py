@@ -113,7 +113,7 @@ def figure(results: Sequence[Found]) -> Figure:
         axes.axhline(0.5, color="black", lw=0.8, linestyle=":")
         axes.set_xticks(place, PARTS, rotation=30)
         axes.set(title=kind, ylim=(0.3, 1))
-    axes.legend(fontsize=8, loc="lower left")
+    axes.legend(fontsize=8, loc="upper right")
     drawn.suptitle("Task 1 after training parts of the model on task 2")
     return drawn
 
