@@ -316,7 +316,7 @@ def test_an_interrupted_run_says_so_and_resumes(tiny_stream, cli, process, tmp_p
         "--out",
         out,
         "--set",
-        "training.epochs=40",
+        "training.epochs=120",
     ]
     running = subprocess.Popen(
         [sys.executable, "-m", "avalanche_ad.cli", *map(str, command)],

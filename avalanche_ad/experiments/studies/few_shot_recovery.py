@@ -120,6 +120,10 @@ def _drawn(
     return x[rows.to(x.device)], y[rows].to(x.device)
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 def _of(found: Found, exemplars: object, steps: int | None, metric: str) -> float:
     return next(
         float(row[metric])
@@ -157,7 +161,7 @@ def sections(results: Sequence[Found]) -> list[Section]:
             "them as of the last task (with 0: of the last task alone). The scores' "
             "constants are set on the kept images."
         )
-        head = ["images", *[f"{steps} steps" for steps in STEPS]]
+        head = ["images", *[_counted(steps, "step") for steps in STEPS]]
         made.append(Section(f"{name} of old categories", caption, head, lines))
     return made
 
@@ -173,7 +177,10 @@ def figure(results: Sequence[Found]) -> Figure:
                 for steps in STEPS
             ]
             axes.plot(
-                range(len(STEPS)), values, marker="o", label=f"{exemplars} images"
+                range(len(STEPS)),
+                values,
+                marker="o",
+                label=_counted(exemplars, "image"),
             )
         for when, style in (("when learned", "--"), ("after the last task", ":")):
             value = np.mean([_of(found, when, None, metric) for found in results])
