@@ -62,6 +62,12 @@ Overrides = Annotated[
 ]
 
 
+Strategy = Annotated[
+    str, typer.Option("--strategy", "-s", help="Name of a strategy, or a TOML file.")
+]
+Seeds = Annotated[str, typer.Option(help="Seeds with commas.")]
+
+
 class Listed(str, Enum):
     """What ``list`` can list."""
 
@@ -100,10 +106,7 @@ def _options(
 @app.command()
 def run(
     benchmark: Benchmark = "synthetic_5x3",
-    strategy: Annotated[
-        str,
-        typer.Option("--strategy", "-s", help="Name of a strategy, or a TOML file."),
-    ] = "gmm_alignment",
+    strategy: Strategy = "gmm_alignment",
     data: Data = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
@@ -179,7 +182,7 @@ def compare(
         str, typer.Option(help="Names of strategies or TOML files, with commas.")
     ],
     benchmark: Benchmark = "synthetic_5x3",
-    seeds: Annotated[str, typer.Option(help="Seeds with commas.")] = "0",
+    seeds: Seeds = "0",
     data: Data = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
@@ -266,11 +269,8 @@ def experiment(
         str, typer.Argument(help="Which one; `list experiments` shows all.")
     ],
     benchmark: Benchmark = "synthetic_5x3",
-    strategy: Annotated[
-        str,
-        typer.Option("--strategy", "-s", help="Name of a strategy, or a TOML file."),
-    ] = "naive",
-    seeds: Annotated[str, typer.Option(help="Seeds with commas.")] = "0",
+    strategy: Strategy = "naive",
+    seeds: Seeds = "0",
     data: Data = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045

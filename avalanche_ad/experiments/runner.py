@@ -15,6 +15,7 @@ from avalanche.training.determinism.rng_manager import RNGManager
 from avalanche.training.supervised import Cumulative, JointTraining
 
 from avalanche_ad.benchmarks import AnomalyBenchmark
+from avalanche_ad.errors import ResultsError
 from avalanche_ad.evaluation.csv_logger import TidyCSVLogger
 from avalanche_ad.evaluation.metrics import AnomalyMetrics
 from avalanche_ad.evaluation.names import metric_names
@@ -42,13 +43,23 @@ from avalanche_ad.experiments.provenance import (
     peak_rss_mb,
 )
 from avalanche_ad.experiments.recipe import ExperimentRecipe
-from avalanche_ad.experiments.results import SCHEMA, summarise, write_json
+from avalanche_ad.experiments.results import (
+    SCHEMA,
+    read_results,
+    summarise,
+    write_json,
+)
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models import PackNetFlowGMM
 from avalanche_ad.models.storage import save_model
 from avalanche_ad.training.plugins import CalibrationPlugin
 
-__all__ = ["run_configuration", "run_experiment", "updated_configuration"]
+__all__ = [
+    "finished_run",
+    "run_configuration",
+    "run_experiment",
+    "updated_configuration",
+]
 
 _WORDS = {
     "benchmark": {"title": True, "published": True},
@@ -94,6 +105,27 @@ def updated_configuration(configuration: Mapping[str, Any]) -> Mapping[str, Any]
         return configuration  # of no version we know
     data = configuration.get("data")
     return run_configuration(recipe, None if data is None else Path(data))
+
+
+def finished_run(
+    folder: Path, recipe: ExperimentRecipe, data: Path | None
+) -> dict[str, Any] | None:
+    """Return the results of a run made before, ``None`` where there are none.
+
+    :param folder: the run's folder.
+    :param recipe: what the run must have been of.
+    :param data: the data set's folder as the user gave it.
+    :raises ResultsError: when it is damaged or of another recipe.
+    """
+    if not (folder / "results.json").is_file():
+        return None
+    results = read_results(folder)
+    if updated_configuration(results["config"]) != run_configuration(recipe, data):
+        raise ResultsError(
+            f"{folder} holds a run of another recipe: remove it, or choose another "
+            "--out"
+        )
+    return results
 
 
 @dataclass

@@ -24,11 +24,7 @@ from avalanche_ad.experiments.parallel import Job, run_jobs
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.recipe import BenchmarkRecipe, ExperimentRecipe
 from avalanche_ad.experiments.results import read_results
-from avalanche_ad.experiments.runner import (
-    run_configuration,
-    run_experiment,
-    updated_configuration,
-)
+from avalanche_ad.experiments.runner import finished_run, run_experiment
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.reporting.comparison import write_comparison, write_matrix_figures
 
@@ -212,16 +208,9 @@ class _Comparison:
         :raises ResultsError: when one is damaged or of another recipe.
         """
         for job in self.every:
-            if not (job.folder / "results.json").is_file():
+            result = finished_run(job.folder, job.recipe, data_root)
+            if result is None:
                 continue
-            result = read_results(job.folder)
-            if updated_configuration(result["config"]) != run_configuration(
-                job.recipe, data_root
-            ):
-                raise ResultsError(
-                    f"{job.folder} holds a run of another recipe: remove it, or choose "
-                    "another --out"
-                )
             self.found[job] = result
         for number, job in enumerate(self.found, 1):
             self.announce(f"[{number}/{len(self.every)}] {job}: already there")

@@ -352,8 +352,8 @@ def _batches(
     """
     backbone.to(device)
     layout, kept = backbone.layout(image_size), getattr(torch, dtype)
-    on_cpu = torch.device(device).type == "cpu"
     threads = torch.get_num_threads()
+    workers = threads if torch.device(device).type == "cpu" else 2
     starts = range(0, len(samples), batch_size)
 
     def computed(start: int) -> Tensor:
@@ -363,9 +363,9 @@ def _batches(
     done = 0
     try:
         with ThreadPoolExecutor(
-            threads if on_cpu else 2, initializer=torch.set_num_threads, initargs=(1,)
+            workers, initializer=torch.set_num_threads, initargs=(1,)
         ) as pool:
-            for start, packed in _in_order(pool, computed, starts):
+            for start, packed in _in_order(pool, computed, starts, 2 * workers):
                 chosen = samples[start : start + batch_size]
                 finite = packed.isfinite().all(dim=1)
                 if not finite.all():
@@ -384,10 +384,12 @@ def _batches(
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[int], Tensor], items: Sequence[int]
+    pool: ThreadPoolExecutor,
+    work: Callable[[int], Tensor],
+    items: Sequence[int],
+    ahead: int,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield items with what a pool makes of them, a few ahead of what is taken."""
-    ahead = 2 * pool._max_workers
+    """Yield items with what a pool makes of them, so many ahead of what is taken."""
     coming = deque((item, pool.submit(work, item)) for item in items[:ahead])
     try:
         for number in range(len(items)):

@@ -9,7 +9,6 @@ from typing import get_args
 import numpy as np
 from matplotlib.figure import Figure
 
-from avalanche_ad.evaluation.functional import mean_defined
 from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
 from avalanche_ad.models.flow_gmm import ENTROPY_SCOPES
 from avalanche_ad.models.scoring import ScoreKind
@@ -32,20 +31,16 @@ def measure(bench: Bench, seed: int) -> Found:
         before.entropy = after.entropy = scope
         # the constants are of the product of both, and of scores of before
         for moment, model in (("before", before), ("after", after)):
-            for kind in KINDS:
-                found = bench.judge(model, [0], [kind])
+            for means, found in bench.summaries(model, [0], KINDS):
+                normals = np.concatenate([one.normals for one in found])
+                anomalies = np.concatenate([one.anomalies for one in found])
                 rows.append(
                     {
                         "scope": scope,
-                        "kind": kind,
                         "moment": moment,
-                        "image_auroc": mean_defined(one.image_auroc for one in found),
-                        "pixel_auroc": mean_defined(one.pixel_auroc for one in found),
-                        "fpr95": mean_defined(one.fpr95 for one in found),
-                        "normals": np.concatenate([o.normals for o in found]).tolist(),
-                        "anomalies": np.concatenate(
-                            [o.anomalies for o in found]
-                        ).tolist(),
+                        **means,
+                        "normals": normals.tolist(),
+                        "anomalies": anomalies.tolist(),
                     }
                 )
     return {"rows": rows}

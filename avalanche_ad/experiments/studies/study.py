@@ -33,8 +33,9 @@ from avalanche_ad.experiments.build import (
 )
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.recipe import ExperimentRecipe
-from avalanche_ad.experiments.results import read_results, write_json
+from avalanche_ad.experiments.results import write_json
 from avalanche_ad.experiments.runner import (
+    finished_run,
     run_configuration,
     run_experiment,
     updated_configuration,
@@ -173,15 +174,9 @@ class Bench:
         """Make a whole run of a recipe, or read it where it was made before."""
         name = recipe.strategy_name.replace(" ", "_")
         folder = self.folder / "runs" / f"{name}-seed{seed}"
-        if (folder / "results.json").is_file():
-            results = read_results(folder)
-            configuration = run_configuration(recipe, self.data_root)
-            if updated_configuration(results["config"]) == configuration:
-                return results
-            raise ResultsError(
-                f"{folder} holds a run of another recipe: remove it, or choose another "
-                "--out"
-            )
+        results = finished_run(folder, recipe, self.data_root)
+        if results is not None:
+            return results
         return run_experiment(
             recipe,
             folder,
@@ -190,6 +185,23 @@ class Bench:
             device=self.device,
             cache=self.cache,
         )
+
+    def summaries(
+        self, model: AnomalyModel, tasks: Sequence[int], kinds: Sequence[ScoreKind]
+    ) -> list[tuple[Found, list[Judgement]]]:
+        """Return, for every kind of score, means over categories and what they are of.
+
+        The images pass the model once for all kinds.
+        """
+        every = self.judge(model, tasks, kinds)
+        made = []
+        for kind in kinds:
+            found = [one for one in every if one.kind == kind]
+            means: Found = {"kind": kind}
+            for name in ("image_auroc", "pixel_auroc", "fpr95"):
+                means[name] = mean_defined(getattr(one, name) for one in found)
+            made.append((means, found))
+        return made
 
     def report(self, what: str, done: int, total: int) -> None:
         """Show how far the experiment is."""

@@ -8,7 +8,6 @@ from typing import get_args
 import numpy as np
 from matplotlib.figure import Figure
 
-from avalanche_ad.evaluation.functional import mean_defined
 from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
 from avalanche_ad.models.scoring import ScoreKind
 from avalanche_ad.reporting.paired import interval
@@ -48,15 +47,11 @@ def measure(bench: Bench, seed: int) -> Found:
             model.mixtures.requires_grad_(part in ("mixture", "both"))
             for _ in bench.learn(strategy, 1, 1):
                 pass
-        for kind in KINDS:
-            found = bench.judge(model, [0], [kind])
+        for means, found in bench.summaries(model, [0], KINDS):
             rows.append(
                 {
                     "part": part,
-                    "kind": kind,
-                    "image_auroc": mean_defined(one.image_auroc for one in found),
-                    "pixel_auroc": mean_defined(one.pixel_auroc for one in found),
-                    "fpr95": mean_defined(one.fpr95 for one in found),
+                    **means,
                     "normals": float(np.mean([o.normals.mean() for o in found])),
                     "anomalies": float(np.mean([o.anomalies.mean() for o in found])),
                 }
