@@ -19,6 +19,7 @@ from avalanche.training.supervised import Naive
 from torch.utils.data import TensorDataset
 
 from avalanche_ad.features.layout import FeatureLayout
+from avalanche_ad.models.latents import latents_of
 from avalanche_ad.training import DynamicFlowGMM, FlowGMMLoss, make_optimizer
 
 LAYOUT = FeatureLayout(((2, 2, 6), (1, 1, 6)))
@@ -44,6 +45,41 @@ def as_avalanche(x, y, *extra):
 @pytest.fixture
 def layout():
     return LAYOUT
+
+
+@pytest.fixture
+def long(stream):
+    return stream(train=40)
+
+
+@pytest.fixture
+def images():
+    """Give the training features of a category, whichever experience has them."""
+
+    def make(stream, category):
+        rows = [
+            x
+            for experience in stream.train_stream
+            for x, y, *_ in experience.dataset
+            if y == category
+        ]
+        return torch.stack(rows)
+
+    return make
+
+
+@pytest.fixture
+def likelihood():
+    """Give the mean log p(x|c) / D over images and levels."""
+
+    def make(model, x, category):
+        model.eval()
+        with torch.no_grad():
+            chosen = torch.full((len(x),), category)
+            levels = model.log_likelihood_levels(latents_of(model(x)), chosen)
+        return float(torch.stack([level.mean() for level in levels]).mean())
+
+    return make
 
 
 @pytest.fixture

@@ -19,7 +19,10 @@ from avalanche_ad.models.alignment import (
     semantic_drift,
 )
 from avalanche_ad.models.base import evaluating
-from avalanche_ad.models.category_mixtures import CategoryMixtures, precision_roots
+from avalanche_ad.models.category_mixtures import (
+    CategoryMixtures,
+    precision_roots,
+)
 from avalanche_ad.models.flow_gmm import FlowGMM
 from avalanche_ad.models.incremental_gmm import IncrementalGMM
 from avalanche_ad.training.dynamic import features_by_category
@@ -33,6 +36,7 @@ __all__ = [
     "AlignmentSource",
     "AlignmentUpdate",
     "GMMAlignmentPlugin",
+    "drawn_features",
     "drawn_latents",
     "fitted_mixture",
 ]
@@ -209,12 +213,9 @@ class GMMAlignmentPlugin(StatisticsKeeper):
                 for category in old:
                     mixture.put(category, *self._reflown(model, index, category))
                 continue
-            height, width, _ = model.layout.levels[index]
-            level = model.layout.unpack(x)[index].flatten(0, 2)
-            rows = torch.randperm(len(level))[: self.samples].to(level.device)
-            positions = rows % (height * width)
-            before = model.latents_at(index, level[rows], positions, flow)
-            after = model.latents_at(index, level[rows], positions)
+            features, positions = drawn_features(model, index, x, self.samples)
+            before = model.latents_at(index, features, positions, flow)
+            after = model.latents_at(index, features, positions)
             means = mixture.means[old]
             if self.source == "sdc":
                 shift = semantic_drift(means.flatten(0, 1), before, after)
@@ -255,25 +256,38 @@ class GMMAlignmentPlugin(StatisticsKeeper):
         if self.update == "em":
             component = None
         return fitted_mixture(
-            z, self.components, self.covariance, component, self.shrinkage, self.seed
+            z,
+            self.components,
+            self.covariance,
+            component,
+            self.shrinkage,
+            self.seed or 0,
         )
 
 
-def drawn_latents(model: FlowGMM, index: int, x: Tensor, count: int) -> Tensor:
-    """Return latents of positions drawn from images.
+def drawn_features(
+    model: FlowGMM, index: int, x: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """Return feature vectors of positions drawn from images.
 
-    :param model: a model in evaluation mode.
+    :param model: a model.
     :param index: level.
     :param x: packed features (N, size).
     :param count: how many at most.
-    :return: (count, D).
+    :return: (count, D), and the position of each (count,).
     """
-    parts = [
-        model.latent_level(index, model.layout.unpack(part)[index])[0].flatten(0, 1)
-        for part in torch.split(x, 16)
-    ]
-    z = torch.cat(parts)
-    return z[torch.randperm(len(z))[:count].to(z.device)]
+    height, width, _ = model.layout.levels[index]
+    level = model.layout.unpack(x)[index].flatten(0, 2)
+    rows = torch.randperm(len(level))[:count].to(level.device)
+    return level[rows], rows % (height * width)
+
+
+def drawn_latents(model: FlowGMM, index: int, x: Tensor, count: int) -> Tensor:
+    """Return latents of positions drawn from images, see :func:`drawn_features`.
+
+    :param model: a model in evaluation mode.
+    """
+    return model.latents_at(index, *drawn_features(model, index, x, count))
 
 
 def fitted_mixture(

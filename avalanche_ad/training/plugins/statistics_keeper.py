@@ -34,7 +34,8 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
     :param mean_field: whether a mean per position is kept.
     :param precision: type of number that is kept.
     :param shrinkage: of the covariances, relative to the mean variance.
-    :param seed: decides the vectors used and the start of the EM.
+    :param seed: decides the vectors used and the start of the EM; the model's by
+        default.
     :param others: of the class that comes next in a subclass of several.
     """
 
@@ -46,7 +47,7 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
         mean_field: bool = False,
         precision: StatisticsPrecision = "float16",
         shrinkage: float = 1e-2,
-        seed: int = 0,
+        seed: int | None = None,
         **others: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(**others)
@@ -59,7 +60,6 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
             "mean_field": mean_field,
             "precision": precision,
             "shrinkage": shrinkage,
-            "seed": seed,
         }
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
@@ -72,6 +72,8 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
                 f"{type(self).__name__} keeps statistics with a FlowGMM, got a "
                 f"{type(strategy.model).__name__}: use it with the flow_gmm model"
             )
+        if self.seed is None:
+            self.seed = strategy.model.seed
         super().before_training_exp(strategy, *args, **kwargs)
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
@@ -92,7 +94,9 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
         """
         device = model.level_maximum.device
         if model.statistics is None:
-            made = FeatureStatistics(model.layout, self.components, **self._options)
+            made = FeatureStatistics(
+                model.layout, self.components, seed=self.seed or 0, **self._options
+            )
             model.statistics = made.to(device)
         statistics = model.statistics
         statistics.resize(max(features, default=-1) + 1)

@@ -4,7 +4,6 @@ from avalanche.training.plugins import EWCPlugin, LwFPlugin, ReplayPlugin
 from avalanche.training.supervised import JointTraining
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.latents import latents_of
 from avalanche_ad.training.plugins import (
     CalibrationPlugin,
     FrozenFlowPlugin,
@@ -12,26 +11,6 @@ from avalanche_ad.training.plugins import (
 )
 
 SOURCES = ["statistics", "exemplars", "snapshot", "sdc", "ldc"]
-
-
-def images(stream, category):
-    """Training features of a category, from whichever experience has them."""
-    rows = [
-        x
-        for experience in stream.train_stream
-        for x, y, *_ in experience.dataset
-        if y == category
-    ]
-    return torch.stack(rows)
-
-
-def likelihood(model, x, category):
-    """Mean log p(x|c) / D over images and levels."""
-    model.eval()
-    with torch.no_grad():
-        chosen = torch.full((len(x),), category)
-        levels = model.log_likelihood_levels(latents_of(model(x)), chosen)
-    return float(torch.stack([level.mean() for level in levels]).mean())
 
 
 def trained(make_strategy, stream, *plugins, lr=5e-3):
@@ -42,14 +21,11 @@ def trained(make_strategy, stream, *plugins, lr=5e-3):
     return strategy
 
 
-@pytest.fixture
-def long(stream):
-    return stream(train=40)
-
-
 @pytest.mark.parametrize("source", ["statistics", "exemplars", "snapshot"])
 @pytest.mark.parametrize("update", ["moments", "em", "gradient"])
-def test_old_categories_are_likelier_than_without(make_strategy, long, source, update):
+def test_old_categories_are_likelier_than_without(
+    make_strategy, long, source, update, images, likelihood
+):
     plugin = GMMAlignmentPlugin(
         source, update, components=1, samples=500, exemplars=20, steps=400
     )
@@ -62,7 +38,7 @@ def test_old_categories_are_likelier_than_without(make_strategy, long, source, u
 
 @pytest.mark.parametrize("source", ["sdc", "ldc"])
 def test_mixtures_move_with_latents_that_are_all_shifted(
-    make_strategy, long, source, fake_strategy
+    make_strategy, long, source, fake_strategy, images, likelihood
 ):
     plugin = GMMAlignmentPlugin(source, components=1, samples=500)
     strategy = make_strategy(plugins=[plugin])
@@ -83,7 +59,9 @@ def test_mixtures_move_with_latents_that_are_all_shifted(
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_flow_that_stays_needs_no_alignment(make_strategy, long, source):
+def test_a_flow_that_stays_needs_no_alignment(
+    make_strategy, long, source, images, likelihood
+):
     plugin = GMMAlignmentPlugin(source, components=1, samples=4000, exemplars=40)
     strategy = make_strategy(plugins=[FrozenFlowPlugin(), plugin])
     one, two = long.train_stream
@@ -95,7 +73,7 @@ def test_a_flow_that_stays_needs_no_alignment(make_strategy, long, source):
 
 
 @pytest.mark.parametrize("components", [1, 2])
-def test_all_categories_have_a_mixture(make_strategy, long, components):
+def test_all_categories_have_a_mixture(make_strategy, long, components, images):
     plugin = GMMAlignmentPlugin(components=components, samples=500)
     model = trained(make_strategy, long, plugin, CalibrationPlugin()).model
     for mixture in model.aligned:
@@ -139,6 +117,14 @@ def test_alignment_draws_from_no_one_elses_generator(make_strategy, long):
         for plugins in ([], [GMMAlignmentPlugin(samples=300)])
     ]
     assert all(torch.equal(flows[0][name], flows[1][name]) for name in flows[0])
+
+
+def test_seeds_follow_the_model(make_strategy, make_model, long):
+    plugins = [GMMAlignmentPlugin(samples=300), GMMAlignmentPlugin(samples=300, seed=7)]
+    for plugin, expected in zip(plugins, (5, 7), strict=True):
+        strategy = make_strategy(model=make_model(seed=5), plugins=[plugin])
+        strategy.train(long.train_stream[0])
+        assert plugin.seed == strategy.model.statistics.seed == expected
 
 
 def test_joint_training_is_aligned_on_all_images(make_strategy, long):

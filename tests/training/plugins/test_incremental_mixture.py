@@ -7,7 +7,6 @@ from avalanche.training.supervised import JointTraining
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.feature_gmm import FeatureGMM
-from avalanche_ad.models.latents import latents_of
 from avalanche_ad.training.plugins import (
     GMMAlignmentPlugin,
     IncrementalMixturePlugin,
@@ -21,30 +20,6 @@ def mixture_plugin(**options):
     return IncrementalMixturePlugin(
         **({"components": 1, "samples": 2000, "every": 2} | options)
     )
-
-
-def images(stream, category):
-    rows = [
-        x
-        for experience in stream.train_stream
-        for x, y, *_ in experience.dataset
-        if y == category
-    ]
-    return torch.stack(rows)
-
-
-def likelihood(model, x, category):
-    """Mean log p(x|c) / D over images and levels."""
-    model.eval()
-    with torch.no_grad():
-        chosen = torch.full((len(x),), category)
-        levels = model.log_likelihood_levels(latents_of(model(x)), chosen)
-    return float(torch.stack([level.mean() for level in levels]).mean())
-
-
-@pytest.fixture
-def long(stream):
-    return stream(train=40)
 
 
 @pytest.fixture
@@ -63,7 +38,7 @@ def train(make_strategy, model, stream, *plugins, lr=5e-3, count=2, epochs=3):
 
 
 def test_a_rotation_starts_as_the_flow_free_reference(
-    make_strategy, rotation, long, layout
+    make_strategy, rotation, long, layout, images, likelihood
 ):
     model = rotation()
     alignment = GMMAlignmentPlugin(components=1, samples=50)
@@ -76,7 +51,9 @@ def test_a_rotation_starts_as_the_flow_free_reference(
         assert likelihood(model, x, category) == pytest.approx(expected, abs=2e-3)
 
 
-def test_the_flow_learns_what_a_gaussian_cannot_say(make_strategy, rotation, stream):
+def test_the_flow_learns_what_a_gaussian_cannot_say(
+    make_strategy, rotation, stream, images, likelihood
+):
     bent = stream(train=60, bent=True)
 
     def reached(lr):
@@ -87,7 +64,9 @@ def test_the_flow_learns_what_a_gaussian_cannot_say(make_strategy, rotation, str
     assert reached(1e-2) > reached(0.0) + 0.05
 
 
-def test_the_mixture_follows_the_flow(make_strategy, rotation, long):
+def test_the_mixture_follows_the_flow(
+    make_strategy, rotation, long, images, likelihood
+):
     def reached(*plugins):
         model = rotation()
         train(make_strategy, model, long, *plugins, lr=3e-2, count=1)
@@ -136,7 +115,9 @@ def test_mixtures_move_every_so_many_steps(make_strategy, rotation, long, probe)
     assert moved == [(step + 2) % 3 == 0 for step in range(len(moved))]
 
 
-def test_rehearsal_of_statistics_holds_old_categories(make_strategy, rotation, stream):
+def test_rehearsal_of_statistics_holds_old_categories(
+    make_strategy, rotation, stream, images, likelihood
+):
     bent = stream(train=60, bent=True)
 
     def forgotten(*plugins):
