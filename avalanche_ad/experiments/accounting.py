@@ -89,8 +89,9 @@ def memory_bytes(
     An object whose attribute ``memory_kind`` is one of these words has all that hangs
     on it counted there, for example a plugin with Gaussians of the features.
 
-    Not counted: gradients and optimizer state, metrics and loggers, the minibatch, the
-    current experience, frozen backbones, plain numbers and text.
+    Not counted: what a model makes anew from the rest when it is loaded (``derived``:
+    mixtures aligned to statistics), gradients and optimizer state, metrics and loggers,
+    the minibatch, the current experience, frozen backbones, plain numbers and text.
 
     :param strategy: the strategy after its last experience.
     :param benchmark: its feature stream.
@@ -189,7 +190,9 @@ def _parts(thing: object) -> Iterable[object]:
         kept: list[object] = thing._datasets  # but not the indices into them
         return kept
     if isinstance(thing, nn.Module):
-        return [thing._parameters, thing._buffers, thing._modules]
+        derived = getattr(thing, "derived", ())
+        modules = [part for name, part in thing._modules.items() if name not in derived]
+        return [thing._parameters, thing._buffers, *modules]
     attributes: dict[str, object] = dict(getattr(thing, "__dict__", {}))
     for base in type(thing).__mro__:
         slots = vars(base).get("__slots__", ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from avalanche_ad.models.category_mixtures import (
 from avalanche_ad.models.moments import Moments
 
 __all__ = [
+    "ALIGNED_COVARIANCES",
     "AlignedCovariance",
     "aligned_mixture",
     "climbed_mixture",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 AlignedCovariance = Literal["full", "diagonal", "spherical"]
+ALIGNED_COVARIANCES: tuple[AlignedCovariance, ...] = get_args(AlignedCovariance)
 
 
 def aligned_mixture(
@@ -84,7 +86,8 @@ def kept_covariance(full: Tensor, form: AlignedCovariance) -> Tensor:
         return torch.diag_embed(variances.mean(1, keepdim=True).expand_as(variances))
     if form != "full":
         raise ValueError(
-            f"expected covariance 'full', 'diagonal' or 'spherical', got {form!r}"
+            f"expected covariance as one of {', '.join(ALIGNED_COVARIANCES)}, got "
+            f"{form!r}"
         )
     return full
 

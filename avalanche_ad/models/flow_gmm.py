@@ -11,8 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.base import MASKED, AnomalyModel
-from avalanche_ad.models.category_mixtures import CategoryMixtures
+from avalanche_ad.models.alignment import (
+    ALIGNED_COVARIANCES,
+    AlignedCovariance,
+    kept_covariance,
+    pushed_moments,
+)
+from avalanche_ad.models.base import MASKED, AnomalyModel, evaluating
+from avalanche_ad.models.category_mixtures import CategoryMixtures, precision_roots
 from avalanche_ad.models.feature_statistics import FeatureStatistics
 from avalanche_ad.models.flow import ConditionalFlow, FlowStart, position_code
 from avalanche_ad.models.gmm import (
@@ -25,6 +31,7 @@ from avalanche_ad.models.gmm import (
     squared_distances,
 )
 from avalanche_ad.models.latents import Latents, LevelLatents, attach_latents
+from avalanche_ad.models.moments import Moments
 from avalanche_ad.models.scoring import LikelihoodMap, ScoreKind, negative_entropy
 
 __all__ = ["ENTROPY_SCOPES", "EntropyScope", "FlowGMM"]
@@ -81,6 +88,7 @@ class FlowGMM(AnomalyModel):
 
     entropy_code: Tensor
     known_when_learned: Tensor
+    derivation: Tensor
 
     def __init__(
         self,
@@ -111,6 +119,8 @@ class FlowGMM(AnomalyModel):
         self.pattern_period = pattern_period
         self.position_fraction = position_fraction
         self.register_buffer("entropy_code", torch.tensor(0))
+        # samples, covariance and seed of align_to_statistics; -1: of something else
+        self.register_buffer("derivation", torch.full((3,), -1))
         self.register_buffer("known_when_learned", torch.zeros(0, 0, dtype=torch.bool))
         self.seed = seed
         self.categories_at_start = categories_at_start
@@ -356,6 +366,7 @@ class FlowGMM(AnomalyModel):
 
         :param components: K of every mixture; another than before starts anew.
         """
+        self.derivation.fill_(-1)
         first = next(iter(self.aligned), None)
         if first is None or first.get_buffer("log_weights").shape[1] != components:
             device = self.level_maximum.device
@@ -366,6 +377,72 @@ class FlowGMM(AnomalyModel):
         for mixture in self.aligned:
             mixture.resize(self.num_categories)  # type: ignore[operator]
         return self.aligned
+
+    def align_to_statistics(
+        self, samples: int, covariance: AlignedCovariance = "full", seed: int = 0
+    ) -> None:
+        """Align all categories that have statistics to where the flow maps those.
+
+        The mixtures follow from flow and statistics, so they are no part of the state:
+        it says how to make them, and :meth:`load_state_dict` does.
+
+        :param samples: per category and level, see :meth:`statistical_moments`.
+        :param covariance: what is kept of the covariances.
+        :param seed: of the samples.
+        """
+        assert self.statistics is not None
+        mixtures = self.align(self.statistics.components)
+        with evaluating(self), torch.random.fork_rng(devices=[]):
+            for category in self.statistics.categories.tolist():
+                torch.manual_seed(seed * 1009 + category)
+                for index, mixture in enumerate(mixtures):
+                    found = self.statistical_moments(index, category, samples)
+                    kept = kept_covariance(found.covariance, covariance)
+                    roots = precision_roots(kept)
+                    mixture.put(category, found.weight, found.mean, roots)  # type: ignore[operator]
+        form = ALIGNED_COVARIANCES.index(covariance)
+        self.derivation.copy_(torch.tensor([samples, form, seed]))
+
+    @property
+    def derived(self) -> tuple[str, ...]:
+        """Names of the modules that follow from the others and are not saved."""
+        return ("aligned",) if len(self.aligned) and self.derivation[0] >= 0 else ()
+
+    def statistical_latents(
+        self, index: int, category: int, count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return samples of a category's statistics, and where the flow maps them.
+
+        :param index: level.
+        :param category: category with statistics.
+        :param count: how many samples.
+        :return: x (count, D), latents (count, D), and the component each sample was
+            drawn from (count,).
+        """
+        assert self.statistics is not None
+        device = self.level_maximum.device
+        height, width, _ = self.layout.levels[index]
+        categories = torch.full((count,), category, device=device)
+        positions = torch.randint(height * width, (count,)).to(device)
+        x, component = self.statistics.sample_level(index, categories, positions)
+        return x, self.latents_at(index, x, positions), component
+
+    def statistical_moments(self, index: int, category: int, count: int) -> Moments:
+        """Return the moments of a category's statistics under the flow as it is.
+
+        :param index: level.
+        :param category: category with statistics.
+        :param count: how many samples judge the flow, see
+            :func:`~avalanche_ad.models.alignment.pushed_moments`.
+        :return: weights that sum to 1, means (K, D), covariances (K, D, D), in double.
+        """
+        assert self.statistics is not None
+        x, z, component = self.statistical_latents(index, category, count)
+        gaussians = self.statistics.gaussians(index, category)
+        if gaussians is None:
+            shares = F.one_hot(component, self.statistics.components)
+            return Moments.of(z.double(), shares.double()).scaled(1 / count)
+        return pushed_moments(gaussians, x, z, component)
 
     def _aligned_log_likelihood(
         self, index: int, z: Tensor, known: Tensor
@@ -388,10 +465,23 @@ class FlowGMM(AnomalyModel):
         assert isinstance(mixture, CategoryMixtures)
         return mixture
 
+    def state_dict(  # type: ignore[override]
+        self,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> dict[str, Any]:
+        """Return the state, without the mixtures that follow from it."""
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
+        for name in self.derived:
+            for key in [key for key in state if key.startswith(f"{prefix}{name}.")]:
+                del state[key]
+        return state
+
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:  # noqa: ANN401
-        """Load a state, making room first for what it holds."""
+        """Load a state: make room for what it holds first, and then what follows."""
         self.aligned, self.statistics = nn.ModuleList(), None
         if any(name.startswith("statistics.") for name in state_dict):
             self.statistics = FeatureStatistics.like(self.layout, state_dict)
@@ -399,7 +489,11 @@ class FlowGMM(AnomalyModel):
         if means is not None:
             for mixture in self.align(means.shape[1]):
                 mixture.resize(len(means))  # type: ignore[operator]
-        return super().load_state_dict(state_dict, strict, assign)
+        found = super().load_state_dict(state_dict, strict, assign)
+        samples, form, seed = self.derivation.tolist()
+        if samples >= 0:
+            self.align_to_statistics(samples, ALIGNED_COVARIANCES[form], seed)
+        return found
 
     def _drawn_positions(self, features: Tensor) -> Tensor | None:
         if not self.training or self.position_fraction >= 1.0:

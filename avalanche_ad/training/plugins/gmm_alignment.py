@@ -13,7 +13,6 @@ from avalanche_ad.models.alignment import (
     AlignedCovariance,
     aligned_mixture,
     climbed_mixture,
-    kept_covariance,
     linear_drift,
     moved_gaussians,
     semantic_drift,
@@ -21,16 +20,11 @@ from avalanche_ad.models.alignment import (
 from avalanche_ad.models.base import evaluating
 from avalanche_ad.models.category_mixtures import (
     CategoryMixtures,
-    precision_roots,
 )
 from avalanche_ad.models.flow_gmm import FlowGMM
 from avalanche_ad.models.incremental_gmm import IncrementalGMM
 from avalanche_ad.training.dynamic import features_by_category
-from avalanche_ad.training.plugins.statistics_keeper import (
-    StatisticsKeeper,
-    statistical_latents,
-    statistical_moments,
-)
+from avalanche_ad.training.plugins.statistics_keeper import StatisticsKeeper
 
 __all__ = [
     "AlignmentSource",
@@ -140,6 +134,10 @@ class GMMAlignmentPlugin(StatisticsKeeper):
             current = {category: x.to(device) for category, x in found.items()}
             if self.source == "statistics":
                 self.keep(model, current)
+                if self.update == "moments":
+                    seed = self.seed or 0
+                    model.align_to_statistics(self.samples, self.covariance, seed)
+                    return
             old = [c for c in self._aligned(model) if c not in current]
             model.align(self.components)
             if old and self._before is not None:
@@ -174,15 +172,9 @@ class GMMAlignmentPlugin(StatisticsKeeper):
         for index, mixture in enumerate(model.aligned):
             assert isinstance(mixture, CategoryMixtures)
             component = None
-            if self.source == "statistics" and self.update == "moments":
-                moments = statistical_moments(model, category, index, self.samples)
-                kept = kept_covariance(moments.covariance, self.covariance)
-                roots = precision_roots(kept)
-                mixture.put(category, moments.weight, moments.mean, roots)
-                continue
             if self.source == "statistics":
-                _, z, component = statistical_latents(
-                    model, category, index, self.samples
+                _, z, component = model.statistical_latents(
+                    index, category, self.samples
                 )
             else:
                 assert x is not None

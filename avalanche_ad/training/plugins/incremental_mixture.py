@@ -12,10 +12,7 @@ from avalanche_ad.models.flow_gmm import FlowGMM
 from avalanche_ad.models.incremental_gmm import IncrementalGMM
 from avalanche_ad.models.latents import Latents
 from avalanche_ad.training.dynamic import features_by_category
-from avalanche_ad.training.plugins.statistics_keeper import (
-    StatisticsKeeper,
-    statistical_moments,
-)
+from avalanche_ad.training.plugins.statistics_keeper import StatisticsKeeper
 
 __all__ = ["IncrementalMixturePlugin"]
 
@@ -118,7 +115,7 @@ class IncrementalMixturePlugin(StatisticsKeeper):
             assert isinstance(mixture, CategoryMixtures)
             mixture.means.requires_grad_(False)
             for category in model.statistics.categories.tolist():
-                found = statistical_moments(model, category, index, self.samples)
+                found = model.statistical_moments(index, category, self.samples)
                 learner = IncrementalGMM(
                     found.mean.shape[1],
                     self.components,
@@ -141,6 +138,8 @@ class IncrementalMixturePlugin(StatisticsKeeper):
 
     @torch.no_grad()
     def _learn(self, model: FlowGMM) -> None:
+        if self._gathered:
+            model.derivation.fill_(-1)  # they follow from the statistics no more
         for (category, index), parts in self._gathered.items():
             mixture = model.aligned[index]
             assert isinstance(mixture, CategoryMixtures)

@@ -7,20 +7,17 @@ from typing import Any
 import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.alignment import pushed_moments
 from avalanche_ad.models.feature_statistics import (
     FeatureStatistics,
     StatisticsPrecision,
 )
 from avalanche_ad.models.flow_gmm import FlowGMM
 from avalanche_ad.models.incremental_gmm import Covariance
-from avalanche_ad.models.moments import Moments
 from avalanche_ad.training.dynamic import features_by_category
 
-__all__ = ["StatisticsKeeper", "statistical_latents", "statistical_moments"]
+__all__ = ["StatisticsKeeper"]
 
 
 class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
@@ -108,46 +105,3 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
         for category, x in features.items():
             if len(x) > int(statistics.images[category]):
                 statistics.fit_category(category, x.to(device))
-
-
-def statistical_latents(
-    model: FlowGMM, category: int, index: int, count: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return samples of a category's statistics, and where the flow maps them.
-
-    :param model: with statistics of the category.
-    :param category: category index.
-    :param index: level.
-    :param count: how many samples.
-    :return: x (count, D), latents (count, D), and the component each sample was drawn
-        from (count,).
-    """
-    assert model.statistics is not None
-    device = model.level_maximum.device
-    height, width, _ = model.layout.levels[index]
-    categories = torch.full((count,), category, device=device)
-    positions = torch.randint(height * width, (count,)).to(device)
-    x, component = model.statistics.sample_level(index, categories, positions)
-    return x, model.latents_at(index, x, positions), component
-
-
-def statistical_moments(
-    model: FlowGMM, category: int, index: int, count: int
-) -> Moments:
-    """Return the moments of a category's statistics under the flow as it is.
-
-    :param model: with statistics of the category.
-    :param category: category index.
-    :param index: level.
-    :param count: how many samples judge the flow, see
-        :func:`~avalanche_ad.models.alignment.pushed_moments`.
-    :return: weights that sum to 1, means (K, D), covariances (K, D, D), in double.
-    """
-    assert model.statistics is not None
-    x, z, component = statistical_latents(model, category, index, count)
-    gaussians = model.statistics.gaussians(index, category)
-    if gaussians is None:
-        shares = one_hot(component, model.statistics.components)
-        found = Moments.of(z.double(), shares.double())
-        return found.scaled(1 / count)
-    return pushed_moments(gaussians, x, z, component)

@@ -4,10 +4,12 @@ from avalanche.training.plugins import EWCPlugin, LwFPlugin, ReplayPlugin
 from avalanche.training.supervised import JointTraining
 
 from avalanche_ad.errors import TrainingError
+from avalanche_ad.experiments.accounting import _Count
 from avalanche_ad.training.plugins import (
     CalibrationPlugin,
     FrozenFlowPlugin,
     GMMAlignmentPlugin,
+    IncrementalMixturePlugin,
 )
 
 SOURCES = ["statistics", "exemplars", "snapshot", "sdc", "ldc"]
@@ -117,6 +119,54 @@ def test_alignment_draws_from_no_one_elses_generator(make_strategy, long):
         for plugins in ([], [GMMAlignmentPlugin(samples=300)])
     ]
     assert all(torch.equal(flows[0][name], flows[1][name]) for name in flows[0])
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_mixtures_of_statistics_are_made_anew_on_loading(
+    make_strategy, make_model, long, covariance
+):
+    plugin = GMMAlignmentPlugin(components=2, samples=300, covariance=covariance)
+    model = trained(make_strategy, long, plugin).model
+    state = model.state_dict()
+    assert not any(name.startswith("aligned") for name in state)
+    again = make_model(0)
+    again.load_state_dict(state)
+    for mixture, made in zip(model.aligned, again.aligned, strict=True):
+        for name, value in mixture.state_dict().items():
+            assert torch.equal(value, made.state_dict()[name])
+    assert not any(name.startswith("aligned") for name in again.state_dict())
+
+
+@pytest.mark.parametrize("source", ["exemplars", "sdc", "statistics"])
+def test_other_mixtures_are_saved(make_strategy, make_model, long, source):
+    plugin = GMMAlignmentPlugin(source, "em", components=2, samples=300)
+    model = trained(make_strategy, long, plugin).model
+    again = make_model(0)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(model.aligned[0].means, again.aligned[0].means)
+
+
+def test_mixtures_that_go_on_learning_are_saved(make_strategy, make_model, long):
+    plugins = [
+        GMMAlignmentPlugin(components=2, samples=300),
+        IncrementalMixturePlugin(components=2, samples=300, every=1000),
+    ]
+    model = trained(make_strategy, long, *plugins).model
+    assert any(name.startswith("aligned") for name in model.state_dict())
+
+
+def test_what_is_made_anew_takes_no_memory(make_strategy, make_model, long):
+    def parameters(model):
+        count = _Count(10**9)
+        count.follow(model, "parameters")
+        return count.sizes["parameters"]
+
+    plugin = GMMAlignmentPlugin(components=5, samples=300)
+    model = trained(make_strategy, long, plugin).model
+    derived = sum(buffer.nbytes for buffer in model.aligned.buffers())
+    before = parameters(model)
+    model.derivation.fill_(-1)
+    assert parameters(model) == before + derived
 
 
 def test_seeds_follow_the_model(make_strategy, make_model, long):
