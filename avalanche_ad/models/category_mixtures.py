@@ -107,6 +107,7 @@ def fit_mixture(
     max_rows: int,
     generator: torch.Generator,
     seed: int,
+    max_iter: int = 30,
 ) -> GaussianMixture:
     """Fit full-covariance Gaussians by EM, on some of the rows if there are many.
 
@@ -117,6 +118,7 @@ def fit_mixture(
     :param max_rows: rows used at most.
     :param generator: draws them.
     :param seed: of the start of the EM.
+    :param max_iter: steps of the EM at most, after k-means.
     """
     x = x.cpu()
     if len(x) > max_rows:
@@ -125,11 +127,11 @@ def fit_mixture(
         components,
         covariance_type="full",
         reg_covar=max(shrinkage * float(x.var(0).mean()), 1e-6),
-        max_iter=30,
+        max_iter=max_iter,
         random_state=seed,
     )
     with warnings.catch_warnings():
-        # a likelihood still creeping up after 30 steps is good enough here
+        # a likelihood still creeping up by then is good enough here
         warnings.simplefilter("ignore", ConvergenceWarning)
         # in double it takes twice the time, to the same likelihood
         mixture.fit(x.float().numpy())

@@ -34,6 +34,7 @@ class FeatureStatistics(CategoryBuffers):
     :param precision: type of number that is kept.
     :param shrinkage: see :func:`~avalanche_ad.models.category_mixtures.fit_mixture`.
     :param max_positions: feature vectors per category and level used for fitting.
+    :param max_iter: steps of the EM at most, after k-means.
     :param seed: decides the vectors used and the start of the EM.
 
     Shapes, per level l: ``weights_l`` (C, K); ``means_l`` (C, K, D); ``factors_l``
@@ -56,6 +57,7 @@ class FeatureStatistics(CategoryBuffers):
         precision: StatisticsPrecision = "float16",
         shrinkage: float = 1e-2,
         max_positions: int = 20_000,
+        max_iter: int = 30,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -75,6 +77,7 @@ class FeatureStatistics(CategoryBuffers):
         self.mean_field = mean_field
         self.shrinkage = shrinkage
         self.max_positions = max_positions
+        self.max_iter = max_iter
         self.seed = seed
         self.rank = rank if covariance == "low_rank" else 0
         kept = getattr(torch, precision)
@@ -153,6 +156,7 @@ class FeatureStatistics(CategoryBuffers):
                 self.max_positions,
                 generator,
                 self.seed,
+                self.max_iter,
             )
             covariance = torch.as_tensor(mixture.covariances_)
             if self.covariance == "full":
