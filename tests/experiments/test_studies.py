@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -100,6 +101,30 @@ def test_a_damaged_file_is_told(made, tiny_stream, cache, tmp_path):
     (tmp_path / "drift-seed0.json").write_text("{")
     with pytest.raises(ResultsError, match="damaged: remove it"):
         study_on(tiny_stream, cache, "drift", [0], tmp_path)
+
+
+@pytest.mark.parametrize("blocked", ["expansion.md", "expansion-seed0.json.partial"])
+def test_a_folder_that_cannot_be_written_to_is_told(
+    tiny_stream, cache, tmp_path, blocked
+):
+    measured = {"kinds": []}
+    study = dataclasses.replace(
+        find_study("expansion"),
+        measure=lambda bench, seed: measured,
+        sections=lambda results: [],
+    )
+    (tmp_path / blocked).mkdir()
+    with pytest.raises(ResultsError, match="cannot write there.*writable --out"):
+        run_study(
+            study,
+            "expansion",
+            lambda asked: load_experiment(str(tiny_stream), asked),
+            "naive",
+            [0],
+            tmp_path,
+            cache=cache,
+        )
+    assert (tmp_path / "expansion-seed0.json").is_file() == blocked.endswith(".md")
 
 
 def test_an_unknown_experiment_is_told_with_the_nearest():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -271,13 +272,8 @@ def run_study(
             announce(f"seed {seed}: already there")
             found[seed] = kept
     if len(found) < len(seeds):
-        try:
+        with _writing(out):
             out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ResultsError(
-                f"{out}: cannot write there ({error.strerror or error}): choose a "
-                "writable --out"
-            ) from error
         data = open_data(recipe.benchmark, data_root)
         backbone = build_backbone(recipe.benchmark)
         report = progress.report if progress else None
@@ -297,7 +293,8 @@ def run_study(
                 announce(f"seed {seed}")
             found[seed] = study.measure(bench, seed)
             content = {"configuration": configuration, "seed": seed, **found[seed]}
-            write_json(out / f"{name}-seed{seed}.json", content)
+            with _writing(out):
+                write_json(out / f"{name}-seed{seed}.json", content)
     results = [found[seed] for seed in seeds]
     sections = study.sections(results)
     named = ", ".join(map(str, seeds))
@@ -306,9 +303,22 @@ def run_study(
         f"`{recipe.strategy_name}`, seed{'s' * (len(seeds) > 1)} {named}."
     )
     text = sections_markdown(study.title, intro, sections)
-    (out / f"{name}.md").write_text(text, "utf-8")
-    study.figure(results).savefig(out / f"{name}.png", dpi=150)
+    with _writing(out):
+        (out / f"{name}.md").write_text(text, "utf-8")
+        study.figure(results).savefig(out / f"{name}.png", dpi=150)
     return sections
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Say in one line that a folder cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        raise ResultsError(
+            f"{out}: cannot write there ({error.strerror or error}): choose a "
+            "writable --out"
+        ) from error
 
 
 def flow_gmm_of(strategy: Any) -> FlowGMM:  # noqa: ANN401
