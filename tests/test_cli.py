@@ -316,7 +316,7 @@ def test_an_interrupted_run_says_so_and_resumes(tiny_stream, cli, process, tmp_p
         "--out",
         out,
         "--set",
-        "training.epochs=120",
+        "training.epochs=40",
     ]
     running = subprocess.Popen(
         [sys.executable, "-m", "avalanche_ad.cli", *map(str, command)],
@@ -324,6 +324,9 @@ def test_an_interrupted_run_says_so_and_resumes(tiny_stream, cli, process, tmp_p
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # tests that a shell started in the background ignore the signal, and so would
+        # what they start
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     checkpoint = tmp_path / "run.partial" / "checkpoint"
     until = time.monotonic() + 200
