@@ -492,6 +492,12 @@ class FlowGMM(AnomalyModel):
         found = super().load_state_dict(state_dict, strict, assign)
         samples, form, seed = self.derivation.tolist()
         if samples >= 0:
+            forms = len(ALIGNED_COVARIANCES)
+            if self.statistics is None or not (samples and 0 <= form < forms):
+                raise ValueError(
+                    "the state says that its aligned mixtures follow from statistics, "
+                    f"but not how (derivation {[samples, form, seed]})"
+                )
             self.align_to_statistics(samples, ALIGNED_COVARIANCES[form], seed)
         return found
 

@@ -18,9 +18,7 @@ from avalanche_ad.models.alignment import (
     semantic_drift,
 )
 from avalanche_ad.models.base import evaluating
-from avalanche_ad.models.category_mixtures import (
-    CategoryMixtures,
-)
+from avalanche_ad.models.category_mixtures import CategoryMixtures
 from avalanche_ad.models.flow_gmm import FlowGMM
 from avalanche_ad.models.incremental_gmm import IncrementalGMM
 from avalanche_ad.training.dynamic import features_by_category

@@ -137,6 +137,18 @@ def test_mixtures_of_statistics_are_made_anew_on_loading(
     assert not any(name.startswith("aligned") for name in again.state_dict())
 
 
+@pytest.mark.parametrize("wrong", [[300, 9, 0], [0, 0, 0], None])
+def test_a_state_that_says_not_how_is_refused(make_strategy, make_model, long, wrong):
+    model = trained(make_strategy, long, GMMAlignmentPlugin(samples=300)).model
+    state = model.state_dict()
+    if wrong is None:
+        state = {k: v for k, v in state.items() if not k.startswith("statistics.")}
+    else:
+        state["derivation"] = torch.tensor(wrong)
+    with pytest.raises(ValueError, match="follow from statistics, but not how"):
+        make_model(0).load_state_dict(state)
+
+
 @pytest.mark.parametrize("source", ["exemplars", "sdc", "statistics"])
 def test_other_mixtures_are_saved(make_strategy, make_model, long, source):
     plugin = GMMAlignmentPlugin(source, "em", components=2, samples=300)
