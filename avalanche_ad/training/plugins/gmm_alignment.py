@@ -160,7 +160,8 @@ class GMMAlignmentPlugin(StatisticsKeeper):
     def _learn(self, model: FlowGMM, category: int, x: Tensor) -> None:
         """Take what the source needs of a new category, and align it."""
         if self.source == "exemplars":
-            self.memory[category] = x[: self.exemplars]
+            # a copy: a view would keep all images
+            self.memory[category] = x[: self.exemplars].clone()
         self._align(model, category, x)
 
     def _align(self, model: FlowGMM, category: int, x: Tensor | None = None) -> None:

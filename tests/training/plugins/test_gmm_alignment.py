@@ -110,6 +110,8 @@ def test_no_image_is_kept_unless_asked_for(make_strategy, long):
     assert {key: len(x) for key, x in plugin.memory.items()} == dict.fromkeys(
         range(4), 3
     )
+    for x in plugin.memory.values():
+        assert x.untyped_storage().nbytes() == x.nbytes
     assert model.statistics is None
 
 
