@@ -7,6 +7,10 @@ prints that line and exits with code 2.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 __all__ = [
     "AvalancheADError",
     "CacheError",
@@ -16,6 +20,7 @@ __all__ = [
     "RunBusyError",
     "TrainingError",
     "WeightsError",
+    "writing",
 ]
 
 
@@ -49,3 +54,20 @@ class ResultsError(AvalancheADError):
 
 class RunBusyError(ResultsError):
     """Another process is working on the run."""
+
+
+@contextmanager
+def writing(folder: Path, what: str = "") -> Iterator[None]:
+    """Turn what the file system refuses into one line that says how to mend it.
+
+    :param folder: what was given as ``--out``.
+    :param what: what is written there.
+    :raises ResultsError: for any ``OSError`` within the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ResultsError(
+            f"{folder}: cannot write {what + ' ' if what else ''}there "
+            f"({error.strerror or error}): choose a writable --out"
+        ) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from avalanche_ad.errors import ResultsError, RunBusyError
+from avalanche_ad.errors import ResultsError, RunBusyError, writing
 from avalanche_ad.experiments.results import read_results
 
 __all__ = ["RunFolder", "run_folder"]
@@ -93,7 +93,7 @@ def run_folder(out: Path) -> Iterator[RunFolder]:
 
 def _claimed(out: Path) -> Path:
     """Check that a run's folder may be written, and return the folder aside."""
-    try:
+    with writing(out):
         if out.exists():
             if not out.is_dir():
                 raise ResultsError(f"{out} is a file: give a folder as --out")
@@ -106,11 +106,6 @@ def _claimed(out: Path) -> Path:
         probe = partial / ".writable"
         probe.touch()
         probe.unlink()
-    except OSError as error:
-        raise ResultsError(
-            f"{out}: cannot write there ({error.strerror or error}): choose a writable "
-            "--out"
-        ) from error
     return partial
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from avalanche_ad.datasets.loading import IMAGE_SUFFIXES, load_image, resize_image
-from avalanche_ad.errors import DatasetError, ResultsError
+from avalanche_ad.errors import DatasetError, ResultsError, writing
 from avalanche_ad.features import make_backbone
 from avalanche_ad.models.storage import load_model
 from avalanche_ad.reporting.figures import save_heat_map
@@ -83,13 +83,8 @@ def predict_images(
     device = device or torch.device("cpu")
     model.to(device).attach_backbone(backbone, size, mask)
     if heat_maps is not None:
-        try:
+        with writing(heat_maps, "heat maps"):
             heat_maps.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ResultsError(
-                f"{heat_maps}: cannot write heat maps there "
-                f"({error.strerror or error}): choose a writable --out"
-            ) from error
     for start in range(0, len(images), batch_size):
         paths = images[start : start + batch_size]
         pixels = [load_image(path) for path in paths]

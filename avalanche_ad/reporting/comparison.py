@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from avalanche_ad.errors import ResultsError
+from avalanche_ad.errors import writing
 from avalanche_ad.reporting.figures import matrices_figure
 from avalanche_ad.reporting.matrices import matrix_sections, mean_matrices
 from avalanche_ad.reporting.paired import (
@@ -87,7 +86,7 @@ def write_comparison(
             published_sections(results, published),
         )
     texts["compare.md"] = sections_markdown(title, intro, sections)
-    with _telling(folder):
+    with writing(folder, "the comparison"):
         for name, text in texts.items():
             if text is None:
                 (folder / name).unlink(missing_ok=True)
@@ -107,7 +106,7 @@ def write_matrix_figures(
     """
     for metric, name in _METRICS.items():
         figure = matrices_figure(mean_matrices(results, metric), f"{name}: {title}")
-        with _telling(folder):
+        with writing(folder, "the comparison"):
             figure.savefig(folder / f"matrices-{metric}.png", dpi=150)
 
 
@@ -117,14 +116,3 @@ def _legend(results: Sequence[Mapping[str, Any]]) -> str:
         for number, names in enumerate(results[0]["categories"], 1)
     ]
     return f"{_MATRICES} Tasks: {'; '.join(tasks)}."
-
-
-@contextmanager
-def _telling(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ResultsError(
-            f"{folder}: cannot write the comparison there "
-            f"({error.strerror or error}): choose a writable --out"
-        ) from error

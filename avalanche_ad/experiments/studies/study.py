@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from avalanche_ad.errors import (
     RecipeError,
     ResultsError,
     TrainingError,
+    writing,
 )
 from avalanche_ad.evaluation.diagnostics import Judgement, judge
 from avalanche_ad.evaluation.functional import mean_defined
@@ -272,7 +272,7 @@ def run_study(
             announce(f"seed {seed}: already there")
             found[seed] = kept
     if len(found) < len(seeds):
-        with _writing(out):
+        with writing(out):
             out.mkdir(parents=True, exist_ok=True)
         data = open_data(recipe.benchmark, data_root)
         backbone = build_backbone(recipe.benchmark)
@@ -293,7 +293,7 @@ def run_study(
                 announce(f"seed {seed}")
             found[seed] = study.measure(bench, seed)
             content = {"configuration": configuration, "seed": seed, **found[seed]}
-            with _writing(out):
+            with writing(out):
                 write_json(out / f"{name}-seed{seed}.json", content)
     results = [found[seed] for seed in seeds]
     sections = study.sections(results)
@@ -303,22 +303,10 @@ def run_study(
         f"`{recipe.strategy_name}`, seed{'s' * (len(seeds) > 1)} {named}."
     )
     text = sections_markdown(study.title, intro, sections)
-    with _writing(out):
+    with writing(out):
         (out / f"{name}.md").write_text(text, "utf-8")
         study.figure(results).savefig(out / f"{name}.png", dpi=150)
     return sections
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Say in one line that a folder cannot be written to."""
-    try:
-        yield
-    except OSError as error:
-        raise ResultsError(
-            f"{out}: cannot write there ({error.strerror or error}): choose a "
-            "writable --out"
-        ) from error
 
 
 def flow_gmm_of(strategy: Any) -> FlowGMM:  # noqa: ANN401
