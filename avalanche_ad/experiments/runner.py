@@ -154,6 +154,15 @@ class _State:
         )
         return found
 
+    @property
+    def logger(self) -> TidyCSVLogger:
+        found: TidyCSVLogger = next(
+            logger
+            for logger in self.strategy.evaluator.loggers
+            if isinstance(logger, TidyCSVLogger)
+        )
+        return found
+
 
 def run_experiment(
     recipe: ExperimentRecipe,
@@ -226,6 +235,7 @@ def run_experiment(
         else:
             state = checkpoint["state"]
             folder.cut_metrics(state.csv_bytes)
+            state.logger.path = folder.metrics  # seen from where this run was started
             # last, because building a backbone draws random numbers
             restore_generators(checkpoint)
         _learn(recipe, benchmark, state, folder, identity, progress, after_task)

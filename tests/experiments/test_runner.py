@@ -184,6 +184,19 @@ def test_an_interrupted_run_resumes_to_the_same_results(
     assert not partial.exists()
 
 
+def test_an_interrupted_run_resumes_from_another_folder(
+    run, reference, tmp_path, monkeypatch
+):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    interrupted(run, Path("runs/run"))
+    monkeypatch.chdir("runs")
+    tasks = []
+    run(Path("run"), after_task=lambda task, rows: tasks.append(task))
+    assert tasks == [1]
+    assert_same_run(tmp_path / "runs" / "run", reference("naive"))
+
+
 def test_a_run_interrupted_in_its_first_task_starts_anew(run, reference, tmp_path):
     partial = interrupted(run, tmp_path / "run", task=0)
     assert not partial.exists()
