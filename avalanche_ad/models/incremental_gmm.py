@@ -68,8 +68,6 @@ class IncrementalGMM(nn.Module):
         variance of the rows; with ``novelty`` the components' first width serves.
     :param step_power: α in (0.5, 1], ``None`` for exact averages.
     :param step_offset: n₀.
-    :param warmup: minibatches after the first during which statistics are gathered but
-        the parameters stay.
     :param novelty: τ in (0, 1), ``None`` for K components from the first minibatch on.
     :param initial_scale: standard deviation of a new component, relative to the rows'
         of the first minibatch.
@@ -98,7 +96,6 @@ class IncrementalGMM(nn.Module):
         regularization: float = 1e-2,
         step_power: float | None = None,
         step_offset: float = 2.0,
-        warmup: int = 0,
         novelty: float | None = None,
         initial_scale: float = 1.0,
         minimal_age: float = 5.0,
@@ -127,7 +124,6 @@ class IncrementalGMM(nn.Module):
         self.regularization = regularization
         self.step_power = step_power
         self.step_offset = step_offset
-        self.warmup = warmup
         self.novelty = novelty
         self.initial_scale = initial_scale
         self.minimal_age = minimal_age
@@ -145,7 +141,6 @@ class IncrementalGMM(nn.Module):
         self.register_buffer("rows", torch.zeros(()))
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
         self.register_buffer("scale", torch.ones(()))
-        self._held: Moments | None = None  # the parameters during the warm-up
         self._roots: Tensor | None = None
         self._updated: tuple[Tensor, Tensor] | None = None  # precisions, log|C|
 
@@ -170,8 +165,6 @@ class IncrementalGMM(nn.Module):
     @property
     def parameters_(self) -> Moments:
         """Weights that sum to 1, means and regularised covariances."""
-        if self._held is not None:
-            return self._held
         found = self.moments
         covariance = found.covariance
         if self.novelty is None:
@@ -240,10 +233,8 @@ class IncrementalGMM(nn.Module):
         self.batches += 1
         old = self.moments
         old = old.scaled((1 - share) / old.weight.sum())
-        held = self._held if int(self.batches) <= self.warmup else None
         merged = old.merged(found.scaled(share)).scaled(self.rows)
         self._store(merged)
-        self._held = held
         self._set_scale(merged)
         return self
 
@@ -258,7 +249,6 @@ class IncrementalGMM(nn.Module):
         self.rows = moments.weight.sum()
         self.age = torch.full_like(moments.weight, float(self.rows))
         self.batches = torch.ones_like(self.batches)
-        self._held = None
         self._set_scale(moments)
         return self
 
@@ -285,8 +275,6 @@ class IncrementalGMM(nn.Module):
         self.rows += len(x)
         self.batches += 1
         self._set_scale(moments)
-        if self.warmup:
-            self._held = self.parameters_
 
     def _set_scale(self, moments: Moments) -> None:
         variance = moments.pooled().covariance[0].diagonal().mean()
@@ -372,7 +360,6 @@ class IncrementalGMM(nn.Module):
             )
         both = Moments.concatenated([self.moments, other.moments])
         self._store(both)
-        self._held = None
         self.age = torch.cat([self.age, other.age.to(self.age)])
         self.rows = self.rows + other.rows.to(self.rows)
         self._set_scale(both)
@@ -493,5 +480,10 @@ class IncrementalGMM(nn.Module):
             value = state_dict.get(prefix + name)
             if value is not None:
                 setattr(self, name, torch.empty_like(value, device=self.mean.device))
-        self._held = self._roots = self._updated = None
+        self._roots = self._updated = None
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _apply(self, *args, **kwargs):  # type: ignore[no-untyped-def]  # noqa: ANN002, ANN003, ANN202
+        """Drop what was computed from the state before it is moved or converted."""
+        self._roots = self._updated = None
+        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
