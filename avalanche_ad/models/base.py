@@ -21,7 +21,7 @@ from avalanche_ad.models.scoring import (
     normality_map,
 )
 
-__all__ = ["MASKED", "AnomalyModel", "FeatureExtractor", "evaluating"]
+__all__ = ["MASKED", "AnomalyModel", "FeatureExtractor", "evaluating", "seeded"]
 
 MASKED = -1e4  # log-likelihood of a category not seen yet: finite, so softmax stays so
 
@@ -39,6 +39,17 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             yield
     finally:
         module.train(training)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Let torch's generator of the CPU start from a seed for a while, then go on.
+
+    Those of accelerators stay as they are, which ``torch.manual_seed`` would seed too.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 class _Shared:
@@ -183,8 +194,9 @@ class AnomalyModel(nn.Module, ABC):
         - uncertainty: L − G ∗ Σ_l U_l exp(Σ_c p_c log p_c)
         - product: the product of both.
 
-        Where the entropy is over one category there is nothing to be uncertain about,
-        and every kind is the likelihood.
+        While the entropy of a known category is over itself alone there is nothing to
+        be uncertain about, and every kind is the likelihood, for all images, since
+        their scores are compared.
 
         :param output: the tensor :meth:`forward` returned, unsliced.
         :param mask_size: (H, W) of the score maps.
@@ -208,17 +220,14 @@ class AnomalyModel(nn.Module, ABC):
                 "oracle score: evaluate on the experiences seen so far, or without "
                 "oracle scores"
             )
-        certain = self.alternatives(category) < 2
-        if kind != "uncertainty" or certain.any():
-            likelihood = self._likelihood_map(latents, category, mask_size)
-        if kind == "likelihood" or certain.all():
-            maps = likelihood
+        if (self.alternatives(self.known_categories) < 2).any():
+            kind = "likelihood"
+        if kind == "likelihood":
+            maps = self._likelihood_map(latents, category, mask_size)
         else:
             maps = self._uncertainty_map(latents, category, mask_size)
             if kind == "product":
-                maps = maps * likelihood
-            if certain.any():
-                maps = torch.where(certain[:, None, None], likelihood, maps)
+                maps = maps * self._likelihood_map(latents, category, mask_size)
         return AnomalyScores(maps.flatten(1).amax(1), maps, category)
 
     def infer_category(self, output: Tensor) -> Tensor:
