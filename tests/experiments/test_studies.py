@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from avalanche_ad.errors import RecipeError, ResultsError, TrainingError
+from avalanche_ad.errors import (
+    AvalancheADError,
+    RecipeError,
+    ResultsError,
+    TrainingError,
+)
 from avalanche_ad.experiments.recipe import load_experiment
 from avalanche_ad.experiments.studies import STUDIES, find_study, what_to_update
 from avalanche_ad.experiments.studies import ablation as ablation_module
@@ -177,6 +182,51 @@ def test_parts_that_are_not_trained_leave_their_scores_alone(made):
         assert len(set(normals)) == 5
         # centres alone make the entropy larger
         assert normals[1] > normals[0]
+
+
+def test_what_a_strategy_keeps_besides_the_model_takes_part(
+    made, tiny_stream, cache, tmp_path
+):
+    study_on(tiny_stream, cache, "what_to_update", [0], tmp_path, "replay")
+    replay = json.loads((tmp_path / "what_to_update-seed0.json").read_text())["rows"]
+    _, _, results = made("what_to_update")
+    for part, same in (("before", True), ("both", False)):
+        ours, naive = (
+            [row["normals"] for row in rows if row["part"] == part]
+            for rows in (replay, results[0]["rows"])
+        )
+        assert (ours == naive) == same
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy", "message"),
+    [
+        ("what_to_update", "gmm_alignment", "Plugin takes the gradient.*such as naive"),
+        ("drift", "joint", "'joint' learns all tasks at once"),
+    ],
+)
+def test_a_strategy_that_cannot_be_followed_is_told(
+    tiny_stream, cache, tmp_path, name, strategy, message
+):
+    with pytest.raises(AvalancheADError, match=message):
+        study_on(tiny_stream, cache, name, [0], tmp_path, strategy)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_seed_gives_the_same_first_and_later(made, tiny_stream, cache, tmp_path):
+    _, _, results = made("convergence")
+    study_on(tiny_stream, cache, "convergence", [1], tmp_path)
+    alone = json.loads((tmp_path / "convergence-seed1.json").read_text())
+    assert alone == results[1]
+
+
+def test_an_ablation_of_other_recipes_is_not_taken_for_this_one(
+    made, tiny_stream, cache, monkeypatch
+):
+    out, _, _ = made("ablation")
+    monkeypatch.setattr(ablation_module, "WHOLE", "statistics_rehearsal")
+    with pytest.raises(ResultsError, match="measured on another recipe"):
+        study_on(tiny_stream, cache, "ablation", [0], out)
 
 
 def test_the_ladders_shares_are_of_what_was_lost():

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from avalanche_ad.experiments.recipe import ExperimentRecipe
-from avalanche_ad.experiments.studies.study import Bench, Found, Study
+from avalanche_ad.experiments.studies.study import Bench, Found, Load, Study
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section
 
@@ -35,9 +35,9 @@ MEASURES = (
 )
 
 
-def variants(bench: Bench) -> dict[str, ExperimentRecipe]:
+def variants(load: Load) -> dict[str, ExperimentRecipe]:
     """Return the recipes compared: references, each plugin alone, all, all but one."""
-    found = {name: bench.load(name) for name in (*REFERENCES, *ALONE, WHOLE)}
+    found = {name: load(name) for name in (*REFERENCES, *ALONE, WHOLE)}
     whole = found[WHOLE]
     for plugin in whole.strategy.plugins:
         rest = tuple(other for other in whole.strategy.plugins if other is not plugin)
@@ -52,7 +52,7 @@ def variants(bench: Bench) -> dict[str, ExperimentRecipe]:
 def measure(bench: Bench, seed: int) -> Found:
     """Run every variant, or read its results where it was run before."""
     found: Found = {}
-    every = variants(bench)
+    every = variants(bench.load)
     for number, (name, recipe) in enumerate(every.items()):
         bench.report(f"ablation: {name}", number, len(every))
         results = bench.run(recipe, seed)
@@ -127,4 +127,5 @@ STUDY = Study(
     measure=measure,
     sections=sections,
     figure=figure,
+    recipes=variants,
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
 from avalanche_ad.models import FlowGMM
-from avalanche_ad.models.base import evaluating
+from avalanche_ad.models.base import evaluating, seeded
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section
 from avalanche_ad.training.plugins.gmm_alignment import drawn_latents
@@ -29,8 +29,7 @@ def measure(bench: Bench, seed: int) -> Found:
     clouds: list[dict[int, Tensor]] = []
     for task in bench.learn(strategy):
         model = flow_gmm_of(strategy)
-        with evaluating(model), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with evaluating(model), seeded(seed):
             means.append(
                 {
                     category: drawn_latents(model, LEVEL, x, len(x) * 10_000).mean(0)

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
 from avalanche_ad.models import FlowGMM
 from avalanche_ad.models.alignment import AlignedCovariance
-from avalanche_ad.models.base import evaluating
+from avalanche_ad.models.base import evaluating, seeded
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section
 from avalanche_ad.training.plugins.gmm_alignment import (
@@ -67,8 +66,7 @@ def _aligned(
 ) -> FlowGMM:
     """Return a copy whose mixtures of categories are fitted to their real images."""
     aligned = copy.deepcopy(model)
-    with evaluating(aligned), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with evaluating(aligned), seeded(seed):
         for index, mixture in enumerate(aligned.align(components)):
             for category, x in bench.normals(categories).items():
                 z = drawn_latents(aligned, index, x, 20_000)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from avalanche.training.determinism.rng_manager import RNGManager
+from avalanche.training.supervised import JointTraining
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader
@@ -47,10 +48,13 @@ from avalanche_ad.models.scoring import ScoreKind
 from avalanche_ad.reporting.tables import Section, sections_markdown
 from avalanche_ad.training.dynamic import features_by_category
 
-__all__ = ["Bench", "Found", "Study", "flow_gmm_of", "run_study"]
+__all__ = ["Bench", "Found", "Load", "Study", "flow_gmm_of", "run_study"]
 
 Found = dict[str, Any]
 """What one seed gave, as JSON values."""
+
+Load = Callable[[str], ExperimentRecipe]
+"""Gives the recipe of a strategy on the stream by the strategy's name."""
 
 
 @dataclass
@@ -68,7 +72,7 @@ class Bench:
     """
 
     recipe: ExperimentRecipe
-    load: Callable[[str], ExperimentRecipe]
+    load: Load
     stream: AnomalyBenchmark
     folder: Path
     data_root: Path | None
@@ -91,12 +95,21 @@ class Bench:
         return [c for number in range(task + 1) for c in self.categories(number)]
 
     def strategy(self, seed: int, plugins: Sequence[Any] = ()) -> Any:  # noqa: ANN401
-        """Build the strategy anew, as ``avalanche-ad run`` does."""
+        """Build the strategy anew, as ``avalanche-ad run`` does.
+
+        :raises RecipeError: for joint training, which learns all tasks in one call.
+        """
         RNGManager.set_random_seeds(seed)
         model, _ = build_model(self.recipe.benchmark, self.stream, seed)
-        return build_strategy(
+        strategy = build_strategy(
             self.recipe, model, self.device, [], [], self.stream.mask_size, plugins
         )
+        if isinstance(strategy, JointTraining):
+            raise RecipeError(
+                f"strategy '{self.recipe.strategy_name}' learns all tasks at once, and "
+                "this experiment follows them one by one: take another, such as naive"
+            )
+        return strategy
 
     def learn(
         self,
@@ -118,12 +131,13 @@ class Bench:
     def normals(self, categories: Sequence[int]) -> dict[int, Tensor]:
         """Return packed features of the training images of categories."""
         if not self._features:
-            for experience in self.stream.train_stream:
-                for category, x in features_by_category(experience.dataset).items():
-                    kept = self._features.get(category)
-                    self._features[category] = (
-                        x if kept is None else torch.cat([kept, x])
-                    )
+            parts: dict[int, list[Tensor]] = {}
+            # a data loader draws random numbers too
+            with torch.random.fork_rng(devices=[]):
+                for experience in self.stream.train_stream:
+                    for category, x in features_by_category(experience.dataset).items():
+                        parts.setdefault(category, []).append(x)
+            self._features = {c: torch.cat(every) for c, every in parts.items()}
         return {c: self._features[c].to(self.device) for c in categories}
 
     def calibrate(self, model: AnomalyModel, categories: Sequence[int]) -> None:
@@ -219,6 +233,8 @@ class Study:
     :param measure: measures one seed.
     :param sections: tables of what all seeds gave, in the order of the seeds.
     :param figure: a figure of it.
+    :param recipes: gives the recipes that it runs besides the one asked for, by name:
+        what was measured on others is not taken for it.
     """
 
     title: str
@@ -226,12 +242,13 @@ class Study:
     measure: Callable[[Bench, int], Found]
     sections: Callable[[Sequence[Found]], list[Section]]
     figure: Callable[[Sequence[Found]], Figure]
+    recipes: Callable[[Load], Mapping[str, ExperimentRecipe]] | None = None
 
 
 def run_study(
     study: Study,
     name: str,
-    load: Callable[[str], ExperimentRecipe],
+    load: Load,
     strategy: str,
     seeds: Sequence[int],
     out: Path,
@@ -264,10 +281,13 @@ def run_study(
     recipe = load(strategy)
     check_strategy(recipe)
     device, cache = device or torch.device("cpu"), cache or FeatureCache()
-    configuration = json.loads(json.dumps(run_configuration(recipe, data_root)))
+    every = {"": recipe, **(study.recipes(load) if study.recipes else {})}
+    configurations = json.loads(
+        json.dumps({n: run_configuration(r, data_root) for n, r in every.items()})
+    )
     found: dict[int, Found] = {}
     for seed in seeds:
-        kept = _read(out / f"{name}-seed{seed}.json", configuration)
+        kept = _read(out / f"{name}-seed{seed}.json", configurations)
         if kept is not None:
             announce(f"seed {seed}: already there")
             found[seed] = kept
@@ -292,7 +312,11 @@ def run_study(
             if len(seeds) > 1:
                 announce(f"seed {seed}")
             found[seed] = study.measure(bench, seed)
-            content = {"configuration": configuration, "seed": seed, **found[seed]}
+            content = {
+                "configurations": configurations,
+                "seed": seed,
+                **found[seed],
+            }
             with writing(out):
                 write_json(out / f"{name}-seed{seed}.json", content)
     results = [found[seed] for seed in seeds]
@@ -324,20 +348,27 @@ def flow_gmm_of(strategy: Any) -> FlowGMM:  # noqa: ANN401
     return model
 
 
-def _read(path: Path, configuration: Mapping[str, Any]) -> Found | None:
+def _read(path: Path, configurations: Mapping[str, Any]) -> Found | None:
     """Return what a seed gave before.
 
+    :param path: the file.
+    :param configurations: of the recipes it is to be measured on, by name; the one
+        asked for has none.
     :raises ResultsError: when the file is damaged or of another recipe.
     """
     if not path.is_file():
         return None
     try:
         content = json.loads(path.read_text("utf-8"))
-        before = content.pop("configuration")
+        before = content.pop("configurations")
+        same = before.keys() == configurations.keys() and all(
+            updated_configuration(before[name]) == configurations[name]
+            for name in before
+        )
         content.pop("seed")
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         raise ResultsError(f"{path} is damaged: remove it to measure anew") from None
-    if updated_configuration(before) != configuration:
+    if not same:
         raise ResultsError(
             f"{path} was measured on another recipe: remove it, or choose another --out"
         )

@@ -8,10 +8,12 @@ from typing import get_args
 import numpy as np
 from matplotlib.figure import Figure
 
+from avalanche_ad.errors import TrainingError
 from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
 from avalanche_ad.models.scoring import ScoreKind
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section
+from avalanche_ad.training.plugins import FrozenFlowPlugin, IncrementalMixturePlugin
 
 PARTS = ("before", "neither", "mixture", "flow", "both")
 KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
@@ -25,20 +27,25 @@ MEASURES = {
 
 
 def measure(bench: Bench, seed: int) -> Found:
-    """Learn task 1, then train the parts on task 2 in turn, each from there."""
-    strategy = bench.strategy(seed)
-    for _ in bench.learn(strategy, last=0):
-        bench.report("what to update", 1, len(PARTS))
-    learned = {
-        name: value.clone()
-        for name, value in flow_gmm_of(strategy).state_dict().items()
-    }
+    """Learn task 1, and the parts on task 2 in turn, each time from the same start.
+
+    :raises TrainingError: for a strategy whose flow or mixture takes no gradient.
+    """
     rows = []
     for number, part in enumerate(PARTS, 1):
-        strategy = bench.strategy(seed)
-        model = flow_gmm_of(strategy)
-        model.load_state_dict(learned)
-        model.to(bench.device)
+        if part != "neither":  # which goes on from before
+            # learned anew: what the strategy keeps besides the model belongs to it
+            strategy = bench.strategy(seed)
+            for plugin in strategy.plugins:
+                if isinstance(plugin, (FrozenFlowPlugin, IncrementalMixturePlugin)):
+                    raise TrainingError(
+                        f"{type(plugin).__name__} takes the gradient from the flow or "
+                        "the mixture, so they cannot be trained in turn: take a "
+                        "strategy without it, such as naive"
+                    )
+            model = flow_gmm_of(strategy)
+            for _ in bench.learn(strategy, last=0):
+                pass
         if part == "neither":
             model.train().adaptation(bench.stream.train_stream[1])  # type: ignore[operator]
             bench.calibrate(model, bench.categories(1))
