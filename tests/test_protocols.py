@@ -263,7 +263,18 @@ def test_a_stream_grows_one_category_at_a_time(tmp_path):
     assert set(results["per_category"]["pixel_auroc"]) == set(SYNTHETIC_CATEGORIES)
 
 
-BLURRY = ("naive", "replay", "lwf", "ewc", "cumulative", "joint", "feature_gmm")
+BLURRY = [
+    "naive",
+    "replay",
+    "lwf",
+    "ewc",
+    "cumulative",
+    "joint",
+    "feature_gmm",
+    "gmm_alignment",
+    "alignment_exemplars",
+    "alignment_snapshot",
+]
 
 
 @pytest.mark.parametrize("strategy", BLURRY)

@@ -384,6 +384,13 @@ def _(place):
     return place.run("-s", "packnet", "--set", "blurry=0.2")
 
 
+@wrong(
+    RECIPES, "a blurry stream for a plugin that cannot", "blurry = 0.2", "blurry = 0"
+)
+def _(place):
+    return place.run("-s", "center_freeze", "--set", "blurry=0.2")
+
+
 @wrong(RECIPES, "synthetic images of a data set on disk", "[synthetic]", "'folder'")
 def _(place):
     return place.run_on(place.data(), FOLDER + "[synthetic]\nseed = 1\n")

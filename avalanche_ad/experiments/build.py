@@ -178,7 +178,7 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
     :raises RecipeError: when a class or an argument does not exist, an argument is
         known to break, or the strategy does not fit the stream.
     """
-    _plugins(recipe)
+    plugins = _plugins(recipe)
     strategy = resolve(recipe.strategy.strategy, (BaseTemplate,), "strategy")
     check_names(strategy, recipe.strategy.options, "strategy")
     _check_values(strategy, recipe.strategy.options, "strategy")
@@ -189,6 +189,13 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
             "categories come back after their task is frozen: set blurry = 0, or take "
             "another strategy"
         )
+    for plugin, _ in plugins:
+        if stream.blurry and getattr(plugin, "needs_sharp_tasks", False):
+            raise RecipeError(
+                f"plugin {plugin.__name__} goes by the categories of each experience, "
+                f"and with blurry = {stream.blurry:g} nearly every one holds them all: "
+                "set blurry = 0, or take another strategy"
+            )
 
 
 def _plugins(recipe: ExperimentRecipe) -> list[tuple[type, dict[str, Any]]]:

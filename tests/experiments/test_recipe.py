@@ -613,6 +613,17 @@ def test_packnet_does_not_learn_a_blurry_stream(strategy):
 
 
 @pytest.mark.parametrize(
+    "strategy",
+    ["center_freeze", "entropy_calibration", "hcl_generative_replay"],
+)
+def test_plugins_that_go_by_an_experiences_categories_refuse_blurry(strategy):
+    recipe = load_experiment("synthetic_5x3_blurry", strategy)
+    with pytest.raises(RecipeError, match="goes by the categories .* set blurry = 0"):
+        check_strategy(recipe)
+    check_strategy(load_experiment("synthetic_5x3_blurry", strategy, ["blurry=0"]))
+
+
+@pytest.mark.parametrize(
     ("benchmark", "strategy", "words"),
     [
         ("synthetic_5x2", "naive", ["benchmark", "did you mean 'synthetic_5x3'"]),

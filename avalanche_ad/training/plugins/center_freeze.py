@@ -26,6 +26,8 @@ class CenterFreezePlugin(SupervisedPlugin):  # type: ignore[misc]
     ``learned`` lists the categories held, from the second experience on.
     """
 
+    needs_sharp_tasks = True  # a stray early image would count as the category learned
+
     def __init__(self) -> None:
         super().__init__()
         self.learned: list[int] = []

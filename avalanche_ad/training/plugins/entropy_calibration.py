@@ -28,6 +28,8 @@ class EntropyCalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
     :raises TrainingError: for another scope.
     """
 
+    needs_sharp_tasks = True  # a stray early image would count as the category learned
+
     def __init__(self, scope: EntropyScope = "when_learned") -> None:
         super().__init__()
         if scope not in ENTROPY_SCOPES:
