@@ -305,7 +305,7 @@ def _create(
     import timm
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not the accelerators' as well
         model = timm.create_model(name, **options)
     return model, model.pretrained_cfg
 

@@ -18,6 +18,7 @@ __all__ = [
     "AlignedCovariance",
     "aligned_mixture",
     "climbed_mixture",
+    "grouped_moments",
     "kept_covariance",
     "linear_drift",
     "moved_gaussians",
@@ -36,7 +37,25 @@ def aligned_mixture(
     covariance: AlignedCovariance = "full",
     shrinkage: float = 1e-2,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Fit one Gaussian to each group of latents, by its moments.
+    """Fit one Gaussian to each group of latents, see :func:`grouped_moments`.
+
+    :param z: latents (N, D).
+    :param component: the group of each, (N,).
+    :param components: K.
+    :param covariance: what is kept of C_k: all, its diagonal, or its mean variance.
+    :param shrinkage: relative to the mean variance of all latents.
+    :return: weights (K,), means (K, D) and roots R (K, D, D), upper triangular,
+        C_k⁻¹ = R Rᵀ.
+    """
+    found = grouped_moments(z, component, components, shrinkage)
+    kept = kept_covariance(found.covariance, covariance)
+    return found.weight, found.mean, precision_roots(kept)
+
+
+def grouped_moments(
+    z: Tensor, component: Tensor, components: int, shrinkage: float = 1e-2
+) -> Moments:
+    """Return the moments of each group of latents, fit to be a Gaussian's.
 
     w_k = n_k / n, m_k = mean of the group, C_k its covariance, shrunk towards that of
     all groups as far as the group is too small to tell one (by n_k / (n_k + 2D)), and
@@ -45,10 +64,8 @@ def aligned_mixture(
     :param z: latents (N, D).
     :param component: the group of each, (N,).
     :param components: K.
-    :param covariance: what is kept of C_k: all, its diagonal, or its mean variance.
     :param shrinkage: relative to the mean variance of all latents.
-    :return: weights (K,), means (K, D) and roots R (K, D, D), upper triangular,
-        C_k⁻¹ = R Rᵀ; a group without a latent has next to no weight.
+    :return: in double; a group without a latent has next to no weight.
     """
     z = z.double()
     width = z.shape[1]
@@ -68,8 +85,7 @@ def aligned_mixture(
         found = own.T @ own / max(len(own), 1)
         covariances.append(trust * found + (1 - trust) * within + ridge)
     weights = counts.clamp_min(1e-6) / counts.clamp_min(1e-6).sum()
-    kept = kept_covariance(torch.stack(covariances), covariance)
-    return weights, means, precision_roots(kept)
+    return Moments(weights, means, torch.stack(covariances))
 
 
 def kept_covariance(full: Tensor, form: AlignedCovariance) -> Tensor:
@@ -101,7 +117,7 @@ def pushed_moments(
     around the map that fits all components', and e what it leaves,
     m'_k = z̄_k + W_k (m_k − x̄_k) and C'_k = W_k C_k W_kᵀ + cov_k(e). The Gaussians' own
     moments take the place of the samples' (a control variate), so that a map that is
-    affine gives the exact result from D + 1 samples on, and only what bends is
+    affine gives the exact result from D + K samples on, and only what bends is
     estimated. Ridge and cov_k(e), which is shrunk towards that of all samples, weigh a
     component's own n_k samples by about n_k / (n_k + 2D).
 

@@ -10,6 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
+from avalanche_ad.errors import TrainingError
+
 __all__ = [
     "CategoryBuffers",
     "CategoryMixtures",
@@ -119,8 +121,14 @@ def fit_mixture(
     :param generator: draws them.
     :param seed: of the start of the EM.
     :param max_iter: steps of the EM at most, after k-means.
+    :raises TrainingError: for fewer rows than Gaussians.
     """
     x = x.cpu()
+    if len(x) < components:
+        raise TrainingError(
+            f"{components} Gaussians cannot be fitted to {len(x)} feature vectors of a "
+            "category: take fewer components, or more or larger training images"
+        )
     if len(x) > max_rows:
         x = x[torch.randperm(len(x), generator=generator)[:max_rows]]
     mixture = GaussianMixture(

@@ -109,9 +109,13 @@ class FeatureStatistics(CategoryBuffers):
         :param state: tensors by name.
         :param prefix: of the names.
         """
-        _, components, channels = state[f"{prefix}means_0"].shape
+        components = state[f"{prefix}means_0"].shape[1]
         full = not state[f"{prefix}diagonals_0"].shape[2]
-        rank = 0 if full else state[f"{prefix}factors_0"].shape[2] // channels
+        # a level's rank is cut to its width
+        rank = max(
+            state[f"{prefix}factors_{index}"].shape[2] // width
+            for index, (_, _, width) in enumerate(layout.levels)
+        )
         half = state[f"{prefix}means_0"].dtype == torch.float16
         return cls(
             layout,
@@ -219,30 +223,31 @@ class FeatureStatistics(CategoryBuffers):
     ) -> tuple[Tensor, Tensor]:
         """Draw feature vectors of one level.
 
+        The draws are a CPU's, so that they are the same on every device.
+
         :param index: level.
         :param categories: categories with statistics (P,).
         :param positions: indices (P,) into the level's H · W positions.
-        :param generator: source of the draws, on the statistics' device.
+        :param generator: source of the draws, on the CPU; torch's own by default.
         :return: x (P, D), float32, and the component each was drawn from (P,).
         """
-        weights = self.get_buffer(f"weights_{index}")[categories].float()
-        drawn = torch.multinomial(weights, 1, generator=generator).squeeze(1)
+        weights = self.get_buffer(f"weights_{index}")[categories].float().cpu()
+        component = torch.multinomial(weights, 1, generator=generator).squeeze(1)
+        drawn = component.to(categories.device)
         x = self.get_buffer(f"means_{index}")[categories, drawn].float()
-        device, width = x.device, x.shape[1]
+        width = x.shape[1]
         group = categories * self.components + drawn
         factors = self.get_buffer(f"factors_{index}")
         for own in sorted(set(group.tolist())):
             rows = (group == own).nonzero().flatten()
             category, component = divmod(own, self.components)
             root = self._root(factors[category, component].float(), width)
-            noise = torch.randn(
-                len(rows), root.shape[1], generator=generator, device=device
-            )
-            x[rows] += noise @ root.T
+            noise = torch.randn(len(rows), root.shape[1], generator=generator)
+            x[rows] += noise.to(x) @ root.T
         if self.covariance != "full":
             diagonal = self.get_buffer(f"diagonals_{index}")[categories, drawn].float()
-            noise = torch.randn(x.shape, generator=generator, device=device)
-            x = x + diagonal.sqrt() * noise
+            noise = torch.randn(x.shape, generator=generator)
+            x = x + diagonal.sqrt() * noise.to(x)
         if self.mean_field:
             x = x + self.get_buffer(f"fields_{index}")[categories, positions].float()
         return x, drawn
@@ -253,7 +258,7 @@ class FeatureStatistics(CategoryBuffers):
         """Draw packed features; positions are drawn independently of each other.
 
         :param categories: categories with statistics (N,).
-        :param generator: source of the draws, on the statistics' device.
+        :param generator: source of the draws, on the CPU; torch's own by default.
         :return: (N, layout.size), float32.
         """
 

@@ -11,6 +11,8 @@ import torch
 from FrEIA.modules import AllInOneBlock
 from torch import Tensor, nn
 
+from avalanche_ad.models.base import seeded
+
 __all__ = ["ConditionalFlow", "FlowStart", "position_code"]
 
 FlowStart = Literal["random", "rotation"]
@@ -105,9 +107,7 @@ class ConditionalFlow(nn.Module):
         numpy_state = np.random.get_state()  # noqa: NPY002
         try:
             np.random.seed(seed % 2**32)  # noqa: NPY002
-            with torch.random.fork_rng(devices=[]):
-                # torch.manual_seed would reseed the accelerators as well
-                torch.default_generator.manual_seed(seed)
+            with seeded(seed):
                 self.blocks = nn.ModuleList(
                     AllInOneBlock(
                         [(channels,)],

@@ -14,10 +14,11 @@ from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.alignment import (
     ALIGNED_COVARIANCES,
     AlignedCovariance,
+    grouped_moments,
     kept_covariance,
     pushed_moments,
 )
-from avalanche_ad.models.base import MASKED, AnomalyModel, evaluating
+from avalanche_ad.models.base import MASKED, AnomalyModel, evaluating, seeded
 from avalanche_ad.models.category_mixtures import CategoryMixtures, precision_roots
 from avalanche_ad.models.feature_statistics import FeatureStatistics
 from avalanche_ad.models.flow import ConditionalFlow, FlowStart, position_code
@@ -65,8 +66,9 @@ class FlowGMM(AnomalyModel):
         category's training images).
     :param pattern_period: period P of HGAD's pattern.
     :param position_fraction: share of the positions of each image that a training
-        step sees, drawn anew for every minibatch; neighbours are much alike, so an
-        eighth of them trains nearly as well as all.
+        step sees, drawn by the minibatch's content, so that a teacher sees what its
+        student sees; neighbours are much alike, so an eighth of them trains nearly as
+        well as all. Minibatches of one image would show the same ones every time.
     :param score_kind: see :class:`AnomalyModel`.
     :param smoothing_sigma: see :class:`AnomalyModel`.
     :param likelihood_map: see :class:`AnomalyModel`.
@@ -392,14 +394,14 @@ class FlowGMM(AnomalyModel):
         """
         assert self.statistics is not None
         mixtures = self.align(self.statistics.components)
-        with evaluating(self), torch.random.fork_rng(devices=[]):
+        with evaluating(self):
             for category in self.statistics.categories.tolist():
-                torch.manual_seed(seed * 1009 + category)
-                for index, mixture in enumerate(mixtures):
-                    found = self.statistical_moments(index, category, samples)
-                    kept = kept_covariance(found.covariance, covariance)
-                    roots = precision_roots(kept)
-                    mixture.put(category, found.weight, found.mean, roots)  # type: ignore[operator]
+                with seeded(seed * 1009 + category):
+                    for index, mixture in enumerate(mixtures):
+                        found = self.statistical_moments(index, category, samples)
+                        kept = kept_covariance(found.covariance, covariance)
+                        roots = precision_roots(kept)
+                        mixture.put(category, found.weight, found.mean, roots)  # type: ignore[operator]
         form = ALIGNED_COVARIANCES.index(covariance)
         self.derivation.copy_(torch.tensor([samples, form, seed]))
 
@@ -440,8 +442,7 @@ class FlowGMM(AnomalyModel):
         x, z, component = self.statistical_latents(index, category, count)
         gaussians = self.statistics.gaussians(index, category)
         if gaussians is None:
-            shares = F.one_hot(component, self.statistics.components)
-            return Moments.of(z.double(), shares.double()).scaled(1 / count)
+            return grouped_moments(z, component, self.statistics.components)
         return pushed_moments(gaussians, x, z, component)
 
     def _aligned_log_likelihood(

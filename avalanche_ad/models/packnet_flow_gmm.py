@@ -434,7 +434,12 @@ def _by_task(
         rows = torch.isin(category, own.known).nonzero().flatten()
         if len(rows):
             levels = [
-                replace(level, z=level.z[rows], log_det=level.log_det[rows])
+                replace(
+                    level,
+                    z=level.z[rows],
+                    log_det=level.log_det[rows],
+                    aligned=None if level.aligned is None else level.aligned[rows],
+                )
                 for level in own.levels
             ]
             yield rows, replace(own, levels=levels), category[rows]

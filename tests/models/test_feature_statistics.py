@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from avalanche_ad.errors import TrainingError
 from avalanche_ad.experiments.accounting import KINDS
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.feature_statistics import FeatureStatistics
@@ -83,9 +84,12 @@ def test_the_same_generator_draws_the_same():
     assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("covariance", ["full", "low_rank", "diagonal"])
-def test_the_state_round_trips(covariance):
-    kept = FeatureStatistics(LAYOUT, 2, covariance, rank=2, mean_field=True)
+@pytest.mark.parametrize(
+    ("covariance", "rank"),
+    [("full", 0), ("low_rank", 2), ("low_rank", 7), ("diagonal", 0)],
+)
+def test_the_state_round_trips(covariance, rank):
+    kept = FeatureStatistics(LAYOUT, 2, covariance, rank=rank, mean_field=True)
     kept.fit_category(0, features())
     kept.fit_category(3, features(seed=1))
     state = {f"statistics.{key}": value for key, value in kept.state_dict().items()}
@@ -125,3 +129,9 @@ def test_it_is_counted_as_statistics():
 def test_wrong_options_are_refused(options):
     with pytest.raises(ValueError, match=f"got '{next(iter(options.values()))}'"):
         FeatureStatistics(LAYOUT, **options)
+
+
+def test_more_gaussians_than_feature_vectors_are_refused():
+    kept = FeatureStatistics(LAYOUT, 20)
+    with pytest.raises(TrainingError, match="20 Gaussians cannot be fitted to 16 feat"):
+        kept.fit_category(0, features(1))

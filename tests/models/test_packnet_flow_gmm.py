@@ -198,6 +198,21 @@ def test_images_of_several_tasks_are_judged_each_by_its_own(packnet, features):
             torch.testing.assert_close(level[row], value[0])
 
 
+def test_aligned_mixtures_judge_each_image_by_its_own_likelihood(packnet, features):
+    model = packnet()
+    for mixture in model.align(1):
+        for c in range(6):
+            width = mixture.means.shape[2]
+            eye = torch.eye(width)[None]
+            mixture.put(c, torch.ones(1), torch.full((1, width), float(c)), eye)
+    x, category = features(6), torch.tensor([3, 0, 4, 5, 1, 0])
+    together = model.score(model(x), MASK, category, "likelihood")
+    for row in range(6):
+        one = model(x[row : row + 1])
+        alone = model.score(one, MASK, category[row : row + 1], "likelihood")
+        torch.testing.assert_close(together.maps[row], alone.maps[0])
+
+
 def test_the_entropy_is_that_of_the_inferred_task(packnet, features):
     model = packnet()
     x = features(8) * torch.linspace(0.3, 3, 8)[:, None]

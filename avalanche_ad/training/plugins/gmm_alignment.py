@@ -17,7 +17,7 @@ from avalanche_ad.models.alignment import (
     moved_gaussians,
     semantic_drift,
 )
-from avalanche_ad.models.base import evaluating
+from avalanche_ad.models.base import evaluating, seeded
 from avalanche_ad.models.category_mixtures import CategoryMixtures
 from avalanche_ad.models.flow_gmm import FlowGMM
 from avalanche_ad.models.incremental_gmm import IncrementalGMM
@@ -45,13 +45,14 @@ class GMMAlignmentPlugin(StatisticsKeeper):
 
     Every category gets an aligned mixture of full-covariance Gaussians per level,
     fitted to where the flow maps it now, which judges it from then on
-    (:meth:`~avalanche_ad.models.FlowGMM.align`). The new categories' is fitted to their
-    training images. Where the latents of old ones come from is the ``source``:
+    (:meth:`~avalanche_ad.models.FlowGMM.align`). New categories' are fitted to their
+    training images, but for the first source. Where the latents of old ones come from
+    is the ``source``:
 
     - ``"statistics"``: samples of :class:`~avalanche_ad.models.feature_statistics.
       FeatureStatistics`, taken of the frozen features when a category was learned and
-      kept with the model, pushed through the flow. No image is kept, and nothing
-      drifts, since the backbone does not.
+      kept with the model, pushed through the flow, for new categories too. No image is
+      kept, and nothing drifts, since the backbone does not.
     - ``"exemplars"``: a few real images of each category.
     - ``"snapshot"``: samples of the old mixtures, brought to feature space by the old
       flow's inverse and pushed through the new one (HCL's and Pomponi's idea). The
@@ -110,6 +111,7 @@ class GMMAlignmentPlugin(StatisticsKeeper):
         self.lr = lr
         self.memory: dict[int, Tensor] = {}
         self._before: nn.ModuleList | None = None
+        self._learned_of: dict[int, int] = {}  # images of each category
 
     # Hooks ----------------------------------------------------------------------
 
@@ -125,11 +127,16 @@ class GMMAlignmentPlugin(StatisticsKeeper):
         model: FlowGMM = strategy.model
         device = model.level_maximum.device
         # a data loader draws too
-        with evaluating(model), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with evaluating(model), seeded(self.seed or 0):
             # what the strategy trains on: under joint training all experiences at once
             found = features_by_category(strategy.adapted_dataset)
-            current = {category: x.to(device) for category, x in found.items()}
+            # a few images that come back, as in a blurry stream, make nothing new
+            current = {
+                category: x.to(device)
+                for category, x in found.items()
+                if len(x) >= self._learned_of.get(category, 0)
+            }
+            self._learned_of |= {category: len(x) for category, x in current.items()}
             if self.source == "statistics":
                 self.keep(model, current)
                 if self.update == "moments":
@@ -227,7 +234,8 @@ class GMMAlignmentPlugin(StatisticsKeeper):
         device = mixture.means.device
         height, width, _ = model.layout.levels[index]
         weights = mixture.log_weights[category].exp()
-        component = torch.multinomial(weights, self.samples, replacement=True)
+        component = torch.multinomial(weights.cpu(), self.samples, replacement=True)
+        component = component.to(device)
         noise = torch.randn(self.samples, mixture.means.shape[2]).to(device)
         z = mixture.means[category, component].clone()
         for own in range(self.components):

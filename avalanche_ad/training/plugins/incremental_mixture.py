@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avalanche_ad.models.base import seeded
 from avalanche_ad.models.category_mixtures import CategoryMixtures
 from avalanche_ad.models.flow_gmm import FlowGMM
 from avalanche_ad.models.incremental_gmm import IncrementalGMM
@@ -69,9 +70,7 @@ class IncrementalMixturePlugin(StatisticsKeeper):
         """Start the mixtures of new categories, and set the loss."""
         super().before_training_exp(strategy, *args, **kwargs)
         model: FlowGMM = strategy.model
-        # a data loader draws too
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed or 0):  # a data loader draws too
             self.keep(model, features_by_category(strategy.adapted_dataset))
             self._start(model)
         strategy._criterion.aligned = True

@@ -15,6 +15,7 @@ from avalanche_ad.models.feature_statistics import (
 )
 from avalanche_ad.models.flow_gmm import FlowGMM
 from avalanche_ad.models.incremental_gmm import Covariance
+from avalanche_ad.models.packnet_flow_gmm import PackNetFlowGMM
 from avalanche_ad.training.dynamic import features_by_category
 
 __all__ = ["StatisticsKeeper"]
@@ -38,6 +39,8 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
         default.
     :param others: of the class that comes next in a subclass of several.
     """
+
+    needs_sharp_tasks = False  # statistics of more images take a stray few's place
 
     def __init__(
         self,
@@ -69,12 +72,17 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Check the model.
 
-        :raises TrainingError: for a model without a flow and a mixture.
+        :raises TrainingError: for a model without one flow and a mixture.
         """
         if not isinstance(strategy.model, FlowGMM):
             raise TrainingError(
                 f"{type(self).__name__} keeps statistics with a FlowGMM, got a "
                 f"{type(strategy.model).__name__}: use it with the flow_gmm model"
+            )
+        if isinstance(strategy.model, PackNetFlowGMM):
+            raise TrainingError(
+                f"{type(self).__name__} follows one flow, and under PackNet every task "
+                "has its own: leave one of the two out"
             )
         if self.seed is None:
             self.seed = strategy.model.seed
@@ -103,6 +111,11 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
             )
             model.statistics = made.to(device)
         statistics = model.statistics
+        # a loaded model's say their form alone
+        statistics.shrinkage = self.shrinkage
+        statistics.max_positions = self._options["max_positions"]
+        statistics.max_iter = self._options["max_iter"]
+        statistics.seed = self.seed or 0
         statistics.resize(max(features, default=-1) + 1)
         for category, x in features.items():
             if len(x) > int(statistics.images[category]):

@@ -123,6 +123,35 @@ def test_alignment_draws_from_no_one_elses_generator(make_strategy, long):
     assert all(torch.equal(flows[0][name], flows[1][name]) for name in flows[0])
 
 
+def test_accelerators_generators_stay(make_strategy, make_model, long, monkeypatch):
+    plugins = [GMMAlignmentPlugin(samples=300), IncrementalMixturePlugin(samples=300)]
+    strategy = trained(make_strategy, long, *plugins)
+    state, seeds = strategy.model.state_dict(), []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    strategy.adapted_dataset = long.train_stream[0].dataset
+    for plugin in plugins:
+        plugin.before_training_exp(strategy)
+        plugin.after_training_exp(strategy)
+    make_model(0).load_state_dict(state)
+    assert not seeds
+
+
+def test_few_samples_of_a_mean_field_give_gaussians_too(make_strategy, long):
+    plugin = GMMAlignmentPlugin(components=6, samples=12, mean_field=True)
+    model = trained(make_strategy, long, plugin).model
+    assert model.aligned[0].precision_roots.isfinite().all()
+
+
+def test_a_few_images_that_come_back_are_not_learned_from(make_strategy, long):
+    plugin = GMMAlignmentPlugin("exemplars", components=1, samples=300, exemplars=3)
+    strategy = trained(make_strategy, long, plugin)
+    before = {category: x.clone() for category, x in plugin.memory.items()}
+    few = long.train_stream[0].dataset.subset([0, 1])
+    strategy.adapted_dataset = few
+    plugin.after_training_exp(strategy)
+    assert all(torch.equal(plugin.memory[c], x) for c, x in before.items())
+
+
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
 def test_mixtures_of_statistics_are_made_anew_on_loading(
     make_strategy, make_model, long, covariance
