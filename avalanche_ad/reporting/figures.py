@@ -88,14 +88,12 @@ def matrices_figure(
         for name, matrix in matrices.items()
     }
     tasks = max(len(matrix) for matrix in values.values())
-    side = max(0.27 * tasks + 0.3, 1.4)
+    side = max(0.27 * tasks + 0.3, 1.65)
     across = min(columns or max(2, int(_WIDEST / side)), len(values))
     down = -(-len(values) // across)
-    figure = Figure(
-        figsize=(max(4.0, across * side + 0.3), down * (side + 0.25) + 1.1),
-        layout="constrained",
-    )
-    figure.suptitle(title)
+    width = max(5.0, across * side + 0.3)
+    figure = Figure((width, down * (side + 0.25) + 1.1), layout="constrained")
+    figure.suptitle(title, fontsize=11)
     grid = figure.subplots(down, across, squeeze=False)
     names = [str(task + 1) for task in range(tasks)]
     for axes in grid.flat[len(values) :]:
@@ -121,7 +119,8 @@ def matrices_figure(
         drawn,
         ax=grid,
         location="bottom",
-        shrink=min(1.0, 2.5 / (across * side)),
+        shrink=2.5 / width,
+        ticks=np.linspace(_LOWEST, 1.0, 8),
         aspect=18,
         pad=0.02,
         extend="min",
