@@ -1,19 +1,35 @@
-"""Figures: score maps over images, and matrices of strategies."""
+"""Figures: score maps over images, matrices of strategies, means with intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-__all__ = ["heat_map", "matrices_figure", "save_heat_map", "training_curves"]
+if TYPE_CHECKING:
+    from avalanche_ad.reporting.paired import Interval
+
+__all__ = [
+    "draw_intervals",
+    "heat_map",
+    "matrices_figure",
+    "over_seeds",
+    "rows_figure",
+    "save_heat_map",
+    "training_curves",
+]
 
 Matrix = Sequence[Sequence[float | None]]
+_LOWEST = 0.3  # of the matrices' colours: a worse AUROC than chance shows too
+_WIDEST = 10.5  # inches of matrices side by side
 
 
 def heat_map(
@@ -56,14 +72,14 @@ def save_heat_map(
 
 
 def matrices_figure(
-    matrices: Mapping[str, Matrix], title: str, columns: int = 4
+    matrices: Mapping[str, Matrix], title: str, columns: int | None = None
 ) -> Figure:
     """Draw matrices of results: the value on every task after every training.
 
     :param matrices: name → R, whose R[i][j] is the value on task j after training on
         task i, ``None`` where not evaluated; all of one size.
     :param title: heading of the figure.
-    :param columns: matrices side by side.
+    :param columns: matrices side by side, by default as many as a page's width holds.
     """
     values = {
         name: np.array(
@@ -72,21 +88,18 @@ def matrices_figure(
         for name, matrix in matrices.items()
     }
     tasks = max(len(matrix) for matrix in values.values())
-    across = min(columns, len(values))
+    side = max(0.27 * tasks + 0.3, 1.65)
+    across = min(columns or max(2, int(_WIDEST / side)), len(values))
     down = -(-len(values) // across)
-    side = 0.5 * tasks + 0.7
-    figure = Figure(
-        figsize=(max(5.0, across * side + 1.2), down * (side + 0.15) + 0.7),
-        layout="constrained",
-    )
-    figure.suptitle(title)
+    width = max(5.0, across * side + 0.3)
+    figure = Figure((width, down * (side + 0.25) + 1.1), layout="constrained")
+    figure.suptitle(title, fontsize=11)
     grid = figure.subplots(down, across, squeeze=False)
     names = [str(task + 1) for task in range(tasks)]
     for axes in grid.flat[len(values) :]:
         axes.set_visible(False)
-    for index, (name, matrix) in enumerate(values.items()):
-        axes = grid.flat[index]
-        drawn = axes.imshow(matrix, vmin=0.5, vmax=1.0, cmap="viridis")
+    for axes, (name, matrix) in zip(grid.flat, values.items(), strict=False):
+        drawn = axes.imshow(matrix, vmin=_LOWEST, vmax=1.0, cmap="viridis")
         for i, j in np.argwhere(~np.isnan(matrix)):
             axes.text(
                 j,
@@ -94,17 +107,98 @@ def matrices_figure(
                 f"{matrix[i, j]:.2f}".removeprefix("0"),
                 ha="center",
                 va="center",
-                fontsize=8,
-                color="black" if matrix[i, j] > 0.8 else "white",
+                fontsize=7.5,
+                color="black" if matrix[i, j] > 0.65 else "white",
             )
-        axes.set_title(name, fontsize=10)
-        axes.set_xticks(range(tasks), names)
-        axes.set_yticks(range(tasks), names)
-        if index % across == 0:
-            axes.set_ylabel("after training on task")
-        if index + across >= len(values):
-            axes.set_xlabel("value on task")
-    figure.colorbar(drawn, ax=grid, shrink=0.8, extend="min")
+        lines = wrap(name.replace("_", "_ "), 24) if len(name) > 20 else [name]
+        axes.set_title("\n".join(lines).replace("_ ", "_"), fontsize=8)
+        axes.set_xticks(range(tasks), names, fontsize=7)
+        axes.set_yticks(range(tasks), names, fontsize=7)
+        axes.tick_params(length=2, pad=2)
+    bar = figure.colorbar(
+        drawn,
+        ax=grid,
+        location="bottom",
+        shrink=2.5 / width,
+        ticks=np.linspace(_LOWEST, 1.0, 8),
+        aspect=18,
+        pad=0.02,
+        extend="min",
+    )
+    bar.set_label("row: after training on task; column: value on task", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    return figure
+
+
+def draw_intervals(
+    axes: Axes,
+    places: Iterable[float],
+    found: Sequence[Interval],
+    horizontal: bool = False,
+    **style: Any,  # noqa: ANN401
+) -> None:
+    """Draw means as dots, with their confidence intervals where there are.
+
+    :param axes: where to.
+    :param places: of the dots, on the axis that does not show the values.
+    :param found: a mean at each place; undefined ones are left out.
+    :param horizontal: whether the values go along x.
+    :param style: of ``Axes.errorbar``.
+    """
+    known = [
+        (at, one) for at, one in zip(places, found, strict=True) if one.mean is not None
+    ]
+    at = [place for place, _ in known]
+    means = np.array([one.mean for _, one in known], dtype=float)
+    ends = np.array([(one.low, one.high) for _, one in known], dtype=float)
+    reach = np.abs(ends.reshape(-1, 2).T - means)
+    style = {"marker": "o", "markersize": 4.5, "capsize": 2.5, "lw": 1.4, **style}
+    if horizontal:
+        axes.errorbar(means, at, xerr=reach, **style)
+    else:
+        axes.errorbar(at, means, yerr=reach, **style)
+
+
+def over_seeds(count: int) -> str:
+    """Return what dots and bars are, for a figure's title."""
+    return f"mean and 95 % interval of {count} seeds" if count > 1 else "one seed"
+
+
+def rows_figure(
+    panels: Mapping[str, Mapping[str, Interval]],
+    groups: Mapping[str, Sequence[str]],
+    title: str,
+    guides: Sequence[str] = (),
+) -> Figure:
+    """Draw a row of dots with confidence intervals per name, a panel per measure.
+
+    :param panels: label of the axis → name of the row → mean.
+    :param groups: for the legend: name of the group → names of the rows that have its
+        colour.
+    :param title: heading of the figure.
+    :param guides: rows whose means are lines from top to bottom too, to compare with.
+    """
+    names = list(next(iter(panels.values())))
+    figure = Figure(figsize=(9, 0.24 * len(names) + 1.5), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    grid = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)
+    for axes, (label, found) in zip(grid.flat, panels.items(), strict=True):
+        for group, members in groups.items():
+            rows = [row for row, name in enumerate(names) if name in members]
+            own = [found[names[row]] for row in rows]
+            draw_intervals(axes, rows, own, True, linestyle="none", label=group)
+        named = ", ".join(guides)  # once, in the legend
+        for name in guides:
+            if (mean := found[name].mean) is not None:
+                style = {"color": "0.3", "lw": 0.9, "linestyle": ":", "zorder": 0}
+                axes.axvline(mean, label=named, **style)
+                named = ""
+        axes.set_xlabel(label)
+        axes.grid(alpha=0.3)
+    grid[0, 0].set_yticks(range(len(names)), names)
+    grid[0, 0].set_ylim(len(names) - 0.4, -0.6)
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9)
     return figure
 
 

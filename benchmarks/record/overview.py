@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 from avalanche_ad.experiments.build import open_data
 from avalanche_ad.experiments.recipe import load_experiment
@@ -61,7 +62,11 @@ def main() -> None:
         axis.set_yticks([])
     figure.tight_layout(pad=0.4)
     target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=110)
+    figure.savefig(target, dpi=100)
+    # 200 colours: a fifth of the bytes, and hardly a difference to be seen
+    with Image.open(target) as image:
+        few = image.convert("RGB").quantize(200, Image.Quantize.FASTOCTREE)
+    few.save(target, optimize=True)
 
 
 if __name__ == "__main__":

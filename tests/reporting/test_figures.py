@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 
-from avalanche_ad.reporting.figures import heat_map, matrices_figure, save_heat_map
+from avalanche_ad.reporting.figures import (
+    draw_intervals,
+    heat_map,
+    matrices_figure,
+    over_seeds,
+    rows_figure,
+    save_heat_map,
+)
+from avalanche_ad.reporting.paired import Interval
 
 
 @pytest.fixture
@@ -98,3 +107,40 @@ def test_matrices_are_saved(tmp_path):
     matrices_figure({"naive": [[0.9]]}, "x").savefig(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as made:
         assert made.width > 50
+
+
+def test_a_page_holds_six_matrices_of_five_tasks_side_by_side():
+    matrices = {str(i): np.full((5, 5), 0.4).tolist() for i in range(7)}
+    figure = matrices_figure(matrices, "x")
+    rows = [axes.get_subplotspec().rowspan.start for axes in figure.axes[:7]]
+    assert rows == [0] * 6 + [1]
+
+
+@pytest.mark.parametrize("horizontal", [False, True])
+def test_axes_hold_whole_intervals_and_leave_out_what_is_undefined(horizontal):
+    axes = Figure().subplots()
+    found = [Interval(0.5, -0.2, 1.2), Interval(None), Interval(0.7)]
+    draw_intervals(axes, [0, 1, 2], found, horizontal)
+    low, high = axes.get_xlim() if horizontal else axes.get_ylim()
+    assert low < -0.2
+    assert high > 1.2
+    at, values = axes.lines[0].get_data()[:: -1 if horizontal else 1]
+    assert list(at) == [0, 2]
+    assert list(values) == [0.5, 0.7]
+
+
+def test_rows_are_named_in_order_and_coloured_by_group():
+    found = {"a": Interval(0.5), "b": Interval(0.6, 0.3, 0.9), "c": Interval(0.7)}
+    groups = {"first": ["a", "c"], "second": ["b"]}
+    figure = rows_figure({"image": found, "pixel": found}, groups, "x", ["a"])
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["a", "b", "c"]
+    assert [axes.get_xlabel() for axes in (left, right)] == ["image", "pixel"]
+    assert left.get_ylim()[0] > left.get_ylim()[1]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(names) == ["a", "first", "second"]
+
+
+def test_one_seed_has_no_interval_to_speak_of():
+    assert "interval" not in over_seeds(1)
+    assert "interval of 3 seeds" in over_seeds(3)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from avalanche_ad.experiments.recipe import ExperimentRecipe
 from avalanche_ad.experiments.studies.study import Bench, Found, Load, Study
+from avalanche_ad.reporting.figures import over_seeds, rows_figure
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section
 
@@ -92,30 +93,27 @@ def sections(results: Sequence[Found]) -> list[Section]:
 
 def figure(results: Sequence[Found]) -> Figure:
     """Draw image and pixel AUROC of every variant."""
+
+    def shown(name: str) -> str:
+        return name.removeprefix(f"{WHOLE} ").removesuffix("Plugin")
+
     names = list(results[0]["variants"])
-    drawn = Figure(figsize=(9, 0.28 * len(names) + 1.2), layout="constrained")
-    panels = zip(drawn.subplots(1, 2, sharey=True), MEASURES[:2], strict=True)
-    for number, (axes, (title, _, _)) in enumerate(panels):
-        found = [
-            interval([one["variants"][name][title] for one in results])
+    panels = {
+        title: {
+            shown(name): interval([one["variants"][name][title] for one in results])
             for name in names
-        ]
-        middle = [one.mean or 0.0 for one in found]
-        reach = [(one.high or m) - m for one, m in zip(found, middle, strict=True)]
-        colors = [_color(name) for name in names]
-        axes.barh(range(len(names)), middle, xerr=reach, color=colors)
-        axes.set(xlabel=title, xlim=(0.4, 1))
-        axes.grid(axis="x", alpha=0.3)
-        if not number:
-            axes.set_yticks(range(len(names)), names, fontsize=8)
-            axes.invert_yaxis()
-    return drawn
-
-
-def _color(name: str) -> str:
-    if name in REFERENCES:
-        return "C7"
-    return "C0" if name in ALONE else "C1"
+        }
+        for title, _, _ in MEASURES[:2]
+    }
+    groups = {
+        "references": REFERENCES,
+        "naive + one plugin": ALONE,
+        f"{WHOLE}, whole or without one": [
+            shown(name) for name in names if name.startswith(WHOLE)
+        ],
+    }
+    title = f"What every plugin adds ({over_seeds(len(results))})"
+    return rows_figure(panels, groups, title, ("naive", WHOLE))
 
 
 STUDY = Study(

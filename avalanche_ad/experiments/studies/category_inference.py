@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from avalanche_ad.experiments.studies.study import Bench, Found, Study
+from avalanche_ad.reporting.figures import draw_intervals, over_seeds
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section
 
@@ -18,6 +19,7 @@ MEASURES = {
     "pixel_auroc": "pixel AUROC",
     "pixel_auroc_oracle": "pixel AUROC (oracle)",
 }
+PANELS = ("accuracy", "image_auroc", "pixel_auroc")
 
 
 def measure(bench: Bench, seed: int) -> Found:
@@ -74,20 +76,26 @@ def sections(results: Sequence[Found]) -> list[Section]:
 
 def figure(results: Sequence[Found]) -> Figure:
     """Draw accuracy and AUROC over the tasks since a category was learned."""
-    drawn = Figure(figsize=(6.5, 3.6), layout="constrained")
-    axes = drawn.subplots()
+    drawn = Figure(figsize=(9, 3.6), layout="constrained")
     longest = max(row["since"] for row in results[0]["rows"])
-    for metric, name in MEASURES.items():
-        values = [
-            np.mean([_of(found, since, metric) for found in results])
-            for since in range(longest + 1)
-        ]
-        style = "--" if metric.endswith("oracle") else "-"
-        axes.plot(range(longest + 1), values, style, marker="o", label=name)
-    axes.set(xlabel="tasks since a category was learned", ylim=(0, 1.02))
-    axes.set_xticks(range(longest + 1))
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    grid = drawn.subplots(1, 3, sharex=True, sharey=True)
+    for axes, metric in zip(grid, PANELS, strict=True):
+        ways = [key for key in (metric, f"{metric}_oracle") if key in MEASURES]
+        for number, key in enumerate(ways):
+            values = [
+                interval([_of(found, since, key) for found in results])
+                for since in range(longest + 1)
+            ]
+            # beside each other, so that neither hides the other
+            places = np.arange(longest + 1) + (0.16 * number - 0.08) * (len(ways) > 1)
+            draw_intervals(axes, places, values, label=("inferred", "given")[number])
+        axes.set(xlabel="tasks since it was learned", title=MEASURES[metric])
+        axes.set_xticks(range(longest + 1))
+        axes.grid(alpha=0.3)
+    grid[0].set_ylabel("accuracy or AUROC")
+    axes.legend(title="category")
+    what = "Category inferred or given"
+    drawn.suptitle(f"{what} ({over_seeds(len(results))})", fontsize=11)
     return drawn
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from avalanche.core import SupervisedPlugin
 from matplotlib.figure import Figure
 
-from avalanche_ad.evaluation.functional import mean_defined
 from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
+from avalanche_ad.reporting.figures import draw_intervals, over_seeds
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section
 
@@ -93,6 +93,15 @@ def _shares(found: Found) -> list[float]:
     return sorted({row["share"] for row in found["curves"]})
 
 
+def _of(results: Sequence[Found], name: str, share: float) -> list[float | None]:
+    return [
+        row["image_auroc"]
+        for found in results
+        for row in found["curves"]
+        if (row["category"], row["share"]) == (name, share)
+    ]
+
+
 def sections(results: Sequence[Found]) -> list[Section]:
     """Return the effect of the first task's length, and every category's speed."""
     lines = [
@@ -150,28 +159,19 @@ def sections(results: Sequence[Found]) -> list[Section]:
 def figure(results: Sequence[Found]) -> Figure:
     """Draw the curve of every category, a panel for every task."""
     tasks = sorted({row["task"] for row in results[0]["curves"]})
-    drawn = Figure(figsize=(2.6 * len(tasks) + 1, 3.2), layout="constrained")
-    grid = drawn.subplots(1, len(tasks), sharey=True, squeeze=False)
+    drawn = Figure(figsize=(1.8 * len(tasks) + 0.6, 3.8), layout="constrained")
+    grid = drawn.subplots(1, len(tasks), sharex=True, sharey=True, squeeze=False)
+    shares = _shares(results[0])
     for axes, task in zip(grid.flat, tasks, strict=True):
         rows = [row for row in results[0]["curves"] if row["task"] == task]
         for name in dict.fromkeys(row["category"] for row in rows):
-            points = [
-                (
-                    share,
-                    mean_defined(
-                        row["image_auroc"]
-                        for found in results
-                        for row in found["curves"]
-                        if (row["category"], row["share"]) == (name, share)
-                    ),
-                )
-                for share in _shares(results[0])
-            ]
-            axes.plot(*zip(*points, strict=True), marker=".", label=name)
-        axes.set(title=f"task {task + 1}", xlabel="share of the epochs")
+            values = [interval(_of(results, name, share)) for share in shares]
+            draw_intervals(axes, shares, values, label=name)
+        axes.set(title=f"task {task + 1}", xlabel="share of epochs")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18))
     grid[0, 0].set_ylabel("image AUROC")
+    drawn.suptitle(f"Speed of every category ({over_seeds(len(results))})", fontsize=11)
     return drawn
 
 

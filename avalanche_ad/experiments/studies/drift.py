@@ -13,6 +13,7 @@ from torch import Tensor
 from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
 from avalanche_ad.models import FlowGMM
 from avalanche_ad.models.base import evaluating, seeded
+from avalanche_ad.reporting.figures import draw_intervals, over_seeds
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section
 from avalanche_ad.training.plugins.gmm_alignment import drawn_latents
@@ -155,28 +156,33 @@ def figure(results: Sequence[Found]) -> Figure:
     panels = drawn.subplot_mosaic([["curves", *"ab"], ["curves", *"cd"]])
     curves = panels["curves"]
     longest = max(row["after"] for row in found["rows"])
-    for key, label in (
-        ("gap", "mean latent to its centre"),
-        ("drift", "mean latent to where it was"),
-        ("center_drift", "centre to where it was"),
+    for shift, key, label in (
+        (-0.08, "gap", "mean latent to its centre"),
+        (0.0, "drift", "mean latent to where it was"),
+        (0.08, "center_drift", "centre to where it was"),
     ):
         values = [
-            np.mean([_curve(one, key, since) for one in results])
+            interval([_curve(one, key, since) for one in results])
             for since in range(longest + 1)
         ]
-        curves.plot(range(longest + 1), values, marker="o", label=label)
+        # beside each other, so that no interval hides another
+        draw_intervals(curves, np.arange(longest + 1) + shift, values, label=label)
     curves.set(xlabel="tasks since it was learned", ylabel="distance")
+    curves.set_title(over_seeds(len(results)), fontsize=10)
     curves.set_xticks(range(longest + 1))
-    curves.legend(fontsize=8)
+    curves.set_ylim(top=1.15 * curves.get_ylim()[1])
+    curves.grid(alpha=0.3)
+    curves.legend(fontsize=8, loc="upper left")
     top = float(np.max([np.max(found[key]) for key in ("learned", "last")]))
     titles = ("when learned", "after the last task")
     for name, key, title in zip("ab", ("learned", "last"), titles, strict=True):
         axes = panels[name]
         shown = axes.imshow(found[key], vmin=0, vmax=top, cmap="viridis_r")
-        axes.set(title=f"latents to centres, {title}", xlabel="centre, in this order")
+        axes.set_title(f"latents to centres, {title}", fontsize=10)
+        axes.set_xlabel("centre, in this order")
         axes.set_yticks(range(len(found["names"])), found["names"], fontsize=7)
         axes.set_xticks([])
-        drawn.colorbar(shown, ax=axes, shrink=0.8)
+    drawn.colorbar(shown, ax=panels["b"], shrink=0.8, label="distance")
     every = np.concatenate(
         [np.reshape(one["latents"], (-1, 2)) for one in found["embedding"]]
     )
@@ -188,10 +194,13 @@ def figure(results: Sequence[Found]) -> Figure:
             axes.scatter(xy[:, 0], xy[:, 1], s=6, alpha=0.5, label=label)
             center = one["centers"][number]
             axes.scatter(*center, marker="X", s=110, edgecolor="black", c=f"C{number}")
-        axes.set(title=f"task 1 {title}", xlabel="PC 1", ylabel="PC 2")
+        axes.set_title(f"task 1 {title}", fontsize=10)
+        axes.set(xlabel="PC 1", ylabel="PC 2")
         axes.set(xlim=limits[:, 0], ylim=limits[:, 1])
-    panels["c"].legend(fontsize=7)
-    drawn.suptitle("Latents and centres (crosses: centres), of the first seed")
+    panels["c"].legend(fontsize=8)
+    drawn.suptitle(
+        "Latents and centres (crosses); matrices and planes are of the first seed"
+    )
     return drawn
 
 

@@ -108,23 +108,28 @@ def sections(results: Sequence[Found]) -> list[Section]:
 
 def figure(results: Sequence[Found]) -> Figure:
     """Draw the product scores of normal and anomalous images before and after."""
-    drawn = Figure(figsize=(9, 5), layout="constrained")
-    grid = drawn.subplots(2, len(ENTROPY_SCOPES), sharex="col", squeeze=False)
+    drawn = Figure(figsize=(9, 4.6), layout="constrained")
+    moments, parts = ("before", "after"), ("normals", "anomalies")
+    picked = {
+        (scope, moment, part): np.concatenate(
+            [_pick(found, scope, "product", moment)[part] for found in results]
+        )
+        for scope in ENTROPY_SCOPES
+        for moment in moments
+        for part in parts
+    }
+    edges = np.histogram_bin_edges(np.concatenate(list(picked.values())), 40)
+    grid = drawn.subplots(
+        2, len(ENTROPY_SCOPES), sharex=True, sharey=True, squeeze=False
+    )
     for column, scope in enumerate(ENTROPY_SCOPES):
-        picked = {
-            (moment, part): np.concatenate(
-                [_pick(found, scope, "product", moment)[part] for found in results]
-            )
-            for moment in ("before", "after")
-            for part in ("normals", "anomalies")
-        }
-        edges = np.histogram_bin_edges(np.concatenate(list(picked.values())), 30)
-        for axes, moment in zip(grid[:, column], ("before", "after"), strict=True):
-            for part in ("normals", "anomalies"):
-                axes.hist(picked[moment, part], edges, alpha=0.6, label=part)
-            axes.set_ylabel(f"images, {moment}")
+        for axes, moment in zip(grid[:, column], moments, strict=True):
+            for part in parts:
+                axes.hist(picked[scope, moment, part], edges, alpha=0.6, label=part)
         grid[0, column].set_title(f"entropy: {scope}", fontsize=10)
         grid[1, column].set_xlabel("product score")
+    for axes, moment in zip(grid[:, 0], moments, strict=True):
+        axes.set_ylabel(f"images, {moment}")
     grid[0, 0].legend()
     drawn.suptitle("Adding centres alone, the flow untouched")
     return drawn

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
 from avalanche_ad.models import FlowGMM
-from avalanche_ad.reporting.paired import interval
+from avalanche_ad.reporting.figures import draw_intervals, over_seeds
+from avalanche_ad.reporting.paired import Interval, interval
 from avalanche_ad.reporting.tables import Section
 from avalanche_ad.training import make_optimizer
 
@@ -168,28 +169,33 @@ def sections(results: Sequence[Found]) -> list[Section]:
 
 def figure(results: Sequence[Found]) -> Figure:
     """Draw AUROC over steps, a line for every number of exemplars."""
-    drawn = Figure(figsize=(9, 3.6), layout="constrained")
+    drawn = Figure(figsize=(9, 4.2), layout="constrained")
     pairs = (("image_auroc", "image AUROC"), ("pixel_auroc", "pixel AUROC"))
-    for axes, (metric, name) in zip(drawn.subplots(1, 2), pairs, strict=True):
-        for exemplars in EXEMPLARS:
-            values = [
-                np.mean([_of(found, exemplars, steps, metric) for found in results])
-                for steps in STEPS
-            ]
-            axes.plot(
-                range(len(STEPS)),
-                values,
-                marker="o",
-                label=_counted(exemplars, "image"),
-            )
+    grid = drawn.subplots(1, 2, sharey=True)
+    for axes, (metric, name) in zip(grid, pairs, strict=True):
+
+        def over(
+            exemplars: object, steps: int | None, metric: str = metric
+        ) -> Interval:
+            return interval([_of(found, exemplars, steps, metric) for found in results])
+
+        for number, exemplars in enumerate(EXEMPLARS):
+            # beside each other, so that no interval hides another
+            places = np.arange(len(STEPS)) + 0.1 * (number - 1.5)
+            label = _counted(exemplars, "image")
+            values = [over(exemplars, steps) for steps in STEPS]
+            draw_intervals(axes, places, values, label=label)
         for when, style in (("when learned", "--"), ("after the last task", ":")):
-            value = np.mean([_of(found, when, None, metric) for found in results])
+            value = over(when, None).mean or 0.0
             axes.axhline(value, color="black", linestyle=style, lw=1, label=when)
         axes.set_xticks(range(len(STEPS)), [str(steps) for steps in STEPS])
-        axes.set(xlabel="steps", ylabel=name)
-        axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    drawn.suptitle("Old categories after training on with a few of their images")
+        axes.set(xlabel="steps", title=name)
+        axes.grid(axis="y", alpha=0.3)
+    grid[0].set_ylabel("AUROC of old categories")
+    handles, labels = axes.get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=9)
+    what = "Old categories after training on with a few of their images"
+    drawn.suptitle(f"{what} ({over_seeds(len(results))})", fontsize=11)
     return drawn
 
 

@@ -13,6 +13,7 @@ from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm
 from avalanche_ad.models import FlowGMM
 from avalanche_ad.models.alignment import AlignedCovariance
 from avalanche_ad.models.base import evaluating, seeded
+from avalanche_ad.reporting.figures import over_seeds, rows_figure
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section
 from avalanche_ad.training.plugins.gmm_alignment import (
@@ -120,22 +121,25 @@ def sections(results: Sequence[Found]) -> list[Section]:
 
 def figure(results: Sequence[Found]) -> Figure:
     """Draw the ladder."""
-    drawn = Figure(figsize=(9, 3.8), layout="constrained")
+
+    def shown(name: str) -> str:
+        return name.replace("K = 10", "10 Gaussians a category")
+
     names = list(results[0]["rows"])
-    for side, axes in enumerate(drawn.subplots(1, 2, sharey=True)):
-        found = [
-            interval([one["rows"][name][side] for one in results]) for name in names
-        ]
-        middle = [one.mean or 0.0 for one in found]
-        reach = [(one.high or m) - m for one, m in zip(found, middle, strict=True)]
-        colors = ["C1" if name in RUNGS else "C0" for name in names]
-        axes.barh(range(len(names)), middle, xerr=reach, color=colors)
-        axes.set_yticks(range(len(names)), names)
-        axes.invert_yaxis() if not side else None
-        axes.set(xlabel=("image AUROC", "pixel AUROC")[side], xlim=(0.4, 1))
-        axes.grid(axis="x", alpha=0.3)
-    drawn.suptitle("Old categories after alignment on their real images")
-    return drawn
+    panels = {
+        label: {
+            shown(name): interval([one["rows"][name][side] for one in results])
+            for name in names
+        }
+        for side, label in enumerate(("image AUROC", "pixel AUROC"))
+    }
+    groups = {
+        "the model itself": [n for n in names if n not in (*RUNGS, FRESH)],
+        "aligned after the last task": [shown(name) for name in RUNGS],
+        "aligned right after each task": [FRESH],
+    }
+    title = f"Old categories aligned on their real images ({over_seeds(len(results))})"
+    return rows_figure(panels, groups, title, (LEARNED, FORGOTTEN))
 
 
 STUDY = Study(

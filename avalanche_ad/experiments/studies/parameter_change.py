@@ -12,6 +12,7 @@ from torch import Tensor
 from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
 from avalanche_ad.models import FlowGMM
 from avalanche_ad.models.gmm import HierarchicalMixture
+from avalanche_ad.reporting.figures import over_seeds, rows_figure
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section
 
@@ -87,17 +88,14 @@ def sections(results: Sequence[Found]) -> list[Section]:
 
 def figure(results: Sequence[Found]) -> Figure:
     """Draw the mean relative change of every part."""
-    drawn = Figure(figsize=(7, 3.6), layout="constrained")
-    axes = drawn.subplots()
     names = _names(results)
-    values = [np.mean([_of(found, part) or 0.0 for found in results]) for part in names]
-    colors = ["C0" if part.startswith("flow") else "C1" for part in names]
-    axes.barh(range(len(names)), values, color=colors)
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set(xlabel="relative change per task", title="What moves")
-    axes.grid(axis="x", alpha=0.3)
-    return drawn
+    flow = [name for name in names if name.startswith("flow")]
+    found = {name: interval([_of(one, name) for one in results]) for name in names}
+    return rows_figure(
+        {"relative change per task": found},
+        {"mixture": [name for name in names if name not in flow], "flow": flow},
+        f"What moves ({over_seeds(len(results))})",
+    )
 
 
 STUDY = Study(

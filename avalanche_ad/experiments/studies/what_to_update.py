@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
 from avalanche_ad.models.scoring import ScoreKind
+from avalanche_ad.reporting.figures import draw_intervals, over_seeds
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section
 from avalanche_ad.training.plugins import FrozenFlowPlugin, IncrementalMixturePlugin
@@ -102,21 +103,28 @@ def sections(results: Sequence[Found]) -> list[Section]:
 
 
 def figure(results: Sequence[Found]) -> Figure:
-    """Draw AUROC and the scores of normals and anomalies for every part."""
-    drawn = Figure(figsize=(10, 3.6), layout="constrained")
-    place = np.arange(len(PARTS))
-    for axes, kind in zip(drawn.subplots(1, len(KINDS)), KINDS, strict=True):
-        for offset, metric in ((-0.2, "image_auroc"), (0.2, "pixel_auroc")):
-            values = [
-                np.mean([_of(found, part, kind, metric) for found in results])
+    """Draw AUROC of every score for every part that is trained."""
+    drawn = Figure(figsize=(9, 3.4), layout="constrained")
+    grid = drawn.subplots(1, len(KINDS), sharex=True, sharey=True)
+    for axes, kind in zip(grid, KINDS, strict=True):
+        for offset, metric in ((-0.13, "image_auroc"), (0.13, "pixel_auroc")):
+            found = [
+                interval([_of(one, part, kind, metric) for one in results])
                 for part in PARTS
             ]
-            axes.bar(place + offset, values, 0.38, label=MEASURES[metric])
-        axes.axhline(0.5, color="black", lw=0.8, linestyle=":")
-        axes.set_xticks(place, PARTS, rotation=30)
-        axes.set(title=kind, ylim=(0.3, 1))
-    axes.legend(fontsize=8, loc="upper right")
-    drawn.suptitle("Task 1 after training parts of the model on task 2")
+            places = np.arange(len(PARTS)) + offset
+            label = MEASURES[metric]
+            draw_intervals(axes, places, found, True, linestyle="none", label=label)
+        axes.axvline(0.5, color="0.3", lw=0.9, linestyle=":", label="chance")
+        axes.set(title=kind, xlabel="AUROC of task 1")
+        axes.grid(axis="x", alpha=0.3)
+    grid[0].set_yticks(range(len(PARTS)), PARTS)
+    grid[0].invert_yaxis()
+    grid[0].set_ylabel("trained on task 2")
+    handles, labels = axes.get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
+    what = "Task 1 after training parts of the model on task 2"
+    drawn.suptitle(f"{what} ({over_seeds(len(results))})", fontsize=11)
     return drawn
 
 
