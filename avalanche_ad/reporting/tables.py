@@ -323,7 +323,7 @@ def task_table(
     """Return one evaluation for the terminal: a line per category, and their mean.
 
     :param title: heading.
-    :param rows: per category ``experience``, ``category`` and the metrics.
+    :param rows: per category ``experience``, counted from 0, ``category`` and the metrics.
     :param metrics: which metrics to show.
     """
     table = Table(title=title, show_footer=True)
@@ -335,5 +335,5 @@ def task_table(
         table.add_column(metric.replace("_", " "), footer=footer, justify="right")
     for row in rows:
         cells = [number(row[m]) for m in metrics]
-        table.add_row(str(row["experience"]), row["category"], *cells)
+        table.add_row(str(row["experience"] + 1), row["category"], *cells)
     return table

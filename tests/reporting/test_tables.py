@@ -148,8 +148,8 @@ def test_a_task_table_has_a_line_per_category_and_their_mean():
         for line in text.splitlines()
     ]
     assert ["task", "category", "image auroc", "aupro"] in lines
-    assert ["0", "bolt", "0.500", "0.250"] in lines
-    assert ["1", "gear", "0.800", "–"] in lines
+    assert ["1", "bolt", "0.500", "0.250"] in lines
+    assert ["2", "gear", "0.800", "–"] in lines
     assert ["mean", "0.650", "0.250"] in lines
 
 
