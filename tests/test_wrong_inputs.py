@@ -668,6 +668,17 @@ def _(place):
         return place.run()
 
 
+@wrong(DISK, "`run` into a run of another recipe", "another recipe", "--out")
+def _(place):
+    out = ("--out", place.copied_run())
+    return place.run(*out, "--set", "synthetic.seed=5")
+
+
+@wrong(DISK, "`run` into a run of another seed", "seed 0, not 1", "--out")
+def _(place):
+    return place.run("--out", place.copied_run(), "--seed", 1)
+
+
 @wrong(DISK, "`compare` into runs of another recipe", "another recipe", "--out")
 def _(place):
     shutil.copytree(place.trained, place / "all/naive-seed0")

@@ -205,10 +205,10 @@ class _Comparison:
     def read(self, data_root: Path | None) -> None:
         """Read the runs that are finished.
 
-        :raises ResultsError: when one is damaged or of another recipe.
+        :raises ResultsError: when one is damaged or of another recipe or seed.
         """
         for job in self.every:
-            result = finished_run(job.folder, job.recipe, data_root)
+            result = finished_run(job.folder, job.recipe, data_root, job.seed)
             if result is None:
                 continue
             self.found[job] = result
