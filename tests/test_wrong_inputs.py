@@ -435,6 +435,41 @@ def _(place):
     return place.plugin(kind, ewc_lambda=1.0, mode="'offline'")
 
 
+@wrong(RECIPES, "text as a number of a plugin", "ewc_lambda", "number", "'abc'")
+def _(place):
+    return place.run("-s", "ewc", "--set", "plugins.0.ewc_lambda=abc")
+
+
+@wrong(RECIPES, "a count of zero of Avalanche's plugin", "batch_size_mem", "equal to 1")
+def _(place):
+    return place.run("-s", "replay", "--set", "plugins.0.batch_size_mem=0")
+
+
+@wrong(RECIPES, "a count of zero of this project's plugin", "components", "equal to 1")
+def _(place):
+    return place.run("-s", "gmm_alignment", "--set", "plugins.0.components=0")
+
+
+@wrong(RECIPES, "an unknown choice of a plugin", "statistics", "'low_rank'", "'low'")
+def _(place):
+    return place.run("-s", "gmm_alignment", "--set", "plugins.0.statistics=low")
+
+
+@wrong(RECIPES, "a negative size of a replay memory", "mem_size", "got -5")
+def _(place):
+    return place.run("-s", "replay", "--set", "plugins.0.mem_size=-5")
+
+
+@wrong(RECIPES, "an option of a wrong type", "strategy MER", "beta", "number", "'x'")
+def _(place):
+    return place.run("-s", "mer", "--set", "options.beta=x")
+
+
+@wrong(RECIPES, "an option that every strategy is given", "model is no option")
+def _(place):
+    return place.run("--set", "options.model=x")
+
+
 @wrong(RECIPES, "a type of a plugin that is no text", "'plugins.0.type'", "string")
 def _(place):
     return place.learner("[[plugins]]\ntype = 3\n")

@@ -36,8 +36,6 @@ __all__ = [
     "StrategyRecipe",
     "SyntheticRecipe",
     "TrainingRecipe",
-    "check_arguments",
-    "check_names",
     "list_recipes",
     "load_experiment",
     "read_toml",
@@ -49,7 +47,6 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Difference = Annotated[float, Field(ge=-1, le=1)]
-_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 ScoreName = Literal["product", "likelihood", "uncertainty"]
 
 # A key of a stream that is given → keys of its base that go, since they say the same.
@@ -359,47 +356,6 @@ def resolve(path: object, bases: tuple[type, ...], what: str) -> type:
         expected = " or ".join(f"{base.__module__}.{base.__name__}" for base in bases)
         raise RecipeError(f"{what} {path!r} is not a subclass of {expected}")
     return found
-
-
-def check_arguments(made: type, arguments: Mapping[str, Any], what: str) -> None:
-    """Refuse keyword arguments that a class does not take.
-
-    :raises RecipeError: naming the argument and those that there are.
-    """
-    check_names(made, arguments, what)
-    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    needed = [
-        name
-        for name, parameter in inspect.signature(made).parameters.items()
-        if parameter.default is inspect.Parameter.empty
-        and parameter.kind not in variable
-        and name not in arguments
-    ]
-    if needed:
-        raise RecipeError(f"{what} {made.__name__} needs {', '.join(needed)}")
-
-
-def check_names(made: type, names: Iterable[str], what: str) -> None:
-    """Refuse names that are no keyword argument of a class.
-
-    :raises RecipeError: naming the first, and those that there are.
-    """
-    known: list[str] = []
-    for base in made.__mro__[:-1]:
-        if "__init__" not in vars(base):
-            continue
-        parameters = list(inspect.signature(base).parameters.values())
-        named = [p.name for p in parameters if p.kind in _NAMED]
-        known += [name for name in named if name not in known]
-        # ``**kwargs`` go on to the next class
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        raise RecipeError(
-            f"{what} {made.__name__} takes no {unknown[0]!r}; it takes "
-            f"{', '.join(known) or 'no arguments'}"
-        )
 
 
 def _find(kind: Literal["strategies", "benchmarks"], name: str) -> tuple[str, Path]:
