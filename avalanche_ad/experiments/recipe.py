@@ -127,7 +127,7 @@ class FlowGMMRecipe(_Strict):
 
 
 class FeatureGMMRecipe(_Strict):
-    """``[model]`` of type ``feature_gmm``: the flow-free reference."""
+    """``[model]`` of type ``feature_gmm``: the flow-free reference, without epochs."""
 
     type: Literal["feature_gmm"]
     components: Positive = 1
@@ -291,7 +291,8 @@ def load_experiment(
     over the benchmark's; a model of another type replaces the benchmark's model
     altogether. Overrides come last, in their order; a key of the stream replaces others
     as it does over a ``base``, and one that changes which images arrive when takes the
-    published numbers away, for they are of the stream as it was.
+    published numbers away, for they are of the stream as it was. A ``feature_gmm`` has
+    no flow to train, so its epochs are 0 whatever the recipes and overrides say.
 
     :param benchmark: a name that ``list_recipes`` knows, or the path of a TOML file.
     :param strategy: likewise.
@@ -323,7 +324,11 @@ def load_experiment(
     return ExperimentRecipe(
         benchmark_name=benchmark_name,
         strategy_name=strategy_name,
-        benchmark=_validated(BenchmarkRecipe, stream, where),
+    whole = _validated(BenchmarkRecipe, stream, where)
+    if isinstance(whole.model, FeatureGMMRecipe):
+        untrained = whole.training.model_copy(update={"epochs": 0})
+        whole = whole.model_copy(update={"training": untrained})
+        benchmark=whole,
         strategy=_validated(StrategyRecipe, learner, where),
     )
 

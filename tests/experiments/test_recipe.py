@@ -130,7 +130,7 @@ def test_a_model_of_another_type_replaces_the_benchmarks(stream, learner):
     change = '[model]\ntype = "feature_gmm"\ncomponents = 4\n'
     recipe = load_experiment(stream(), learner(change))
     assert recipe.benchmark.model == FeatureGMMRecipe(type="feature_gmm", components=4)
-    assert recipe.benchmark.training.epochs == 5
+    assert recipe.benchmark.training.lr == 1e-3
 
 
 @pytest.mark.parametrize(
@@ -173,6 +173,17 @@ def test_a_model_of_another_type_replaces_the_benchmarks(stream, learner):
 def test_an_override_of_every_kind(stream, learner, override, found, expected):
     recipe = load_experiment(stream(), learner(REPLAY), [override])
     assert found(recipe) == expected
+
+
+@pytest.mark.parametrize("strategy", ["naive", "feature_gmm"])
+def test_a_model_without_a_flow_has_no_epochs(stream, strategy):
+    change = ["training.epochs=4", "training.lr=0.5"]
+    if strategy == "naive":
+        change.append("model={type='feature_gmm'}")
+    training = load_experiment(stream(), strategy, change).benchmark.training
+    assert (training.epochs, training.lr) == (0, 0.5)
+    with pytest.raises(RecipeError, match="'many'"):
+        load_experiment(stream(), strategy, ["training.epochs=many"])
 
 
 def test_overrides_apply_in_order_and_after_the_strategy(stream, learner):
