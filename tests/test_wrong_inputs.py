@@ -515,6 +515,21 @@ def _(place):
     return place.learner("[options]\nmomentum = 0.9\n")
 
 
+@wrong(RECIPES, "a model without what fits it", "own", "FitFeatureGMMPlugin")
+def _(place):
+    return place.learner("[model]\ntype = 'feature_gmm'\n")
+
+
+@wrong(RECIPES, "a number that is not finite", "'training.gradient_clip'", "finite")
+def _(place):
+    return place.run("--set", "training.gradient_clip=inf")
+
+
+@wrong(RECIPES, "an empty class order", "'class_order'", "at least 1 item")
+def _(place):
+    return place.run("--set", "class_order=[]")
+
+
 @wrong(RECIPES, "a plugin for another model", "fits a FeatureGMM", "type =")
 def _(place):
     return place.plugin("avalanche_ad.training.plugins.FitFeatureGMMPlugin")

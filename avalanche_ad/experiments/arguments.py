@@ -7,7 +7,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from avalanche_ad.errors import RecipeError
@@ -16,6 +16,7 @@ __all__ = ["check_arguments", "check_names", "check_types"]
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _NOTHING = inspect.Parameter.empty
+_FINITE = ConfigDict(allow_inf_nan=False)
 _Count = Annotated[int, Field(ge=1)]
 _NonNegative = Annotated[float, Field(ge=0)]
 _Above0 = Annotated[float, Field(gt=0)]
@@ -29,11 +30,9 @@ _NARROWER: dict[str, Any] = {
             "batch_size_mem",
             "components",
             "delta_t",
-            "eval_mb_size",
             "every",
             "exemplars",
             "max_iter",
-            "max_positions",
             "max_size",
             "mem_size",
             "n_inner_steps",
@@ -44,10 +43,8 @@ _NARROWER: dict[str, Any] = {
             "rank",
             "replay_size",
             "sample_size",
-            "samples",
             "steps",
             "subsample",
-            "train_mb_size",
         ),
         _Count,
     ),
@@ -56,11 +53,13 @@ _NARROWER: dict[str, Any] = {
     "eval_every": int,
     "ewc_lambda": _NonNegative,
     "lr": _Above0,
+    # fewer have no variance
+    **dict.fromkeys(("max_positions", "samples"), Annotated[int, Field(ge=2)]),
+    "seed": Annotated[int, Field(ge=0, lt=2**32)],
     "shrinkage": _NonNegative,
     "step_offset": _NonNegative,
     "step_power": Annotated[float, Field(gt=0.5, le=1)],
     "temperature": _Above0,
-    "train_epochs": Annotated[int, Field(ge=0)],
 }
 
 
@@ -108,7 +107,7 @@ def check_types(made: type, arguments: Mapping[str, Any], what: str) -> None:
     for name, value in arguments.items():
         expected = _expected(owners[name], name)
         try:
-            TypeAdapter(expected).validate_python(value, strict=True)
+            TypeAdapter(expected, config=_FINITE).validate_python(value, strict=True)
         except PydanticUserError:
             continue  # a class that TOML cannot make
         except ValidationError as error:

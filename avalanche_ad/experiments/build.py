@@ -41,6 +41,7 @@ from avalanche_ad.training import (
 from avalanche_ad.training.plugins import (
     CalibrationPlugin,
     FiniteLossPlugin,
+    FitFeatureGMMPlugin,
     GradientClippingPlugin,
     IntraClassWarmupPlugin,
     WarmupCosinePlugin,
@@ -55,7 +56,10 @@ __all__ = [
     "open_data",
 ]
 
-_GIVEN = {"model", "optimizer", "criterion", "device", "plugins", "evaluator"}
+_GIVEN = {
+    *("model", "optimizer", "criterion", "device", "plugins", "evaluator"),
+    *("train_mb_size", "train_epochs", "eval_mb_size"),
+}
 
 
 def open_data(recipe: BenchmarkRecipe, root: Path | None) -> AnomalyData:
@@ -183,16 +187,24 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
     :raises RecipeError: when a class or an argument does not exist, an argument is
         known to break, or the strategy does not fit the stream.
     """
-    _plugins(recipe)
+    plugins = _plugins(recipe)
     strategy = resolve(recipe.strategy.strategy, (BaseTemplate,), "strategy")
     check_names(strategy, recipe.strategy.options, "strategy")
     if given := sorted(_GIVEN & recipe.strategy.options.keys()):
         raise RecipeError(
             f"strategy {strategy.__name__}: {given[0]} is no option, since every "
-            "strategy is given it: take it out of [options]"
+            "strategy is given it: take it out of [options]; the budget is set in "
+            "[training]"
         )
     _check_values(strategy, recipe.strategy.options, "strategy")
     stream = recipe.benchmark
+    fits = any(issubclass(made, FitFeatureGMMPlugin) for made, _ in plugins)
+    if stream.model.type == "feature_gmm" and not fits:
+        raise RecipeError(
+            f"strategy {recipe.strategy_name}: nothing fits its feature_gmm: add "
+            "avalanche_ad.training.plugins.FitFeatureGMMPlugin to its [[plugins]], or "
+            "take the strategy feature_gmm"
+        )
     if stream.blurry and getattr(stream.model, "packnet", False):
         raise RecipeError(
             f"PackNet cannot learn a stream with blurry = {stream.blurry:g}, where "

@@ -46,6 +46,8 @@ __all__ = [
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 Difference = Annotated[float, Field(ge=-1, le=1)]
 ScoreName = Literal["product", "likelihood", "uncertainty"]
 
@@ -72,7 +74,8 @@ _STREAM_KEYS = {*_REPLACES, "order_seed", "blurry", "blurry_seed"}
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # JSON, in which results are kept, has no infinity
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class FeaturesRecipe(_Strict):
@@ -145,7 +148,7 @@ class TrainingRecipe(_Strict):
     batch_size: Positive = 8
     eval_batch_size: Positive = 16
     lr: Annotated[float, Field(gt=0)] = 2e-4
-    betas: tuple[float, float] = (0.95, 0.99)
+    betas: tuple[Momentum, Momentum] = (0.95, 0.99)
     weight_decay: NonNegative = 1e-4
     centers_lr_factor: NonNegative = 1.0
     warmup_epochs: NonNegative = 2.0
@@ -187,11 +190,11 @@ class BenchmarkRecipe(_Strict):
 
     title: str
     dataset: Literal[DATASETS]  # type: ignore[valid-type]
-    categories: tuple[str, ...] | None = None
+    categories: Names | None = None
     n_experiences: Positive | None = None
     classes_per_experience: Positive | tuple[Positive, ...] | None = None
-    experiences: tuple[tuple[str, ...], ...] | None = None
-    class_order: tuple[str, ...] | None = None
+    experiences: Annotated[tuple[Names, ...], Field(min_length=1)] | None = None
+    class_order: Names | None = None
     order_seed: int | None = None
     blurry: Annotated[float, Field(ge=0, lt=1)] = 0.0
     blurry_seed: int = 0
@@ -321,13 +324,13 @@ def load_experiment(
         _override(stream, learner, override, path, value)
     _default_model(stream)
     where = f"--set {' '.join(overrides)}" if overrides else str(benchmark_file)
-    return ExperimentRecipe(
-        benchmark_name=benchmark_name,
-        strategy_name=strategy_name,
     whole = _validated(BenchmarkRecipe, stream, where)
     if isinstance(whole.model, FeatureGMMRecipe):
         untrained = whole.training.model_copy(update={"epochs": 0})
         whole = whole.model_copy(update={"training": untrained})
+    return ExperimentRecipe(
+        benchmark_name=benchmark_name,
+        strategy_name=strategy_name,
         benchmark=whole,
         strategy=_validated(StrategyRecipe, learner, where),
     )
@@ -496,7 +499,9 @@ def _validated(
             reason = str(problem["msg"]).removeprefix("Value error, ")
             raise RecipeError(f"{where}: {place}{reason}") from None
         found = "" if problem["type"] == "missing" else f", got {problem['input']!r}"
-        raise RecipeError(f"{where}: key {key!r}: {problem['msg']}{found}") from None
+        # pydantic's word for what TOML calls a list
+        reason = problem["msg"].replace("tuple", "list").replace("Tuple", "List")
+        raise RecipeError(f"{where}: key {key!r}: {reason}{found}") from None
 
 
 def _fields_at(
