@@ -148,6 +148,16 @@ def _(place):
     return place.run(stream=place.write("own.toml", FOLDER))
 
 
+@wrong(DATA, "`--data` for a benchmark that draws its images", "tiny draws", "with -b")
+def _(place):
+    return place.run("--data", place.data())
+
+
+@wrong(DATA, "`check --data` without `-b`", "synthetic_5x3 draws", "with -b")
+def _(place):
+    return place.cli("check", "--data", place.data())
+
+
 @wrong(DATA, "the data set's folder does not exist", "folder not found", "train/good")
 def _(place):
     return place.run_on(place / "set")
