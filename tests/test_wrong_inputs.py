@@ -613,6 +613,34 @@ def _(place):
     return place.run("--set", "plugins.0.mem_size=3")
 
 
+@wrong(ARGUMENTS, "`compare --set` for a plugin that one has not", "strategy naive")
+def _(place):
+    command = ["compare", "-b", place.stream, "--strategies", "replay,naive"]
+    return place.cli(*command, "--set", "plugins.0.mem_size=8")
+
+
+@wrong(ARGUMENTS, "`compare --set` with a key that one has not", "over feature_gmm")
+def _(place):
+    command = ["compare", "-b", place.stream, "--strategies", "naive,feature_gmm"]
+    return place.cli(*command, "--set", "model.couplings=2")
+
+
+@wrong(ARGUMENTS, "`compare --set` with an argument that one has not", "error: lwf: pl")
+def _(place):
+    command = ["compare", "-b", place.stream, "--strategies", "replay,lwf"]
+    return place.cli(*command, "--set", "plugins.0.mem_size=8")
+
+
+@wrong(ARGUMENTS, "`--set` with a list without quotes", "not a TOML value", '"gear"]')
+def _(place):
+    return place.run("--set", "class_order=[bolt,gear]")
+
+
+@wrong(ARGUMENTS, "`--set` with a name for a list", "'class_order'", "valid list")
+def _(place):
+    return place.run("--set", "class_order=bolt")
+
+
 @wrong(ARGUMENTS, "`--set` with a base", "'base=mvtec_5x3'", "belongs in a file")
 def _(place):
     return place.run("--set", "base=mvtec_5x3")

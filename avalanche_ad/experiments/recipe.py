@@ -301,8 +301,8 @@ def load_experiment(
     :param strategy: likewise.
     :param overrides: ``section.key=value`` with a section of ``features``, ``model``,
         ``training``, ``synthetic``, ``options`` or ``plugins.N``, which may go deeper,
-        or ``key=value`` for a key of the benchmark; the value as TOML, or else taken
-        as text.
+        or ``key=value`` for a key of the benchmark; the value as TOML, or else, if it
+        starts as no list or table, taken as text.
     :raises RecipeError: at the first thing that is not as expected.
     """
     benchmark_name, benchmark_file = _find("benchmarks", benchmark)
@@ -321,9 +321,11 @@ def load_experiment(
         gone |= {"published"} - own.keys()
     stream = {key: value for key, value in stream.items() if key not in gone}
     for override, (path, value) in zip(overrides, changes, strict=True):
-        _override(stream, learner, override, path, value)
+        _override(stream, learner, override, path, value, strategy_name)
     _default_model(stream)
-    where = f"--set {' '.join(overrides)}" if overrides else str(benchmark_file)
+    where = str(benchmark_file)
+    if overrides:
+        where = f"--set {' '.join(overrides)} over {strategy_name}"
     whole = _validated(BenchmarkRecipe, stream, where)
     if isinstance(whole.model, FeatureGMMRecipe):
         untrained = whole.training.model_copy(update={"epochs": 0})
@@ -539,6 +541,11 @@ def _parsed(override: str) -> tuple[list[str], Any]:
     try:
         return path, tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
+        if text.strip().startswith(("[", "{")):
+            raise RecipeError(
+                f"--set {override!r}: not a TOML value: text in a list or a table "
+                """needs quotes, such as '["bolt", "gear"]'"""
+            ) from None
         return path, text
 
 
@@ -548,17 +555,20 @@ def _override(
     override: str,
     path: Sequence[str],
     value: object,
+    strategy: str,
 ) -> None:
     """Set what an override says."""
     if path[0] == "plugins":
         plugins = learner.get("plugins", [])
         if not plugins:
-            raise RecipeError(f"--set {override!r}: this strategy has no plugins")
+            raise RecipeError(
+                f"--set {override!r}: the strategy {strategy} has no plugins"
+            )
         number = int(path[1]) if len(path) > 2 and path[1].isdecimal() else None
         if number is None or number >= len(plugins):
             raise RecipeError(
                 f"--set {override!r}: expected plugins.N.key=value with N from 0 to "
-                f"{len(plugins) - 1}"
+                f"{len(plugins) - 1} for the strategy {strategy}"
             )
         _set(plugins[number], path[2:], value, override)
     elif len(path) == 1:

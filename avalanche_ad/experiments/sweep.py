@@ -83,7 +83,10 @@ def compare(
     """
     _check_names([recipe.strategy_name for recipe in recipes], against)
     for recipe in recipes:
-        check_strategy(recipe)
+        try:
+            check_strategy(recipe)
+        except RecipeError as error:
+            raise RecipeError(f"{recipe.strategy_name}: {error}") from None
     every = [
         Job(recipe, seed, out / f"{recipe.strategy_name}-seed{seed}")
         for recipe in recipes

@@ -608,7 +608,7 @@ def test_an_override_below_a_value_is_refused(stream):
 def test_settings_of_the_model_that_exclude_each_other(strategy, override, words):
     with pytest.raises(RecipeError) as caught:
         load_experiment("synthetic_5x3", strategy, [override])
-    for word in [f"--set {override}: key 'model': ", *words]:
+    for word in [f"--set {override} over {strategy}: key 'model': ", *words]:
         assert word in str(caught.value)
     assert "\n" not in str(caught.value)
 
