@@ -550,6 +550,14 @@ def _(place):
     return place.run("--set", "training.lr=1e30", "--set", "training.warmup_epochs=0")
 
 
+@wrong(RECIPES, "a learning rate that breaks the last step", "diverged", "lower the")
+def _(place):
+    # one step an experience: no loss is left to show it
+    settings = ("training.lr=1e30", "training.warmup_epochs=0", "training.epochs=1")
+    given = [part for one in settings for part in ("--set", one)]
+    return place.run(*given, "--set", "training.batch_size=64")
+
+
 # Arguments
 
 
