@@ -20,6 +20,7 @@ from avalanche_ad import __version__
 from avalanche_ad.errors import AvalancheADError, RecipeError
 
 if TYPE_CHECKING:
+    from avalanche_ad.experiments.recipe import ExperimentRecipe
     from avalanche_ad.features import FeatureCache
 
 __all__ = ["app", "main"]
@@ -125,6 +126,7 @@ def run(
     from avalanche_ad.experiments.recipe import load_experiment
 
     recipe = load_experiment(benchmark, strategy, overrides or [])
+    _refuse_unused(data, recipe)
     from avalanche_ad.experiments.device import pick_device
     from avalanche_ad.experiments.progress import RunProgress
     from avalanche_ad.experiments.runner import run_experiment
@@ -214,6 +216,7 @@ def compare(
         raise RecipeError("--strategies: expected at least one name")
     _refuse_repeated("--strategies", names)
     recipes = [load_experiment(benchmark, name, overrides or []) for name in names]
+    _refuse_unused(data, recipes[0])
     stream = recipes[0].benchmark
     shown = load_experiment(published, "naive").benchmark if published else stream
     if published and not shown.published:
@@ -283,7 +286,7 @@ def experiment(
 ) -> None:
     """Measure what is forgotten and why: a controlled experiment with its figure."""
     _limit_threads(threads)
-    from avalanche_ad.experiments.recipe import ExperimentRecipe, load_experiment
+    from avalanche_ad.experiments.recipe import load_experiment
 
     numbers = _numbers(seeds)
 
@@ -291,6 +294,7 @@ def experiment(
         return load_experiment(benchmark, strategy, overrides or [])
 
     recipe = load(strategy)
+    _refuse_unused(data, recipe)
     from avalanche_ad.experiments.device import pick_device
     from avalanche_ad.experiments.progress import RunProgress
     from avalanche_ad.experiments.studies import find_study
@@ -373,11 +377,13 @@ def check(
     benchmark: Benchmark = "synthetic_5x3",
     data: Data = None,
 ) -> None:
-    """Validate a data set on disk: list every problem of it."""
+    """Validate a data set on disk: list every problem of it, or say what is there."""
     from avalanche_ad.datasets import check_dataset
     from avalanche_ad.experiments.recipe import load_experiment
 
-    recipe = load_experiment(benchmark, "naive").benchmark
+    loaded = load_experiment(benchmark, "naive")
+    _refuse_unused(data, loaded)
+    recipe = loaded.benchmark
     from avalanche_ad.experiments.progress import RunProgress
 
     with RunProgress(_err) as progress:
@@ -391,6 +397,17 @@ def check(
         typer.echo(f"{problem.severity}: {problem}")
     errors = sum(problem.severity == "error" for problem in problems)
     notes = len(problems) - errors
+    if not errors:
+        from avalanche_ad.experiments.build import open_data
+
+        found = open_data(recipe, data)
+        train = sum(sample.split == "train" for sample in found.samples)
+        _err.print(
+            f"{loaded.benchmark_name}: {len(found.categories)} categories, {train} "
+            f"training and {len(found.samples) - train} test images "
+            f"{'drawn' if data is None else f'in {data}'}",
+            soft_wrap=True,
+        )
     _err.print(f"{errors} error{'s' * (errors != 1)}, {notes} note{'s' * (notes != 1)}")
     if errors:
         raise typer.Exit(2)
@@ -509,6 +526,15 @@ def _full_key(store: FeatureCache, start: str) -> str:
     """Return the only key that begins so, or what was given."""
     keys = [entry.key for entry in store.entries() if entry.key.startswith(start)]
     return keys[0] if len(keys) == 1 else start
+
+
+def _refuse_unused(data: Path | None, recipe: ExperimentRecipe) -> None:
+    if data is not None and recipe.benchmark.dataset == "synthetic":
+        raise RecipeError(
+            f"--data {data}: the benchmark {recipe.benchmark_name} draws its own "
+            "images and takes no --data: leave it out, or name the benchmark of your "
+            "data with -b, such as -b mvtec_5x3"
+        )
 
 
 def _refuse_repeated(option: str, values: Sequence[object]) -> None:

@@ -134,13 +134,24 @@ def test_synthesize_check_and_run_on_a_folder(cli, tmp_path):
         "image_size = 80\nmask_size = 32\n"
     )
     done = cli("check", "-b", recipe, "--data", folder)
-    assert (done.code, done.out, done.err) == (0, "", "0 errors, 0 notes\n")
+    assert (done.code, done.out) == (0, "")
+    assert done.err.splitlines() == [
+        f"own: 2 categories, 128 training and 108 test images in {folder}",
+        "0 errors, 0 notes",
+    ]
     command = ["run", "-b", recipe, "-s", "feature_gmm", "--data", folder]
     done = cli(*command, "--out", tmp_path / "run")
     assert done.code == 0, done.err
     kept = json.loads((tmp_path / "run/results.json").read_text())
     assert kept["config"]["data"] == str(folder)
     assert kept["categories"] == [["bolt"], ["gear"]]
+
+
+def test_check_says_what_a_stream_draws(cli, tiny_stream):
+    done = cli("check", "-b", tiny_stream)
+    assert done.code == 0
+    said = "tiny: 4 categories, 20 training and 28 test images drawn"
+    assert done.err.splitlines()[0] == said
 
 
 def test_check_lists_every_problem(cli, tmp_path):

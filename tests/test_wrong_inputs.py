@@ -148,6 +148,16 @@ def _(place):
     return place.run(stream=place.write("own.toml", FOLDER))
 
 
+@wrong(DATA, "`--data` for a benchmark that draws its images", "tiny draws", "with -b")
+def _(place):
+    return place.run("--data", place.data())
+
+
+@wrong(DATA, "`check --data` without `-b`", "synthetic_5x3 draws", "with -b")
+def _(place):
+    return place.cli("check", "--data", place.data())
+
+
 @wrong(DATA, "the data set's folder does not exist", "folder not found", "train/good")
 def _(place):
     return place.run_on(place / "set")
@@ -442,6 +452,41 @@ def _(place):
     return place.plugin(kind, ewc_lambda=1.0, mode="'offline'")
 
 
+@wrong(RECIPES, "text as a number of a plugin", "ewc_lambda", "number", "'abc'")
+def _(place):
+    return place.run("-s", "ewc", "--set", "plugins.0.ewc_lambda=abc")
+
+
+@wrong(RECIPES, "a count of zero of Avalanche's plugin", "batch_size_mem", "equal to 1")
+def _(place):
+    return place.run("-s", "replay", "--set", "plugins.0.batch_size_mem=0")
+
+
+@wrong(RECIPES, "a count of zero of this project's plugin", "components", "equal to 1")
+def _(place):
+    return place.run("-s", "gmm_alignment", "--set", "plugins.0.components=0")
+
+
+@wrong(RECIPES, "an unknown choice of a plugin", "statistics", "'low_rank'", "'low'")
+def _(place):
+    return place.run("-s", "gmm_alignment", "--set", "plugins.0.statistics=low")
+
+
+@wrong(RECIPES, "a negative size of a replay memory", "mem_size", "got -5")
+def _(place):
+    return place.run("-s", "replay", "--set", "plugins.0.mem_size=-5")
+
+
+@wrong(RECIPES, "an option of a wrong type", "strategy MER", "beta", "number", "'x'")
+def _(place):
+    return place.run("-s", "mer", "--set", "options.beta=x")
+
+
+@wrong(RECIPES, "an option that every strategy is given", "model is no option")
+def _(place):
+    return place.run("--set", "options.model=x")
+
+
 @wrong(RECIPES, "a type of a plugin that is no text", "'plugins.0.type'", "string")
 def _(place):
     return place.learner("[[plugins]]\ntype = 3\n")
@@ -487,6 +532,21 @@ def _(place):
     return place.learner("[options]\nmomentum = 0.9\n")
 
 
+@wrong(RECIPES, "a model without what fits it", "own", "FitFeatureGMMPlugin")
+def _(place):
+    return place.learner("[model]\ntype = 'feature_gmm'\n")
+
+
+@wrong(RECIPES, "a number that is not finite", "'training.gradient_clip'", "finite")
+def _(place):
+    return place.run("--set", "training.gradient_clip=inf")
+
+
+@wrong(RECIPES, "an empty class order", "'class_order'", "at least 1 item")
+def _(place):
+    return place.run("--set", "class_order=[]")
+
+
 @wrong(RECIPES, "a plugin for another model", "fits a FeatureGMM", "type =")
 def _(place):
     return place.plugin("avalanche_ad.training.plugins.FitFeatureGMMPlugin")
@@ -495,6 +555,14 @@ def _(place):
 @wrong(RECIPES, "a learning rate that breaks training", "the loss became", "lower")
 def _(place):
     return place.run("--set", "training.lr=1e30", "--set", "training.warmup_epochs=0")
+
+
+@wrong(RECIPES, "a learning rate that breaks the last step", "diverged", "lower the")
+def _(place):
+    # one step an experience: no loss is left to show it
+    settings = ("training.lr=1e30", "training.warmup_epochs=0", "training.epochs=1")
+    given = [part for one in settings for part in ("--set", one)]
+    return place.run(*given, "--set", "training.batch_size=64")
 
 
 # Arguments
@@ -558,6 +626,34 @@ def _(place):
 @wrong(ARGUMENTS, "`--set` for a plugin that there is not", "has no plugins")
 def _(place):
     return place.run("--set", "plugins.0.mem_size=3")
+
+
+@wrong(ARGUMENTS, "`compare --set` for a plugin that one has not", "strategy naive")
+def _(place):
+    command = ["compare", "-b", place.stream, "--strategies", "replay,naive"]
+    return place.cli(*command, "--set", "plugins.0.mem_size=8")
+
+
+@wrong(ARGUMENTS, "`compare --set` with a key that one has not", "over feature_gmm")
+def _(place):
+    command = ["compare", "-b", place.stream, "--strategies", "naive,feature_gmm"]
+    return place.cli(*command, "--set", "model.couplings=2")
+
+
+@wrong(ARGUMENTS, "`compare --set` with an argument that one has not", "error: lwf: pl")
+def _(place):
+    command = ["compare", "-b", place.stream, "--strategies", "replay,lwf"]
+    return place.cli(*command, "--set", "plugins.0.mem_size=8")
+
+
+@wrong(ARGUMENTS, "`--set` with a list without quotes", "not a TOML value", '"gear"]')
+def _(place):
+    return place.run("--set", "class_order=[bolt,gear]")
+
+
+@wrong(ARGUMENTS, "`--set` with a name for a list", "'class_order'", "valid list")
+def _(place):
+    return place.run("--set", "class_order=bolt")
 
 
 @wrong(ARGUMENTS, "`--set` with a base", "'base=mvtec_5x3'", "belongs in a file")
@@ -673,6 +769,17 @@ def _(place):
     (place / "run.partial").mkdir()
     with FileLock(place / "run.partial/run.lock"):
         return place.run()
+
+
+@wrong(DISK, "`run` into a run of another recipe", "another recipe", "--out")
+def _(place):
+    out = ("--out", place.copied_run())
+    return place.run(*out, "--set", "synthetic.seed=5")
+
+
+@wrong(DISK, "`run` into a run of another seed", "seed 0, not 1", "--out")
+def _(place):
+    return place.run("--out", place.copied_run(), "--seed", 1)
 
 
 @wrong(DISK, "`compare` into runs of another recipe", "another recipe", "--out")

@@ -17,12 +17,15 @@ from avalanche.training.templates.base import BaseTemplate
 from avalanche_ad.benchmarks import AnomalyBenchmark, anomaly_benchmark
 from avalanche_ad.datasets import AnomalyData, SyntheticAD, open_dataset
 from avalanche_ad.errors import AvalancheADError, RecipeError
+from avalanche_ad.experiments.arguments import (
+    check_arguments,
+    check_names,
+    check_types,
+)
 from avalanche_ad.experiments.recipe import (
     BenchmarkRecipe,
     ExperimentRecipe,
     SyntheticRecipe,
-    check_arguments,
-    check_names,
     resolve,
 )
 from avalanche_ad.experiments.unsupported import UNSUPPORTED_ARGUMENTS
@@ -38,6 +41,7 @@ from avalanche_ad.training import (
 from avalanche_ad.training.plugins import (
     CalibrationPlugin,
     FiniteLossPlugin,
+    FitFeatureGMMPlugin,
     GradientClippingPlugin,
     IntraClassWarmupPlugin,
     WarmupCosinePlugin,
@@ -51,6 +55,11 @@ __all__ = [
     "check_strategy",
     "open_data",
 ]
+
+_GIVEN = {
+    *("model", "optimizer", "criterion", "device", "plugins", "evaluator"),
+    *("train_mb_size", "train_epochs", "eval_mb_size"),
+}
 
 
 def open_data(recipe: BenchmarkRecipe, root: Path | None) -> AnomalyData:
@@ -181,8 +190,21 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
     plugins = _plugins(recipe)
     strategy = resolve(recipe.strategy.strategy, (BaseTemplate,), "strategy")
     check_names(strategy, recipe.strategy.options, "strategy")
+    if given := sorted(_GIVEN & recipe.strategy.options.keys()):
+        raise RecipeError(
+            f"strategy {strategy.__name__}: {given[0]} is no option, since every "
+            "strategy is given it: take it out of [options]; the budget is set in "
+            "[training]"
+        )
     _check_values(strategy, recipe.strategy.options, "strategy")
     stream = recipe.benchmark
+    fits = any(issubclass(made, FitFeatureGMMPlugin) for made, _ in plugins)
+    if stream.model.type == "feature_gmm" and not fits:
+        raise RecipeError(
+            f"strategy {recipe.strategy_name}: nothing fits its feature_gmm: add "
+            "avalanche_ad.training.plugins.FitFeatureGMMPlugin to its [[plugins]], or "
+            "take the strategy feature_gmm"
+        )
     if stream.blurry and getattr(stream.model, "packnet", False):
         raise RecipeError(
             f"PackNet cannot learn a stream with blurry = {stream.blurry:g}, where "
@@ -213,10 +235,12 @@ def _plugins(recipe: ExperimentRecipe) -> list[tuple[type, dict[str, Any]]]:
 
 
 def _check_values(made: type, arguments: Mapping[str, Any], what: str) -> None:
-    """Refuse what is known to break a class of Avalanche that works otherwise.
+    """Refuse values of a wrong type, and what is known to break a class of Avalanche.
 
     :raises RecipeError: with the reason.
     """
+    values = {key: one for key, one in arguments.items() if not isinstance(one, dict)}
+    check_types(made, values, what)
     known = UNSUPPORTED_ARGUMENTS.get(made.__name__)
     if known is None or not made.__module__.startswith("avalanche."):
         return
@@ -249,6 +273,7 @@ def _storage_policy(
     arguments = {key: value for key, value in table.items() if key != "type"}
     made = resolve(table["type"], (ExemplarsBuffer,), f"{where}: type")
     check_arguments(made, arguments, "storage policy")
+    _check_values(made, arguments, "storage policy")
     tables = [name for name, value in arguments.items() if isinstance(value, dict)]
     if tables:
         raise RecipeError(

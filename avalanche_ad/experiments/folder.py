@@ -63,7 +63,9 @@ class RunFolder:
 def run_folder(out: Path) -> Iterator[RunFolder]:
     """Claim a run's folder for the time of the run.
 
-    :param out: the run's folder; one with another finished run may be replaced.
+    :param out: the run's folder; one with a finished run may be replaced, if it is of
+        the same recipe, which :func:`~avalanche_ad.experiments.runner.finished_run`
+        checks.
     :raises ResultsError: when it holds anything else, cannot be written, or another
         process is working on it; also for a disk that fills up within the block.
     """
@@ -110,7 +112,7 @@ def _claimed(out: Path) -> Path:
 
 
 def _check_replaceable(out: Path) -> None:
-    """Refuse a folder with anything but a run: a new run would replace it."""
+    """Refuse a folder with anything but a run, which the new one would replace."""
     try:
         read_results(out)
     except ResultsError:

@@ -36,8 +36,6 @@ __all__ = [
     "StrategyRecipe",
     "SyntheticRecipe",
     "TrainingRecipe",
-    "check_arguments",
-    "check_names",
     "list_recipes",
     "load_experiment",
     "read_toml",
@@ -48,8 +46,9 @@ __all__ = [
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 Difference = Annotated[float, Field(ge=-1, le=1)]
-_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 ScoreName = Literal["product", "likelihood", "uncertainty"]
 
 # A key of a stream that is given → keys of its base that go, since they say the same.
@@ -75,7 +74,8 @@ _STREAM_KEYS = {*_REPLACES, "order_seed", "blurry", "blurry_seed"}
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # JSON, in which results are kept, has no infinity
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class FeaturesRecipe(_Strict):
@@ -130,7 +130,7 @@ class FlowGMMRecipe(_Strict):
 
 
 class FeatureGMMRecipe(_Strict):
-    """``[model]`` of type ``feature_gmm``: the flow-free reference."""
+    """``[model]`` of type ``feature_gmm``: the flow-free reference, without epochs."""
 
     type: Literal["feature_gmm"]
     components: Positive = 1
@@ -148,7 +148,7 @@ class TrainingRecipe(_Strict):
     batch_size: Positive = 8
     eval_batch_size: Positive = 16
     lr: Annotated[float, Field(gt=0)] = 2e-4
-    betas: tuple[float, float] = (0.95, 0.99)
+    betas: tuple[Momentum, Momentum] = (0.95, 0.99)
     weight_decay: NonNegative = 1e-4
     centers_lr_factor: NonNegative = 1.0
     warmup_epochs: NonNegative = 2.0
@@ -190,11 +190,11 @@ class BenchmarkRecipe(_Strict):
 
     title: str
     dataset: Literal[DATASETS]  # type: ignore[valid-type]
-    categories: tuple[str, ...] | None = None
+    categories: Names | None = None
     n_experiences: Positive | None = None
     classes_per_experience: Positive | tuple[Positive, ...] | None = None
-    experiences: tuple[tuple[str, ...], ...] | None = None
-    class_order: tuple[str, ...] | None = None
+    experiences: Annotated[tuple[Names, ...], Field(min_length=1)] | None = None
+    class_order: Names | None = None
     order_seed: int | None = None
     blurry: Annotated[float, Field(ge=0, lt=1)] = 0.0
     blurry_seed: int = 0
@@ -294,14 +294,15 @@ def load_experiment(
     over the benchmark's; a model of another type replaces the benchmark's model
     altogether. Overrides come last, in their order; a key of the stream replaces others
     as it does over a ``base``, and one that changes which images arrive when takes the
-    published numbers away, for they are of the stream as it was.
+    published numbers away, for they are of the stream as it was. A ``feature_gmm`` has
+    no flow to train, so its epochs are 0 whatever the recipes and overrides say.
 
     :param benchmark: a name that ``list_recipes`` knows, or the path of a TOML file.
     :param strategy: likewise.
     :param overrides: ``section.key=value`` with a section of ``features``, ``model``,
         ``training``, ``synthetic``, ``options`` or ``plugins.N``, which may go deeper,
-        or ``key=value`` for a key of the benchmark; the value as TOML, or else taken
-        as text.
+        or ``key=value`` for a key of the benchmark; the value as TOML, or else, if it
+        starts as no list or table, taken as text.
     :raises RecipeError: at the first thing that is not as expected.
     """
     benchmark_name, benchmark_file = _find("benchmarks", benchmark)
@@ -320,13 +321,19 @@ def load_experiment(
         gone |= {"published"} - own.keys()
     stream = {key: value for key, value in stream.items() if key not in gone}
     for override, (path, value) in zip(overrides, changes, strict=True):
-        _override(stream, learner, override, path, value)
+        _override(stream, learner, override, path, value, strategy_name)
     _default_model(stream)
-    where = f"--set {' '.join(overrides)}" if overrides else str(benchmark_file)
+    where = str(benchmark_file)
+    if overrides:
+        where = f"--set {' '.join(overrides)} over {strategy_name}"
+    whole = _validated(BenchmarkRecipe, stream, where)
+    if isinstance(whole.model, FeatureGMMRecipe):
+        untrained = whole.training.model_copy(update={"epochs": 0})
+        whole = whole.model_copy(update={"training": untrained})
     return ExperimentRecipe(
         benchmark_name=benchmark_name,
         strategy_name=strategy_name,
-        benchmark=_validated(BenchmarkRecipe, stream, where),
+        benchmark=whole,
         strategy=_validated(StrategyRecipe, learner, where),
     )
 
@@ -359,47 +366,6 @@ def resolve(path: object, bases: tuple[type, ...], what: str) -> type:
         expected = " or ".join(f"{base.__module__}.{base.__name__}" for base in bases)
         raise RecipeError(f"{what} {path!r} is not a subclass of {expected}")
     return found
-
-
-def check_arguments(made: type, arguments: Mapping[str, Any], what: str) -> None:
-    """Refuse keyword arguments that a class does not take.
-
-    :raises RecipeError: naming the argument and those that there are.
-    """
-    check_names(made, arguments, what)
-    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    needed = [
-        name
-        for name, parameter in inspect.signature(made).parameters.items()
-        if parameter.default is inspect.Parameter.empty
-        and parameter.kind not in variable
-        and name not in arguments
-    ]
-    if needed:
-        raise RecipeError(f"{what} {made.__name__} needs {', '.join(needed)}")
-
-
-def check_names(made: type, names: Iterable[str], what: str) -> None:
-    """Refuse names that are no keyword argument of a class.
-
-    :raises RecipeError: naming the first, and those that there are.
-    """
-    known: list[str] = []
-    for base in made.__mro__[:-1]:
-        if "__init__" not in vars(base):
-            continue
-        parameters = list(inspect.signature(base).parameters.values())
-        named = [p.name for p in parameters if p.kind in _NAMED]
-        known += [name for name in named if name not in known]
-        # ``**kwargs`` go on to the next class
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        raise RecipeError(
-            f"{what} {made.__name__} takes no {unknown[0]!r}; it takes "
-            f"{', '.join(known) or 'no arguments'}"
-        )
 
 
 def _find(kind: Literal["strategies", "benchmarks"], name: str) -> tuple[str, Path]:
@@ -535,7 +501,9 @@ def _validated(
             reason = str(problem["msg"]).removeprefix("Value error, ")
             raise RecipeError(f"{where}: {place}{reason}") from None
         found = "" if problem["type"] == "missing" else f", got {problem['input']!r}"
-        raise RecipeError(f"{where}: key {key!r}: {problem['msg']}{found}") from None
+        # pydantic's word for what TOML calls a list
+        reason = problem["msg"].replace("tuple", "list").replace("Tuple", "List")
+        raise RecipeError(f"{where}: key {key!r}: {reason}{found}") from None
 
 
 def _fields_at(
@@ -573,6 +541,11 @@ def _parsed(override: str) -> tuple[list[str], Any]:
     try:
         return path, tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
+        if text.strip().startswith(("[", "{")):
+            raise RecipeError(
+                f"--set {override!r}: not a TOML value: text in a list or a table "
+                """needs quotes, such as '["bolt", "gear"]'"""
+            ) from None
         return path, text
 
 
@@ -582,17 +555,20 @@ def _override(
     override: str,
     path: Sequence[str],
     value: object,
+    strategy: str,
 ) -> None:
     """Set what an override says."""
     if path[0] == "plugins":
         plugins = learner.get("plugins", [])
         if not plugins:
-            raise RecipeError(f"--set {override!r}: this strategy has no plugins")
+            raise RecipeError(
+                f"--set {override!r}: the strategy {strategy} has no plugins"
+            )
         number = int(path[1]) if len(path) > 2 and path[1].isdecimal() else None
         if number is None or number >= len(plugins):
             raise RecipeError(
                 f"--set {override!r}: expected plugins.N.key=value with N from 0 to "
-                f"{len(plugins) - 1}"
+                f"{len(plugins) - 1} for the strategy {strategy}"
             )
         _set(plugins[number], path[2:], value, override)
     elif len(path) == 1:

@@ -108,14 +108,18 @@ def updated_configuration(configuration: Mapping[str, Any]) -> Mapping[str, Any]
 
 
 def finished_run(
-    folder: Path, recipe: ExperimentRecipe, data: Path | None
+    folder: Path,
+    recipe: ExperimentRecipe,
+    data: Path | None,
+    seed: int | None = None,
 ) -> dict[str, Any] | None:
     """Return the results of a run made before, ``None`` where there are none.
 
     :param folder: the run's folder.
     :param recipe: what the run must have been of.
     :param data: the data set's folder as the user gave it.
-    :raises ResultsError: when it is damaged or of another recipe.
+    :param seed: the seed it must have been made with, any by default.
+    :raises ResultsError: when it is damaged, of another recipe or of another seed.
     """
     if not (folder / "results.json").is_file():
         return None
@@ -124,6 +128,11 @@ def finished_run(
         raise ResultsError(
             f"{folder} holds a run of another recipe: remove it, or choose another "
             "--out"
+        )
+    if seed not in (None, results["seed"]):
+        raise ResultsError(
+            f"{folder} holds a run of seed {results['seed']}, not {seed}: remove it, "
+            "or choose another --out"
         )
     return results
 
@@ -185,8 +194,8 @@ def run_experiment(
     a checkpoint per experience from which the same run resumes after an interruption.
 
     :param recipe: what to run.
-    :param out: the run's folder; one with another finished run is replaced, one with
-        anything else is refused.
+    :param out: the run's folder; a finished run of the same recipe and seed is
+        replaced, one of another recipe or seed and anything else is refused.
     :param data_root: the data set's folder.
     :param seed: decides the model's start and the order of minibatches.
     :param device: where to train.
@@ -209,6 +218,7 @@ def run_experiment(
         "versions": {**package_versions(), "device": str(device)},
     }
     with run_folder(out) as folder:
+        finished_run(out, recipe, data_root, seed)  # of another recipe: refused
         checkpoint = load_checkpoint(folder.checkpoint)
         if checkpoint is not None and checkpoint["identity"] != identity:
             checkpoint = None

@@ -83,7 +83,10 @@ def compare(
     """
     _check_names([recipe.strategy_name for recipe in recipes], against)
     for recipe in recipes:
-        check_strategy(recipe)
+        try:
+            check_strategy(recipe)
+        except RecipeError as error:
+            raise RecipeError(f"{recipe.strategy_name}: {error}") from None
     every = [
         Job(recipe, seed, out / f"{recipe.strategy_name}-seed{seed}")
         for recipe in recipes
@@ -205,10 +208,10 @@ class _Comparison:
     def read(self, data_root: Path | None) -> None:
         """Read the runs that are finished.
 
-        :raises ResultsError: when one is damaged or of another recipe.
+        :raises ResultsError: when one is damaged or of another recipe or seed.
         """
         for job in self.every:
-            result = finished_run(job.folder, job.recipe, data_root)
+            result = finished_run(job.folder, job.recipe, data_root, job.seed)
             if result is None:
                 continue
             self.found[job] = result

@@ -130,7 +130,7 @@ def test_a_model_of_another_type_replaces_the_benchmarks(stream, learner):
     change = '[model]\ntype = "feature_gmm"\ncomponents = 4\n'
     recipe = load_experiment(stream(), learner(change))
     assert recipe.benchmark.model == FeatureGMMRecipe(type="feature_gmm", components=4)
-    assert recipe.benchmark.training.epochs == 5
+    assert recipe.benchmark.training.lr == 1e-3
 
 
 @pytest.mark.parametrize(
@@ -173,6 +173,17 @@ def test_a_model_of_another_type_replaces_the_benchmarks(stream, learner):
 def test_an_override_of_every_kind(stream, learner, override, found, expected):
     recipe = load_experiment(stream(), learner(REPLAY), [override])
     assert found(recipe) == expected
+
+
+@pytest.mark.parametrize("strategy", ["naive", "feature_gmm"])
+def test_a_model_without_a_flow_has_no_epochs(stream, strategy):
+    change = ["training.epochs=4", "training.lr=0.5"]
+    if strategy == "naive":
+        change.append("model={type='feature_gmm'}")
+    training = load_experiment(stream(), strategy, change).benchmark.training
+    assert (training.epochs, training.lr) == (0, 0.5)
+    with pytest.raises(RecipeError, match="'many'"):
+        load_experiment(stream(), strategy, ["training.epochs=many"])
 
 
 def test_overrides_apply_in_order_and_after_the_strategy(stream, learner):
@@ -597,7 +608,7 @@ def test_an_override_below_a_value_is_refused(stream):
 def test_settings_of_the_model_that_exclude_each_other(strategy, override, words):
     with pytest.raises(RecipeError) as caught:
         load_experiment("synthetic_5x3", strategy, [override])
-    for word in [f"--set {override}: key 'model': ", *words]:
+    for word in [f"--set {override} over {strategy}: key 'model': ", *words]:
         assert word in str(caught.value)
     assert "\n" not in str(caught.value)
 

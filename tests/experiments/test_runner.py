@@ -303,12 +303,47 @@ def test_a_finished_run_is_replaced_when_the_new_one_is_finished(
 ):
     out = tmp_path / "run"
     shutil.copytree(reference("naive"), out)
+    (out / "notes.txt").touch()
     with pytest.raises(Stop):
-        run(out, seed=1, after_task=interrupt_after(1))
+        run(out, after_task=interrupt_after(1))
+    assert (out / "notes.txt").is_file()
+    run(out)
     assert_same_run(out, reference("naive"))
-    run(out, seed=1)
-    assert read(out)["seed"] == 1
+    assert not (out / "notes.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (
+            {"overrides": ["synthetic.seed=5"]},
+            "of another recipe: remove it, or choose",
+        ),
+        ({"strategy": "ewc"}, "of another recipe"),
+        ({"seed": 1}, "of seed 0, not 1: remove it, or choose another --out"),
+    ],
+)
+def test_a_finished_run_of_another_recipe_is_refused_before_any_work(
+    run, reference, tmp_path, other, reason
+):
+    out = tmp_path / "run"
+    shutil.copytree(reference("naive"), out)
+    unusable = object()
+    with pytest.raises(ResultsError, match=reason):
+        run(out, cache=unusable, **other)
+    assert_same_run(out, reference("naive"))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_refused_run_leaves_the_checkpoint_beside_the_finished_one(
+    run, reference, tmp_path
+):
+    shutil.copytree(reference("naive"), tmp_path / "run")
+    partial = interrupted(run, tmp_path / "run")
+    with pytest.raises(ResultsError, match="another recipe"):
+        run(tmp_path / "run", "ewc")
+    assert (partial / "checkpoint").is_file()
 
 
 @pytest.mark.parametrize("content", [None, "{}", "text", '{"schema": 1}'])

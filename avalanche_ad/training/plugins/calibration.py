@@ -9,6 +9,7 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
+from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.base import AnomalyModel, evaluating
 
 __all__ = ["CalibrationPlugin"]
@@ -28,6 +29,9 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     ``thresholds`` maps a category index to the quantile of its normals' image scores,
     taken when the category was last in the data.
+
+    :raises TrainingError: after an experience, when a constant or a score of the
+        training normals is not finite.
     """
 
     def __init__(
@@ -62,15 +66,30 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
     def _calibrate(self, model: AnomalyModel, strategy: Any) -> None:  # noqa: ANN401
         batches = self._batches(strategy)
         model.calibrate(batches)
+        known = sorted({category for _, y in batches for category in y.tolist()})
+        self._check(model.level_maximum[known], "score's constants", strategy)
         if self.mask_size is None:
             return
         size = (self.mask_size, self.mask_size)
         with evaluating(model):
             scores = torch.cat([model.score(model(x), size).image for x, _ in batches])
         categories = torch.cat([y for _, y in batches])
-        for category in sorted(set(categories.tolist())):
+        self._check(scores, "scores of training normals", strategy)
+        for category in known:
             own = scores[categories == category].double()
             self.thresholds[category] = float(torch.quantile(own, self.quantile))
+
+    @staticmethod
+    def _check(values: Tensor, what: str, strategy: Any) -> None:  # noqa: ANN401
+        """Stop a model that diverged in its last steps, after which no loss is seen."""
+        if bool(torch.isfinite(values).all()):
+            return
+        raise TrainingError(
+            f"the {what} became NaN or infinite after experience "
+            f"{strategy.clock.train_exp_counter}: training has diverged; lower the "
+            "learning rate ([training] lr) or the gradient norm ([training] "
+            "gradient_clip)"
+        )
 
     def _batches(self, strategy: Any) -> list[tuple[Tensor, Tensor]]:  # noqa: ANN401
         seen: Counter[int] = Counter()

@@ -3,6 +3,7 @@ import torch
 from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
 from avalanche.training.supervised import Cumulative, JointTraining, Naive
 
+from avalanche_ad.errors import TrainingError
 from avalanche_ad.evaluation import anomaly_metrics
 from avalanche_ad.evaluation.functional import UndefinedMetricWarning
 from avalanche_ad.models.latents import latents_of
@@ -111,6 +112,20 @@ def test_replayed_images_keep_old_constants_up_to_date(stream, make_strategy):
 def test_other_models_are_left_alone(fake_strategy):
     model = torch.nn.Linear(2, 2)
     CalibrationPlugin().after_training_exp(fake_strategy(model=model))
+
+
+@pytest.mark.parametrize("experience", [0, 1])
+def test_a_model_that_diverged_is_told_of(stream, make_strategy, experience):
+    strategy = make_strategy(plugins=[ReplayPlugin(mem_size=8), CalibrationPlugin()])
+    for index, learned in enumerate(stream().train_stream):
+        if index == experience:
+            for group in strategy.optimizer.param_groups:
+                group["lr"] = 1e30
+            reason = f"after experience {index}: .* lower the learning rate"
+            with pytest.raises(TrainingError, match=reason):
+                strategy.train(learned)
+            break
+        strategy.train(learned)
 
 
 def test_evaluation_within_training_is_calibrated(stream, make_strategy):

@@ -1,0 +1,150 @@
+"""Keyword arguments from a recipe, held against the class that takes them."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from avalanche_ad.errors import RecipeError
+
+__all__ = ["check_arguments", "check_names", "check_types"]
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_NOTHING = inspect.Parameter.empty
+_FINITE = ConfigDict(allow_inf_nan=False)
+_Count = Annotated[int, Field(ge=1)]
+_NonNegative = Annotated[float, Field(ge=0)]
+_Above0 = Annotated[float, Field(gt=0)]
+
+# What arguments of Avalanche's classes and of this project's must be, where their
+# annotations do not say it and nothing would stop them before they break training.
+_NARROWER: dict[str, Any] = {
+    **dict.fromkeys(
+        (
+            "batch_size",
+            "batch_size_mem",
+            "components",
+            "delta_t",
+            "every",
+            "exemplars",
+            "max_iter",
+            "max_size",
+            "mem_size",
+            "n_inner_steps",
+            "patience",
+            "patterns_per_exp",
+            "patterns_per_experience",
+            "pool_size",
+            "rank",
+            "replay_size",
+            "sample_size",
+            "steps",
+            "subsample",
+        ),
+        _Count,
+    ),
+    "center_lr": _NonNegative,
+    "decay_factor": float,
+    "eval_every": int,
+    "ewc_lambda": _NonNegative,
+    "lr": _Above0,
+    # fewer have no variance
+    **dict.fromkeys(("max_positions", "samples"), Annotated[int, Field(ge=2)]),
+    "seed": Annotated[int, Field(ge=0, lt=2**32)],
+    "shrinkage": _NonNegative,
+    "step_offset": _NonNegative,
+    "step_power": Annotated[float, Field(gt=0.5, le=1)],
+    "temperature": _Above0,
+}
+
+
+def check_arguments(made: type, arguments: Mapping[str, Any], what: str) -> None:
+    """Refuse keyword arguments that a class does not take.
+
+    :raises RecipeError: naming the argument and those that there are.
+    """
+    check_names(made, arguments, what)
+    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    needed = [
+        name
+        for name, parameter in inspect.signature(made).parameters.items()
+        if parameter.default is _NOTHING
+        and parameter.kind not in variable
+        and name not in arguments
+    ]
+    if needed:
+        raise RecipeError(f"{what} {made.__name__} needs {', '.join(needed)}")
+
+
+def check_names(made: type, names: Iterable[str], what: str) -> None:
+    """Refuse names that are no keyword argument of a class.
+
+    :raises RecipeError: naming the first, and those that there are.
+    """
+    known = _owners(made)
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise RecipeError(
+            f"{what} {made.__name__} takes no {unknown[0]!r}; it takes "
+            f"{', '.join(known) or 'no arguments'}"
+        )
+
+
+def check_types(made: type, arguments: Mapping[str, Any], what: str) -> None:
+    """Refuse values of another type than a class takes, and counts below one.
+
+    The type is what the argument's annotation says, or else its default: a number goes
+    where a number is, or a list of them. Arguments that are objects are not checked.
+
+    :raises RecipeError: naming the first argument, what was expected and what it is.
+    """
+    owners = _owners(made)
+    for name, value in arguments.items():
+        expected = _expected(owners[name], name)
+        try:
+            TypeAdapter(expected, config=_FINITE).validate_python(value, strict=True)
+        except PydanticUserError:
+            continue  # a class that TOML cannot make
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].replace("Input should", "should")
+            raise RecipeError(
+                f"{what} {made.__name__}: {name} {reason}, got {value!r}"
+            ) from None
+
+
+def _owners(made: type) -> dict[str, type]:
+    """Return the names of a class's keyword arguments, and which base takes each."""
+    found: dict[str, type] = {}
+    for base in made.__mro__[:-1]:
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(base).parameters.values())
+        for parameter in parameters:
+            if parameter.kind in _NAMED:
+                found.setdefault(parameter.name, base)
+        # ``**kwargs`` go on to the next class
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return found
+
+
+def _expected(owner: type, name: str) -> Any:  # noqa: ANN401
+    """Return the type of an argument, ``Any`` where nothing tells it."""
+    ours = owner.__module__.startswith(("avalanche.", "avalanche_ad."))
+    if ours and name in _NARROWER:
+        return _NARROWER[name]
+    parameter = inspect.signature(owner).parameters[name]
+    if parameter.annotation is not _NOTHING:
+        try:
+            return typing.get_type_hints(owner.__init__)[name]  # type: ignore[misc]
+        except (NameError, TypeError):  # names a class imported for type checkers alone
+            return parameter.annotation
+    default = parameter.default
+    if isinstance(default, (bool, str)):
+        return type(default)
+    return float | list[float] if isinstance(default, (int, float)) else Any
