@@ -126,7 +126,7 @@ def run(
     from avalanche_ad.experiments.recipe import load_experiment
 
     recipe = load_experiment(benchmark, strategy, overrides or [])
-    _refuse_unused(data, recipe)
+    data = _used(data, recipe)
     from avalanche_ad.experiments.device import pick_device
     from avalanche_ad.experiments.progress import RunProgress
     from avalanche_ad.experiments.runner import run_experiment
@@ -216,7 +216,7 @@ def compare(
         raise RecipeError("--strategies: expected at least one name")
     _refuse_repeated("--strategies", names)
     recipes = [load_experiment(benchmark, name, overrides or []) for name in names]
-    _refuse_unused(data, recipes[0])
+    data = _used(data, recipes[0])
     stream = recipes[0].benchmark
     shown = load_experiment(published, "naive").benchmark if published else stream
     if published and not shown.published:
@@ -294,7 +294,7 @@ def experiment(
         return load_experiment(benchmark, strategy, overrides or [])
 
     recipe = load(strategy)
-    _refuse_unused(data, recipe)
+    data = _used(data, recipe)
     from avalanche_ad.experiments.device import pick_device
     from avalanche_ad.experiments.progress import RunProgress
     from avalanche_ad.experiments.studies import find_study
@@ -382,8 +382,12 @@ def check(
     from avalanche_ad.experiments.recipe import load_experiment
 
     loaded = load_experiment(benchmark, "naive")
-    _refuse_unused(data, loaded)
     recipe = loaded.benchmark
+    if data is not None and recipe.dataset == "synthetic":
+        raise RecipeError(
+            f"--data {data} cannot be checked, since {loaded.benchmark_name} draws its "
+            "own images: name the benchmark of your data with -b, such as -b mvtec_5x3"
+        )
     from avalanche_ad.experiments.progress import RunProgress
 
     with RunProgress(_err) as progress:
@@ -528,13 +532,16 @@ def _full_key(store: FeatureCache, start: str) -> str:
     return keys[0] if len(keys) == 1 else start
 
 
-def _refuse_unused(data: Path | None, recipe: ExperimentRecipe) -> None:
-    if data is not None and recipe.benchmark.dataset == "synthetic":
-        raise RecipeError(
-            f"--data {data}: the benchmark {recipe.benchmark_name} draws its own "
-            "images and takes no --data: leave it out, or name the benchmark of your "
-            "data with -b, such as -b mvtec_5x3"
-        )
+def _used(data: Path | None, recipe: ExperimentRecipe) -> Path | None:
+    """Return the folder of the data set, none for images that are drawn."""
+    if data is None or recipe.benchmark.dataset != "synthetic":
+        return data
+    _err.print(
+        f"note: {recipe.benchmark_name} draws its own images and does not read --data "
+        f"{data}",
+        soft_wrap=True,
+    )
+    return None
 
 
 def _refuse_repeated(option: str, values: Sequence[object]) -> None:

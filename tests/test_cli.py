@@ -147,6 +147,23 @@ def test_synthesize_check_and_run_on_a_folder(cli, tmp_path):
     assert kept["categories"] == [["bolt"], ["gear"]]
 
 
+def test_a_folder_that_is_not_read_is_told(cli, tiny_stream, tmp_path):
+    command = [
+        "run",
+        "-b",
+        tiny_stream,
+        "-s",
+        "feature_gmm",
+        "--data",
+        tmp_path / "set",
+    ]
+    done = cli(*command, "--out", tmp_path / "run")
+    assert done.code == 0
+    assert "note: tiny draws its own images and does not read --data" in done.err
+    kept = json.loads((tmp_path / "run/results.json").read_text())
+    assert kept["config"]["data"] is None
+
+
 def test_check_says_what_a_stream_draws(cli, tiny_stream):
     done = cli("check", "-b", tiny_stream)
     assert done.code == 0

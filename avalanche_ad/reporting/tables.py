@@ -323,7 +323,7 @@ def task_table(
     """Return one evaluation for the terminal: a line per category, and their mean.
 
     :param title: heading.
-    :param rows: per category ``experience``, counted from 0, ``category`` and the metrics.
+    :param rows: per category ``experience``, from 0, ``category`` and the metrics.
     :param metrics: which metrics to show.
     """
     table = Table(title=title, show_footer=True)
