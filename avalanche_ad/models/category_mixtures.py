@@ -217,8 +217,17 @@ def _log_constants(log_weights: Tensor, precision_roots: Tensor) -> Tensor:
 
 
 def precision_roots(covariance: Tensor) -> Tensor:
-    """Return R (K, D, D), upper triangular, covariance⁻¹ = R Rᵀ."""
-    lower = torch.linalg.cholesky(covariance)
+    """Return R (K, D, D), upper triangular, covariance⁻¹ = R Rᵀ.
+
+    :raises TrainingError: when a covariance is not positive definite.
+    """
+    lower, failed = torch.linalg.cholesky_ex(covariance)
+    if failed.any():
+        raise TrainingError(
+            "the covariance of a mixture is not positive definite: training has "
+            "diverged, or there were too few samples; lower the learning rate "
+            "([training] lr) or take more samples"
+        )
     eye = torch.eye(covariance.shape[-1]).to(lower)
     inverse: Tensor = torch.linalg.solve_triangular(
         lower, eye.expand_as(lower), upper=False

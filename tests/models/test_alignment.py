@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
+from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.alignment import (
     aligned_mixture,
     climbed_mixture,
@@ -10,7 +11,10 @@ from avalanche_ad.models.alignment import (
     pushed_moments,
     semantic_drift,
 )
-from avalanche_ad.models.category_mixtures import mixture_log_likelihood
+from avalanche_ad.models.category_mixtures import (
+    mixture_log_likelihood,
+    precision_roots,
+)
 from avalanche_ad.models.moments import Moments
 
 
@@ -197,3 +201,9 @@ def test_a_component_without_a_sample_is_pushed_all_the_same():
     w = drawn(3, 3, seed=5)
     found = pushed_moments(gaussians, x[own], x[own] @ w, component[own])
     torch.testing.assert_close(found.mean, gaussians.mean @ w)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_what_is_no_covariance_is_told(value):
+    with pytest.raises(TrainingError, match="not positive definite.*learning rate"):
+        precision_roots(torch.full((2, 3, 3), value))

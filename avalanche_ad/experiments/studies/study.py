@@ -189,7 +189,7 @@ class Bench:
         """Make a whole run of a recipe, or read it where it was made before."""
         name = recipe.strategy_name.replace(" ", "_")
         folder = self.folder / "runs" / f"{name}-seed{seed}"
-        results = finished_run(folder, recipe, self.data_root)
+        results = finished_run(folder, recipe, self.data_root, seed)
         if results is not None:
             return results
         return run_experiment(
