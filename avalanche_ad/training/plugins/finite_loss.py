@@ -49,7 +49,7 @@ class FiniteLossPlugin(SupervisedPlugin):  # type: ignore[misc]
                     culprit = f"level {level}, term {names}"
                     break
         raise TrainingError(
-            f"the loss became {float(strategy.loss)} in experience "
+            f"the loss became {strategy.loss.item()} in experience "
             f"{strategy.clock.train_exp_counter}, step "
             f"{strategy.clock.train_exp_iterations} ({culprit}): lower the learning "
             "rate ([training] lr) or the gradient norm ([training] gradient_clip)"
