@@ -138,7 +138,8 @@ def main() -> None:
         f"Stream `{results['benchmark']}`, strategy `{results['strategy']}`, seed "
         f"{results['seed']}, all categories after the last task."
     )
-    table = Section("Densities of the same features", "", head, lines)
+    caption = "The likelihood score, category inferred."
+    table = Section("Densities of the same features", caption, head, lines)
     text = sections_markdown("What the flow is worth", intro, [table])
     target.write_text(text, "utf-8")
 
