@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -61,6 +61,8 @@ __all__ = [
     "updated_configuration",
 ]
 
+Kind = TypeVar("Kind")
+
 _WORDS = {
     "benchmark": {"title": True, "published": True},
     "strategy": {"title": True, "summary": True, "reference": True},
@@ -108,17 +110,14 @@ def updated_configuration(configuration: Mapping[str, Any]) -> Mapping[str, Any]
 
 
 def finished_run(
-    folder: Path,
-    recipe: ExperimentRecipe,
-    data: Path | None,
-    seed: int | None = None,
+    folder: Path, recipe: ExperimentRecipe, data: Path | None, seed: int
 ) -> dict[str, Any] | None:
     """Return the results of a run made before, ``None`` where there are none.
 
     :param folder: the run's folder.
     :param recipe: what the run must have been of.
     :param data: the data set's folder as the user gave it.
-    :param seed: the seed it must have been made with, any by default.
+    :param seed: the seed it must have been made with.
     :raises ResultsError: when it is damaged, of another recipe or of another seed.
     """
     if not (folder / "results.json").is_file():
@@ -129,7 +128,7 @@ def finished_run(
             f"{folder} holds a run of another recipe: remove it, or choose another "
             "--out"
         )
-    if seed not in (None, results["seed"]):
+    if results["seed"] != seed:
         raise ResultsError(
             f"{folder} holds a run of seed {results['seed']}, not {seed}: remove it, "
             "or choose another --out"
@@ -156,21 +155,16 @@ class _State:
 
     @property
     def metrics(self) -> AnomalyMetrics:
-        found: AnomalyMetrics = next(
-            metric
-            for metric in self.strategy.evaluator.metrics
-            if isinstance(metric, AnomalyMetrics)
-        )
-        return found
+        return _only(AnomalyMetrics, self.strategy.evaluator.metrics)
 
     @property
     def logger(self) -> TidyCSVLogger:
-        found: TidyCSVLogger = next(
-            logger
-            for logger in self.strategy.evaluator.loggers
-            if isinstance(logger, TidyCSVLogger)
-        )
-        return found
+        return _only(TidyCSVLogger, self.strategy.evaluator.loggers)
+
+
+def _only(kind: type[Kind], every: Iterable[object]) -> Kind:
+    """Return the one of a class, which every run has."""
+    return next(one for one in every if isinstance(one, kind))
 
 
 def run_experiment(
@@ -315,7 +309,7 @@ def _learn(
     """Learn the experiences that are left, one after the other or all at once."""
     strategy = state.strategy
     strategy.evaluator.active = True
-    ticker = next(p for p in strategy.plugins if isinstance(p, ProgressPlugin))
+    ticker = _only(ProgressPlugin, strategy.plugins)
     ticker.progress = progress
     if progress:
         steps = _training_steps(recipe, benchmark, strategy, state.next)
@@ -380,11 +374,7 @@ def _save_model(
 ) -> None:
     """Save the model with all that prediction needs."""
     last = len(benchmark.experiences) - 1
-    calibration = next(
-        plugin
-        for plugin in state.strategy.plugins
-        if isinstance(plugin, CalibrationPlugin)
-    )
+    calibration = _only(CalibrationPlugin, state.strategy.plugins)
     features = recipe.benchmark.features.model_dump(mode="json")
     if "weights" in features["options"]:
         # prediction may run in another folder

@@ -232,8 +232,8 @@ class FeatureStatistics(CategoryBuffers):
         :return: x (P, D), float32, and the component each was drawn from (P,).
         """
         weights = self.get_buffer(f"weights_{index}")[categories].float().cpu()
-        component = torch.multinomial(weights, 1, generator=generator).squeeze(1)
-        drawn = component.to(categories.device)
+        drawn = torch.multinomial(weights, 1, generator=generator).squeeze(1)
+        drawn = drawn.to(categories.device)
         x = self.get_buffer(f"means_{index}")[categories, drawn].float()
         width = x.shape[1]
         group = categories * self.components + drawn

@@ -359,6 +359,11 @@ class PackNetFlowGMM(FlowGMM):
         ]
         return _in_order(parts)
 
+    def alternatives(self, category: Tensor) -> Tensor:
+        """Return how many categories each image's task has, (N,)."""
+        task = self.category_task
+        return (task[category][:, None] == task[self.known_categories]).sum(1)
+
     def score(
         self,
         output: Tensor,
@@ -374,8 +379,6 @@ class PackNetFlowGMM(FlowGMM):
         if latents is None:
             return super().score(output, mask_size, category, kind)  # which refuses it
         category = self.infer_category(output) if category is None else category
-        if any(len(own.known) == 1 for own in _tasks(latents)):
-            kind = "likelihood"  # all there is for such a task, and scales must agree
         parts = []
         for rows, own, chosen in _by_task(latents, category):
             part = attach_latents(output[rows], own)
