@@ -324,6 +324,34 @@ def experiment(
     _err.print(f"written: {folder}/{name}.md and {name}.png", soft_wrap=True)
 
 
+@app.command()
+def report(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A run, or a folder of runs.")
+    ],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The page, or a folder for it [DIR/report.html]."),
+    ] = None,
+) -> None:
+    """Write a self-contained page of finished runs: figures, tables, settings."""
+    from avalanche_ad.errors import writing
+    from avalanche_ad.experiments.results import read_runs
+    from avalanche_ad.reporting.html import report_page
+
+    results = read_runs(folder)
+    page = report_page(results[0]["benchmark"], results)
+    path = out or folder
+    if path.is_dir():
+        path /= "report.html"
+    with writing(path, "the page"):
+        aside = path.with_name(f"{path.name}.partial")
+        aside.write_text(page, "utf-8")
+        aside.replace(path)
+    runs = f"{len(results)} run{'s' * (len(results) != 1)}"
+    _err.print(f"{runs}: {path}", soft_wrap=True)
+
+
 def _numbers(seeds: str) -> list[int]:
     """Return the seeds of an option."""
     try:

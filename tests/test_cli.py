@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,6 +103,25 @@ def test_compare_prints_and_writes_its_tables(cli, tiny_stream, tmp_path):
         "matrices-pixel_auroc.png",
         "published.md",
     }
+
+
+def test_report_writes_one_page_of_a_run_or_of_many(process, trained_run, tmp_path):
+    page = tmp_path / "page.html"
+    done = process("report", trained_run.folder, "--out", page)
+    assert done.code == 0, done.err
+    assert done.err == f"1 run: {page}\n"
+    one = page.read_text()
+    assert "carpet_weave" in one
+
+    for seed in (0, 1):
+        copy = shutil.copytree(trained_run.folder, tmp_path / f"all/naive-seed{seed}")
+        results = json.loads((copy / "results.json").read_text())
+        (copy / "results.json").write_text(json.dumps({**results, "seed": seed}))
+    (tmp_path / "all/notes.txt").write_text("not a run")
+    done = process("report", tmp_path / "all")
+    assert done.code == 0, done.err
+    assert "2 runs, seeds 0, 1" in (tmp_path / "all/report.html").read_text()
+    assert not list((tmp_path / "all").glob("*.partial"))
 
 
 @pytest.mark.parametrize(

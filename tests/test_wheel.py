@@ -86,7 +86,11 @@ def test_every_recipe_is_inside_and_nothing_else_of_its_folder(names, kind):
 
 
 def test_code_types_and_data_are_inside(names):
-    data = ("features/data/embedded.safetensors", "features/data/whitening.safetensors")
+    data = (
+        "features/data/embedded.safetensors",
+        "features/data/whitening.safetensors",
+        "reporting/report.html.jinja",
+    )
     for name in ("py.typed", "cli.py", *data):
         assert f"avalanche_ad/{name}" in names
     modules = {

@@ -777,6 +777,48 @@ def _(place):
     return place.run("--out", place.copied_run(), "--seed", 1)
 
 
+@wrong(DISK, "`report` of a folder that is not there", "no such folder")
+def _(place):
+    return place.cli("report", place / "runs")
+
+
+@wrong(DISK, "`report` of a folder without runs", "no finished run")
+def _(place):
+    (place / "runs").mkdir()
+    return place.cli("report", place / "runs")
+
+
+@wrong(DISK, "`report` of a folder of folders of runs", "no finished run", "give ")
+def _(place):
+    place.copied_run().rename((place / "runs").mkdir() or place / "runs/naive-seed0")
+    return place.cli("report", place.folder)
+
+
+@wrong(DISK, "`report` of runs on different streams", "different streams")
+def _(place):
+    (place / "runs").mkdir()
+    for name in "ab":
+        results = json.loads((place.copied_run() / "results.json").read_text())
+        results["benchmark"] = name
+        (place / "copy/results.json").write_text(json.dumps(results))
+        (place / "copy").rename(place / "runs" / name)
+    return place.cli("report", place / "runs")
+
+
+@wrong(DISK, "`report` of two runs of one strategy and seed", "both runs of naive")
+def _(place):
+    (place / "runs").mkdir()
+    for name in "ab":
+        place.copied_run().rename(place / "runs" / name)
+    return place.cli("report", place / "runs")
+
+
+@wrong(DISK, "`report` into a file that cannot be written", "cannot write", "--out")
+def _(place):
+    out = place.write("file") / "page.html"
+    return place.cli("report", place.trained, "--out", out)
+
+
 @wrong(DISK, "`compare` into runs of another recipe", "another recipe", "--out")
 def _(place):
     shutil.copytree(place.trained, place / "all/naive-seed0")

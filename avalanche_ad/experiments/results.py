@@ -21,7 +21,7 @@ from avalanche_ad.evaluation.functional import (
     step_mean,
 )
 
-__all__ = ["SCHEMA", "read_results", "summarise", "write_json"]
+__all__ = ["SCHEMA", "read_results", "read_runs", "summarise", "write_json"]
 
 SCHEMA = 1
 _KEYS = {"schema", "benchmark", "strategy", "seed", "categories", "config", "matrix"}
@@ -121,3 +121,42 @@ def read_results(folder: Path) -> dict[str, Any]:
             "written by another version"
         )
     return content
+
+
+def read_runs(folder: Path) -> list[dict[str, Any]]:
+    """Read a run, or all finished runs in a folder, strategy by strategy.
+
+    :param folder: a run's folder, or one with runs in it.
+    :raises ResultsError: when there is none, when one is damaged, or when they cannot
+        stand in one table: of several streams, or twice the same strategy and seed.
+    """
+    if not folder.is_dir():
+        raise ResultsError(f"{folder}: no such folder; give one that holds runs")
+    if (folder / "results.json").is_file():
+        return [read_results(folder)]
+    found = {
+        path.parent: read_results(path.parent)
+        for path in sorted(folder.glob("*/results.json"))
+        if path.parent.suffix != ".partial"
+    }
+    if not found:
+        deeper = sorted({path.parents[1] for path in folder.glob("*/*/results.json")})
+        instead = f": give {' or '.join(map(str, deeper))}" if deeper else ""
+        raise ResultsError(f"{folder} holds no finished run{instead}")
+    first, *others = found
+    for other in others:
+        for key in ("benchmark", "categories"):
+            if found[other][key] != found[first][key]:
+                raise ResultsError(
+                    f"{first} and {other} are runs on different streams ({key}); "
+                    "report on folders that hold one stream each"
+                )
+    owners: dict[tuple[str, int], Path] = {}
+    for path, run in found.items():
+        twin = owners.setdefault((run["strategy"], run["seed"]), path)
+        if twin != path:
+            raise ResultsError(
+                f"{twin} and {path} are both runs of {run['strategy']}, seed "
+                f"{run['seed']}; move one elsewhere"
+            )
+    return sorted(found.values(), key=lambda run: (run["strategy"], run["seed"]))

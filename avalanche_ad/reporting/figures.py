@@ -24,6 +24,7 @@ __all__ = [
     "over_seeds",
     "rows_figure",
     "save_heat_map",
+    "steps_figure",
     "training_curves",
 ]
 
@@ -198,7 +199,37 @@ def rows_figure(
     grid[0, 0].set_yticks(range(len(names)), names)
     grid[0, 0].set_ylim(len(names) - 0.4, -0.6)
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9)
+    if any(labels):
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9)
+    return figure
+
+
+def steps_figure(steps: Mapping[str, Sequence[float | None]], label: str) -> Figure:
+    """Draw a value after each task, a line per strategy, named where it ends.
+
+    :param steps: name → value after each task, ``None`` where undefined.
+    :param label: what the value is.
+    """
+    ends = {
+        name: next((v for v in reversed(values) if v is not None), None)
+        for name, values in steps.items()
+    }
+    names = sorted(
+        (name for name, end in ends.items() if end is not None),
+        key=lambda name: -(ends[name] or 0.0),
+    )
+    figure = Figure(figsize=(9, max(4.0, 0.19 * len(names) + 1)), layout="constrained")
+    axes = figure.subplots()
+    tasks = range(1, 1 + max(map(len, steps.values())))
+    colors = colormaps["tab10"].colors  # type: ignore[attr-defined]
+    for row, name in enumerate(names):
+        values = np.array([np.nan if v is None else v for v in steps[name]])
+        line = ("-", "--", ":", "-.")[row // len(colors) % 4]
+        color = colors[row % len(colors)]
+        axes.plot(tasks, values, line, marker="o", ms=4, color=color, label=name)
+    axes.set(xlabel="after task", ylabel=label, xticks=tasks)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=8, title="best at the end first")
     return figure
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import mean
+from statistics import fmean, mean
 from typing import Any
 
 from avalanche_ad.reporting.tables import Section, by_strategy, number
 
-__all__ = ["matrix_sections", "mean_matrix", "mean_matrices"]
+__all__ = ["matrix_sections", "mean_matrices", "mean_matrix", "mean_steps"]
 
 
 def mean_matrix(
@@ -34,6 +34,27 @@ def mean_matrices(
         strategy: mean_matrix(runs, metric)
         for strategy, runs in by_strategy(results).items()
     }
+
+
+def mean_steps(
+    results: Sequence[Mapping[str, Any]], metric: str
+) -> dict[str, list[float | None]]:
+    """Return by strategy the mean over the categories seen by then after each task.
+
+    Averaged over seeds; ``None`` where undefined, as before the end of joint training.
+
+    :param results: contents of ``results.json`` of runs on one stream.
+    :param metric: for example ``"image_auroc"``.
+    """
+    sizes = [len(names) for names in results[0]["categories"]]
+    found = {}
+    for strategy, matrix in mean_matrices(results, metric).items():
+        steps: list[float | None] = []
+        for step, row in enumerate(matrix, 1):
+            seen = [value for value in row[:step] if value is not None]
+            steps.append(fmean(seen, sizes[:step]) if len(seen) == step else None)
+        found[strategy] = steps
+    return found
 
 
 def matrix_sections(
