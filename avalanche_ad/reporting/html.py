@@ -46,7 +46,7 @@ def report_page(title: str, results: Runs) -> str:
     """
     strategies = by_strategy(results)
     best = {
-        name: interval([run["final"].get("image_auroc") for run in runs]).mean
+        name: interval([run.get("final", {}).get("image_auroc") for run in runs]).mean
         for name, runs in strategies.items()
     }
     order = sorted(best, key=lambda name: -(best[name] or 0.0))
@@ -115,7 +115,7 @@ def _dots(results: Runs, section: str) -> Figure:
     strategies = by_strategy(results)
     panels = {
         name: {
-            strategy: interval([run[section].get(metric) for run in runs])
+            strategy: interval([run.get(section, {}).get(metric) for run in runs])
             for strategy, runs in strategies.items()
         }
         for metric, name in _METRICS.items()
@@ -138,7 +138,7 @@ def _category_sections(results: Runs) -> list[Section]:
     for metric, title in _METRICS.items():
         lines = []
         for strategy, runs in by_strategy(results).items():
-            found = [run["per_category"].get(metric, {}) for run in runs]
+            found = [run.get("per_category", {}).get(metric, {}) for run in runs]
             cells = []
             for name in names:
                 values = [one.get(name) for one in found]
