@@ -60,6 +60,16 @@ def main(
     cutmix: Annotated[
         float, typer.Option(min=0, max=1, help="share of images with a box of another")
     ] = _DEFAULT.cutmix,
+    contrast: Annotated[
+        float, typer.Option(min=0, help="weight of telling two views from all others")
+    ] = _DEFAULT.contrast,
+    labels: Annotated[
+        bool,
+        typer.Option("--labels/--no-labels", help="whether classes teach the network"),
+    ] = _DEFAULT.labels,
+    colour: Annotated[
+        float, typer.Option(min=0, max=1, help="strength of the changes of colour")
+    ] = _DEFAULT.colour,
     textures: Annotated[
         int, typer.Option(min=0, help="drawn textures added as classes")
     ] = _DEFAULT.textures,
@@ -115,6 +125,9 @@ def main(
             dense=dense,
             defects=defects,
             cutmix=cutmix,
+            contrast=contrast,
+            labels=labels,
+            colour=colour,
             textures=textures,
             size=size,
             first_size=min(first_size, size),

@@ -12,57 +12,86 @@ from torch.nn.functional import affine_grid, grid_sample
 __all__ = [
     "Mixed",
     "colour_jitter",
+    "crop",
+    "crop_windows",
     "cut_mix",
-    "random_crops",
-    "random_views",
+    "places_in_both",
 ]
 
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def random_views(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Return one random view of every image.
-
-    :param images: (N, 3, S, S), uint8.
-    :param size: side of the views in pixels.
-    :param generator: source of every choice, on the CPU.
-    :return: (N, 3, size, size), float32, RGB around [0, 1].
-    """
-    views = images.to(torch.float32).div_(255.0)
-    views = random_crops(views, size, generator)
-    return colour_jitter(views, generator)
-
-
-def random_crops(
-    images: Tensor,
-    size: int,
+def crop_windows(
+    count: int,
     generator: torch.Generator,
     area: tuple[float, float] = (0.35, 1.0),
     aspect: float = 4 / 3,
 ) -> Tensor:
-    """Crop a random part, of random size and aspect, flip it, resize it.
+    """Draw parts of images, of random size, aspect and place, every other mirrored.
 
-    :param images: (N, 3, S, S).
-    :param size: side of the crops in pixels.
+    :param count: N, how many.
     :param generator: source of every choice, on the CPU.
     :param area: least and largest share of the image's area.
     :param aspect: largest ratio of the sides, drawn uniformly in the logarithm.
+    :return: (N, 2, 3), of every part the affine map from its plane to the image's,
+        both [−1, 1]².
     """
-    count = len(images)
     draw = torch.rand(5, count, generator=generator)
     share = area[0] + (area[1] - area[0]) * draw[0]
     stretch = ((2 * draw[1] - 1) * 0.5 * math.log(aspect)).exp()
     width = (share.sqrt() * stretch).clamp(max=1.0)
     height = (share.sqrt() / stretch).clamp(max=1.0)
     flip = torch.where(draw[2] < 0.5, -1.0, 1.0)
-    theta = torch.zeros(count, 2, 3)
-    theta[:, 0, 0] = flip * width
-    theta[:, 1, 1] = height
-    theta[:, 0, 2] = (2 * draw[3] - 1) * (1 - width)
-    theta[:, 1, 2] = (2 * draw[4] - 1) * (1 - height)
-    shape = [count, images.shape[1], size, size]
-    grid = affine_grid(theta.to(images.device), shape, align_corners=False)
+    windows = torch.zeros(count, 2, 3)
+    windows[:, 0, 0] = flip * width
+    windows[:, 1, 1] = height
+    windows[:, 0, 2] = (2 * draw[3] - 1) * (1 - width)
+    windows[:, 1, 2] = (2 * draw[4] - 1) * (1 - height)
+    return windows
+
+
+def crop(images: Tensor, windows: Tensor, size: int) -> Tensor:
+    """Return parts of images, resized.
+
+    :param images: (N, 3, S, S).
+    :param windows: (N, 2, 3), see :func:`crop_windows`.
+    :param size: side of the crops in pixels.
+    :return: (N, 3, size, size).
+    """
+    shape = [len(images), images.shape[1], size, size]
+    grid = affine_grid(windows.to(images.device), shape, align_corners=False)
     return grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def places_in_both(
+    first: Tensor, second: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw places of images that two crops of each both show.
+
+    Of crops that share nothing, as small ones may, it is the place halfway between
+    them, outside of both.
+
+    :param first: (N, 2, 3), see :func:`crop_windows`.
+    :param second: (N, 2, 3), other crops of the same images.
+    :param count: P, how many places of each image.
+    :param generator: source of every choice, on the CPU.
+    :return: the same places in the plane of the first and of the second crops, each
+        (N, P, 2), x and y in [−1, 1].
+    """
+    scales, shifts = [], []
+    for windows in (first, second):
+        scales.append(torch.stack([windows[:, 0, 0], windows[:, 1, 1]], dim=1))
+        shifts.append(windows[:, :, 2])
+    low = torch.stack([t - s.abs() for s, t in zip(scales, shifts, strict=True)])
+    high = torch.stack([t + s.abs() for s, t in zip(scales, shifts, strict=True)])
+    start, end = low.amax(0)[:, None], high.amin(0)[:, None]
+    place = start + (end - start) * torch.rand(
+        len(first), count, 2, generator=generator
+    )
+    found = [
+        (place - t[:, None]) / s[:, None] for s, t in zip(scales, shifts, strict=True)
+    ]
+    return found[0], found[1]
 
 
 def colour_jitter(

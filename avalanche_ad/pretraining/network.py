@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from avalanche_ad.features.embedded import Architecture, Trunk
 from avalanche_ad.pretraining.augmentation import Mixed
+from avalanche_ad.pretraining.contrast import Projections
 from avalanche_ad.pretraining.painting import KINDS
 
 __all__ = ["Classifier", "Logits", "folded_trunk", "objective"]
@@ -24,10 +25,12 @@ class Logits:
 
     :param classes: (N, classes, H, W) per stage: what the photograph shows.
     :param kinds: (N, kinds, H, W) per stage: which defect a position shows, if any.
+    :param maps: (N, C, H, W), what every stage gave, the last one last.
     """
 
     classes: list[Tensor]
     kinds: list[Tensor]
+    maps: list[Tensor] = field(default_factory=list)
 
 
 class Classifier(nn.Module):
@@ -39,9 +42,20 @@ class Classifier(nn.Module):
     :param architecture: sizes of the network, built of timm's blocks.
     :param classes: how many classes.
     :param stages: how many of the last stages have a classifier.
+    :param contrast: whether the last two stages have heads for the contrastive loss.
+    :param labels: whether classifiers teach the network; else they only tell what it
+        has learned without labels, a linear probe.
     """
 
-    def __init__(self, architecture: Architecture, classes: int, stages: int) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        classes: int,
+        stages: int,
+        *,
+        contrast: bool = False,
+        labels: bool = True,
+    ) -> None:
         super().__init__()
         self.architecture = architecture
         blocks = tuple(
@@ -57,6 +71,8 @@ class Classifier(nn.Module):
             nn.Conv2d(width, sum(self.split), 1)
             for width in architecture.channels[-stages:]
         )
+        self.labels = labels
+        self.projections = Projections(architecture.channels[-2:]) if contrast else None
 
     def forward(self, images: Tensor) -> Logits:
         """Return the logits of images (N, 3, S, S), normalised."""
@@ -66,12 +82,14 @@ class Classifier(nn.Module):
             x = stage(x)
             maps.append(x)
         found = [
-            torch.split(head(level), self.split, dim=1)
+            torch.split(
+                head(level if self.labels else level.detach()), self.split, dim=1
+            )
             for head, level in zip(
                 reversed(self.heads), reversed(maps[-len(self.heads) :]), strict=True
             )
         ]
-        return Logits([both[0] for both in found], [both[1] for both in found])
+        return Logits([both[0] for both in found], [both[1] for both in found], maps)
 
 
 def objective(

@@ -17,7 +17,14 @@ from avalanche_ad.datasets.validation import Progress
 from avalanche_ad.errors import RecipeError, ResultsError
 from avalanche_ad.features.embedded import Architecture
 from avalanche_ad.features.whitening import draw_image
-from avalanche_ad.pretraining.augmentation import cut_mix, random_views
+from avalanche_ad.pretraining.augmentation import (
+    Mixed,
+    colour_jitter,
+    crop,
+    crop_windows,
+    cut_mix,
+    places_in_both,
+)
 from avalanche_ad.pretraining.network import Classifier, objective
 from avalanche_ad.pretraining.painting import paint_defects
 from avalanche_ad.pretraining.photographs import Photographs
@@ -35,6 +42,7 @@ __all__ = [
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
+_PLACES = 4  # of an image that the contrastive loss compares
 _CHECKPOINT = "checkpoint.pt"
 _METRICS = "metrics.csv"
 
@@ -55,6 +63,11 @@ class Settings:
     :param defects: weight of telling painted defects at every position; half of the
         images get one unless it is 0.
     :param cutmix: share of the images that get a box of another image.
+    :param contrast: weight of the contrastive loss, for which a step sees two views of
+        each of its images, see :class:`~avalanche_ad.pretraining.contrast.Projections`.
+    :param labels: whether classes teach the network, or the classifier alone.
+    :param colour: strength of the changes of colour, half of it the share of views
+        that lose theirs.
     :param textures: how many drawn textures are added, each a class of 16 images.
     :param size: side of the photographs in pixels.
     :param first_size: side of the views in the first epoch; it rises in steps of 8 to
@@ -75,6 +88,9 @@ class Settings:
     dense: float = 0.0
     defects: float = 0.0
     cutmix: float = 0.0
+    contrast: float = 0.0
+    labels: bool = True
+    colour: float = 0.2
     textures: int = 0
     size: int = 64
     first_size: int = 40
@@ -86,6 +102,15 @@ class Settings:
                 raise RecipeError(
                     f"--channels has {width}; timm's blocks take multiples of 8"
                 )
+        if self.contrast and (self.cutmix or self.defects):
+            raise RecipeError(
+                "--contrast compares views of one image: leave --cutmix and --defects "
+                "out, which paste something else into them"
+            )
+        if not (self.contrast or self.labels):
+            raise RecipeError(
+                "--no-labels leaves nothing to learn from; take --contrast with it"
+            )
 
     def view_size(self, epoch: int) -> int:
         """Return the side of the views in an epoch, counted from 0."""
@@ -182,7 +207,13 @@ def train(
     classes = len(photographs.classes) + settings.textures
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model = Classifier(settings.architecture, classes, settings.stages)
+        model = Classifier(
+            settings.architecture,
+            classes,
+            settings.stages,
+            contrast=settings.contrast > 0,
+            labels=settings.labels,
+        )
     model.to(device).to(memory_format=torch.channels_last)
     optimizer = Muon(
         _parameter_groups(model, settings.weight_decay),
@@ -214,22 +245,26 @@ def train(
             chosen = order[
                 step * settings.batch_size : (step + 1) * settings.batch_size
             ]
-            views = random_views(
-                images[chosen].to(device), settings.view_size(epoch), generator
+            batch = draw_batch(
+                images[chosen].to(device),
+                labels[chosen].to(device),
+                settings,
+                settings.view_size(epoch),
+                generator,
             )
-            target = labels[chosen].to(device)
-            views, shown = cut_mix(views, target, settings.cutmix, generator)
-            painted = None
-            if settings.defects:
-                views, painted = paint_defects(views, 0.5, generator)
             optimizer.zero_grad(set_to_none=True)
             with torch.backends.cudnn.flags(deterministic=True):
                 with torch.autocast(device.type, dtype, dtype != torch.float32):
-                    logits = model(normalised(views))
-                loss = objective(
+                    logits = model(normalised(batch.views))
+                    contrast = (
+                        model.projections(logits.maps[-2:], batch.places)
+                        if model.projections and batch.places
+                        else 0.0
+                    )
+                loss = settings.contrast * contrast + objective(
                     logits,
-                    shown,
-                    painted,
+                    batch.shown,
+                    batch.painted,
                     smoothing=settings.smoothing,
                     auxiliary=settings.auxiliary,
                     dense=settings.dense,
@@ -240,14 +275,14 @@ def train(
             schedule.step()
             losses.append(loss.detach())
             pooled = logits.classes[0].detach().mean((2, 3))
-            right += (pooled.argmax(1) == target).sum()
+            right += (pooled.argmax(1) == batch.shown.first).sum()
             if progress is not None:
                 progress(epoch * steps + step + 1, settings.epochs * steps)
         rows.append(
             {
                 "epoch": epoch + 1,
                 "loss": float(torch.stack(losses).mean()),
-                "train_accuracy": float(right) / (steps * settings.batch_size),
+                "train_accuracy": float(right) / (steps * len(batch.views)),
                 **validation(model, photographs, device=device, dtype=dtype),
                 "lr": float(schedule.get_last_lr()[0]),
                 "seconds": time.perf_counter() - started,
@@ -260,6 +295,55 @@ def train(
             )
         _save(out, identity, model, optimizer, schedule, rows)
     return model, rows
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step sees.
+
+    :param views: (N, 3, S, S); with two views of each image first all first ones, then
+        all second ones.
+    :param shown: which classes they show, and where.
+    :param painted: which defects were painted, and where.
+    :param places: places of each image in its first and in its second view.
+    """
+
+    views: Tensor
+    shown: Mixed
+    painted: Mixed | None = None
+    places: tuple[Tensor, Tensor] | None = None
+
+
+def draw_batch(
+    images: Tensor,
+    labels: Tensor,
+    settings: Settings,
+    size: int,
+    generator: torch.Generator,
+) -> Batch:
+    """Draw the views of a step.
+
+    :param images: (N, 3, S, S), uint8.
+    :param labels: (N,).
+    :param settings: what is drawn.
+    :param size: side of the views in pixels.
+    :param generator: source of every choice, on the CPU.
+    """
+    whole, places = images.to(torch.float32).div_(255.0), None
+    windows = [
+        crop_windows(len(images), generator)
+        for _ in range(2 if settings.contrast else 1)
+    ]
+    views = torch.cat([crop(whole, part, size) for part in windows])
+    if settings.contrast:
+        places = places_in_both(windows[0], windows[1], _PLACES, generator)
+    views = colour_jitter(views, generator, settings.colour, settings.colour / 2)
+    target = labels.repeat(len(windows))
+    views, shown = cut_mix(views, target, settings.cutmix, generator)
+    painted = None
+    if settings.defects:
+        views, painted = paint_defects(views, 0.5, generator)
+    return Batch(views, shown, painted, places)
 
 
 @torch.no_grad()
@@ -310,7 +394,10 @@ def _parameter_groups(model: Classifier, decay: float) -> list[dict[str, Any]]:
 
     Vectors, biases and the scales of normalisation, do not decay.
     """
-    trunk, heads = list(model.network.parameters()), list(model.heads.parameters())
+    trunk = list(model.network.parameters())
+    heads = [
+        p for name, p in model.named_parameters() if name.partition(".")[0] != "network"
+    ]
     filters = [p for p in trunk if p.dim() > 1]
     classifiers = [p for p in heads if p.dim() > 1]
     vectors = [p for p in (*trunk, *heads) if p.dim() <= 1]

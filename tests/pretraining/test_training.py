@@ -16,6 +16,7 @@ from avalanche_ad.pretraining.training import (
     STD,
     Settings,
     autocast_dtype,
+    draw_batch,
     train,
     with_textures,
 )
@@ -48,25 +49,70 @@ class KilledError(Exception):
     pass
 
 
-def test_resumed_after_a_kill_it_ends_at_the_same_weights(photographs, tmp_path):
-    whole, rows = trained(photographs, tmp_path / "whole")
+@pytest.mark.parametrize("views", [1, 2])
+def test_resumed_after_a_kill_it_ends_at_the_same_weights(photographs, tmp_path, views):
+    settings = SETTINGS if views == 1 else CONTRAST
+    whole, rows = trained(photographs, tmp_path / "whole", settings)
 
     def kill(done, total):
         if done == total // 2 + 1:  # within the third of four epochs
             raise KilledError
 
     with pytest.raises(KilledError):
-        trained(photographs, tmp_path / "killed", progress=kill)
+        trained(photographs, tmp_path / "killed", settings, progress=kill)
     steps = []
     resumed, again = trained(
         photographs,
         tmp_path / "killed",
+        settings,
         progress=lambda done, total: steps.append(done / total),
     )
     assert steps[0] > 0.5
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key
     assert [row["loss"] for row in rows] == [row["loss"] for row in again]
+
+
+CONTRAST = dataclasses.replace(
+    SETTINGS, contrast=1.0, cutmix=0.0, defects=0.0, stages=1, auxiliary=0.0
+)
+
+
+def test_two_views_of_each_image_are_drawn_for_the_contrast(photographs):
+    images, labels = photographs.images[:5], photographs.labels[:5]
+    batch = draw_batch(images, labels, CONTRAST, 16, torch.Generator().manual_seed(0))
+    assert batch.views.shape == (10, 3, 16, 16)
+    assert torch.equal(batch.shown.first, labels.repeat(2))
+    assert not torch.equal(batch.views[:5], batch.views[5:])
+    assert [place.shape for place in batch.places] == [(5, 4, 2)] * 2
+    one = draw_batch(images, labels, SETTINGS, 16, torch.Generator().manual_seed(0))
+    assert one.places is None
+    assert len(one.views) == 5
+
+
+def test_without_labels_the_network_learns_from_views_alone(photographs, tmp_path):
+    settings = dataclasses.replace(CONTRAST, labels=False, epochs=8, lr=1e-2)
+    model, rows = trained(photographs, tmp_path / "a", settings)
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    mixed = dataclasses.replace(
+        photographs, labels=photographs.labels.roll(1), held_out=photographs.held_out
+    )
+    other, _ = trained(mixed, tmp_path / "b", settings)
+    for (key, value), same in zip(
+        model.network.state_dict().items(),
+        other.network.state_dict().values(),
+        strict=True,
+    ):
+        assert torch.equal(value, same), key
+    # the classifier does learn from them
+    assert not torch.equal(model.heads[0].weight, other.heads[0].weight)
+
+
+def test_what_does_not_go_with_the_contrast_is_told():
+    with pytest.raises(RecipeError, match="--cutmix"):
+        dataclasses.replace(CONTRAST, cutmix=0.5)
+    with pytest.raises(RecipeError, match="--no-labels"):
+        dataclasses.replace(SETTINGS, labels=False)
 
 
 def test_it_learns(photographs, tmp_path):
