@@ -342,9 +342,10 @@ def report(
     results = read_runs(folder)
     page = report_page(results[0]["benchmark"], results)
     path = out or folder
-    if path.is_dir():
+    if path.is_dir() or not path.suffix:
         path /= "report.html"
     with writing(path, "the page"):
+        path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f"{path.name}.partial")
         aside.write_text(page, "utf-8")
         aside.replace(path)

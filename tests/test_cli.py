@@ -117,11 +117,16 @@ def test_report_writes_one_page_of_a_run_or_of_many(process, trained_run, tmp_pa
         copy = shutil.copytree(trained_run.folder, tmp_path / f"all/naive-seed{seed}")
         results = json.loads((copy / "results.json").read_text())
         (copy / "results.json").write_text(json.dumps({**results, "seed": seed}))
+    for left in ("naive-seed0.old", "naive-seed0.partial"):
+        shutil.copytree(tmp_path / "all/naive-seed0", tmp_path / "all" / left)
     (tmp_path / "all/notes.txt").write_text("not a run")
     done = process("report", tmp_path / "all")
     assert done.code == 0, done.err
     assert "2 runs, seeds 0, 1" in (tmp_path / "all/report.html").read_text()
-    assert not list((tmp_path / "all").glob("*.partial"))
+    done = process("report", tmp_path / "all", "--out", tmp_path / "new/pages")
+    assert done.code == 0, done.err
+    pages = [path.name for path in (tmp_path / "new/pages").iterdir()]
+    assert pages == ["report.html"]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from avalanche_ad.evaluation.functional import (
     result_matrix,
     step_mean,
 )
+from avalanche_ad.experiments.configuration import updated_configuration
 
 __all__ = ["SCHEMA", "read_results", "read_runs", "summarise", "write_json"]
 
@@ -126,6 +127,8 @@ def read_results(folder: Path) -> dict[str, Any]:
 def read_runs(folder: Path) -> list[dict[str, Any]]:
     """Read a run, or all finished runs in a folder, strategy by strategy.
 
+    What is left of a run that was interrupted while it was written is passed over.
+
     :param folder: a run's folder, or one with runs in it.
     :raises ResultsError: when there is none, when one is damaged, or when they cannot
         stand in one table: of several streams, or twice the same strategy and seed.
@@ -133,11 +136,11 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
     if not folder.is_dir():
         raise ResultsError(f"{folder}: no such folder; give one that holds runs")
     if (folder / "results.json").is_file():
-        return [read_results(folder)]
+        return [_updated(read_results(folder))]
     found = {
-        path.parent: read_results(path.parent)
+        path.parent: _updated(read_results(path.parent))
         for path in sorted(folder.glob("*/results.json"))
-        if path.parent.suffix != ".partial"
+        if path.parent.suffix not in (".partial", ".old")
     }
     if not found:
         deeper = sorted({path.parents[1] for path in folder.glob("*/*/results.json")})
@@ -160,3 +163,7 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
                 f"{run['seed']}; move one elsewhere"
             )
     return sorted(found.values(), key=lambda run: (run["strategy"], run["seed"]))
+
+
+def _updated(results: dict[str, Any]) -> dict[str, Any]:
+    return {**results, "config": updated_configuration(results["config"])}

@@ -33,6 +33,10 @@ from avalanche_ad.experiments.checkpoint import (
     restore_generators,
     save_checkpoint,
 )
+from avalanche_ad.experiments.configuration import (
+    run_configuration,
+    updated_configuration,
+)
 from avalanche_ad.experiments.folder import RunFolder, run_folder
 from avalanche_ad.experiments.forward import evaluate_apart, untrained_values
 from avalanche_ad.experiments.progress import RunProgress
@@ -56,57 +60,13 @@ from avalanche_ad.training.plugins import CalibrationPlugin
 
 __all__ = [
     "finished_run",
-    "run_configuration",
     "run_experiment",
-    "updated_configuration",
 ]
 
 Kind = TypeVar("Kind")
 
-_WORDS = {
-    "benchmark": {"title": True, "published": True},
-    "strategy": {"title": True, "summary": True, "reference": True},
-}
 AfterFeatures = Callable[[int], None]
 AfterTask = Callable[[int, Sequence[Mapping[str, Any]]], None]
-
-
-def run_configuration(recipe: ExperimentRecipe, data: Path | None) -> dict[str, Any]:
-    """Return all that decides a run's results, beside the seed, as JSON values.
-
-    What recipes say to people (titles, published numbers) is left out: to change it
-    makes no finished run another one.
-
-    :param recipe: the merged recipe.
-    :param data: the data set's folder as the user gave it.
-    """
-    return {
-        **recipe.model_dump(mode="json", exclude=_WORDS),
-        "data": None if data is None else str(data),
-    }
-
-
-def updated_configuration(configuration: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a recorded configuration as this version writes it.
-
-    An option that came later has its default, which is what the run was made with.
-
-    :param configuration: what :func:`run_configuration` returned once.
-    """
-    words = {"title": "", "summary": ""}
-    whole = {key: value for key, value in configuration.items() if key != "data"}
-    try:
-        recipe = ExperimentRecipe.model_validate(
-            {
-                **whole,
-                "benchmark": {"title": "", **whole["benchmark"]},
-                "strategy": {**words, **whole["strategy"]},
-            }
-        )
-    except (KeyError, TypeError, ValueError):
-        return configuration  # of no version we know
-    data = configuration.get("data")
-    return run_configuration(recipe, None if data is None else Path(data))
 
 
 def finished_run(

@@ -102,7 +102,8 @@ def main(
     """Train the embedded backbone and write its weight file and card.
 
     Run again with the same options to go on after an interruption. The result is the
-    same bit by bit for the same options, photographs, threads and machine.
+    same bit by bit for the same options, photographs, threads and machine (with
+    --contrast on a CPU only).
     """
     console = Console(stderr=True)
     try:

@@ -68,11 +68,9 @@ def places_in_both(
 ) -> tuple[Tensor, Tensor]:
     """Draw places of images that two crops of each both show.
 
-    Of crops that share nothing, as small ones may, it is the place halfway between
-    them, outside of both.
-
     :param first: (N, 2, 3), see :func:`crop_windows`.
-    :param second: (N, 2, 3), other crops of the same images.
+    :param second: (N, 2, 3), other crops of the same images; each two overlap, as
+        crops of more than half the sides always do.
     :param count: P, how many places of each image.
     :param generator: source of every choice, on the CPU.
     :return: the same places in the plane of the first and of the second crops, each

@@ -8,9 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, grid_sample, normalize
 
-__all__ = ["TEMPERATURE", "Projections", "nt_xent"]
+__all__ = ["PLACES", "STAGES", "TEMPERATURE", "Projections", "nt_xent"]
 
 TEMPERATURE = 0.2
+STAGES = 2
+"""So many last stages are compared."""
+PLACES = 4
+"""So many places of each image."""
 _HIDDEN, _OUT = 256, 128
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from avalanche_ad.features.embedded import Architecture, Trunk
 from avalanche_ad.pretraining.augmentation import Mixed
-from avalanche_ad.pretraining.contrast import Projections
+from avalanche_ad.pretraining.contrast import STAGES, Projections
 from avalanche_ad.pretraining.painting import KINDS
 
 __all__ = ["Classifier", "Logits", "folded_trunk", "objective"]
@@ -25,12 +25,12 @@ class Logits:
 
     :param classes: (N, classes, H, W) per stage: what the photograph shows.
     :param kinds: (N, kinds, H, W) per stage: which defect a position shows, if any.
-    :param maps: (N, C, H, W), what every stage gave, the last one last.
+    :param contrast: the contrastive loss of two views of each image, 0 without.
     """
 
     classes: list[Tensor]
     kinds: list[Tensor]
-    maps: list[Tensor] = field(default_factory=list)
+    contrast: Tensor
 
 
 class Classifier(nn.Module):
@@ -42,7 +42,7 @@ class Classifier(nn.Module):
     :param architecture: sizes of the network, built of timm's blocks.
     :param classes: how many classes.
     :param stages: how many of the last stages have a classifier.
-    :param contrast: whether the last two stages have heads for the contrastive loss.
+    :param contrast: whether it has heads for the contrastive loss.
     :param labels: whether classifiers teach the network; else they only tell what it
         has learned without labels, a linear probe.
     """
@@ -72,10 +72,18 @@ class Classifier(nn.Module):
             for width in architecture.channels[-stages:]
         )
         self.labels = labels
-        self.projections = Projections(architecture.channels[-2:]) if contrast else None
+        compared = architecture.channels[-STAGES:]
+        self.projections = Projections(compared) if contrast else None
 
-    def forward(self, images: Tensor) -> Logits:
-        """Return the logits of images (N, 3, S, S), normalised."""
+    def forward(
+        self, images: Tensor, places: tuple[Tensor, Tensor] | None = None
+    ) -> Logits:
+        """Return what the network says of images.
+
+        :param images: (N, 3, S, S), normalised; with ``places`` a first view of every
+            image and then a second of each.
+        :param places: see :class:`~avalanche_ad.pretraining.contrast.Projections`.
+        """
         x = self.network.stem(images)
         maps = []
         for stage in self.network.stages:
@@ -89,7 +97,12 @@ class Classifier(nn.Module):
                 reversed(self.heads), reversed(maps[-len(self.heads) :]), strict=True
             )
         ]
-        return Logits([both[0] for both in found], [both[1] for both in found], maps)
+        contrast = images.new_zeros(())
+        if self.projections is not None and places is not None:
+            contrast = self.projections(maps[-STAGES:], places)
+        return Logits(
+            [both[0] for both in found], [both[1] for both in found], contrast
+        )
 
 
 def objective(

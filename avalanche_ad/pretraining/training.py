@@ -25,6 +25,7 @@ from avalanche_ad.pretraining.augmentation import (
     cut_mix,
     places_in_both,
 )
+from avalanche_ad.pretraining.contrast import PLACES
 from avalanche_ad.pretraining.network import Classifier, objective
 from avalanche_ad.pretraining.painting import paint_defects
 from avalanche_ad.pretraining.photographs import Photographs
@@ -42,7 +43,6 @@ __all__ = [
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-_PLACES = 4  # of an image that the contrastive loss compares
 _CHECKPOINT = "checkpoint.pt"
 _METRICS = "metrics.csv"
 
@@ -180,7 +180,8 @@ def train(
 
     After every epoch the state is written aside and renamed, so that a kill costs at
     most an epoch; every epoch draws from a generator of its own, so a resumed training
-    ends at the same weights.
+    ends at the same weights (with ``contrast`` on a CPU only: the gradient of
+    interpolation has no order on a GPU).
 
     Filters are trained by Muon, which makes the singular values of a step equal, and
     all else by AdamW (Jordan et al., "Muon: An optimizer for hidden layers in neural
@@ -255,13 +256,8 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             with torch.backends.cudnn.flags(deterministic=True):
                 with torch.autocast(device.type, dtype, dtype != torch.float32):
-                    logits = model(normalised(batch.views))
-                    contrast = (
-                        model.projections(logits.maps[-2:], batch.places)
-                        if model.projections and batch.places
-                        else 0.0
-                    )
-                loss = settings.contrast * contrast + objective(
+                    logits = model(normalised(batch.views), batch.places)
+                loss = settings.contrast * logits.contrast + objective(
                     logits,
                     batch.shown,
                     batch.painted,
@@ -270,7 +266,7 @@ def train(
                     dense=settings.dense,
                     defects=settings.defects,
                 )
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             optimizer.step()
             schedule.step()
             losses.append(loss.detach())
@@ -336,7 +332,7 @@ def draw_batch(
     ]
     views = torch.cat([crop(whole, part, size) for part in windows])
     if settings.contrast:
-        places = places_in_both(windows[0], windows[1], _PLACES, generator)
+        places = places_in_both(windows[0], windows[1], PLACES, generator)
     views = colour_jitter(views, generator, settings.colour, settings.colour / 2)
     target = labels.repeat(len(windows))
     views, shown = cut_mix(views, target, settings.cutmix, generator)

@@ -205,7 +205,7 @@ def rows_figure(
 
 
 def steps_figure(steps: Mapping[str, Sequence[float | None]], label: str) -> Figure:
-    """Draw a value after each task, a line per strategy, named where it ends.
+    """Draw a value after each task, a line per strategy; the legend has the last order.
 
     :param steps: name → value after each task, ``None`` where undefined.
     :param label: what the value is.
@@ -229,7 +229,9 @@ def steps_figure(steps: Mapping[str, Sequence[float | None]], label: str) -> Fig
         axes.plot(tasks, values, line, marker="o", ms=4, color=color, label=name)
     axes.set(xlabel="after task", ylabel=label, xticks=tasks)
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=8, title="best at the end first")
+    if names:
+        title = "best at the end first"
+        figure.legend(loc="outside right upper", fontsize=8, title=title)
     return figure
 
 

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 from collections.abc import Mapping, Sequence
-from statistics import mean
 from typing import Any
 
 import jinja2
@@ -71,13 +70,7 @@ def report_page(title: str, results: Runs) -> str:
             *_difference_sections(results),
             _origin_section(results),
         ],
-        settings={
-            "stream": json.dumps(results[0]["config"].get("benchmark"), indent=1),
-            **{
-                strategy: json.dumps(runs[0]["config"].get("strategy"), indent=1)
-                for strategy, runs in strategies.items()
-            },
-        },
+        settings=_settings(results),
     )
     return page
 
@@ -87,26 +80,22 @@ def _figures(results: Runs) -> list[tuple[str, str, str]]:
     counts = {len(runs) for runs in by_strategy(results).values()}
     seeds = over_seeds(max(counts)).capitalize()
     dots = f"{seeds}{' at the most' if len(counts) > 1 else ''}."
-    drawn = [("After the last task", _dots(results, "final"), dots)]
+    drawn = [("Image and pixel AUROC", _dots(results, "final"), dots)]
     if len(results[0]["categories"]) > 1:
         steps = "Mean over the categories seen by then and over seeds."
         cells = (
             "The diagonal is the value when learned; right of it are tasks not learned "
             "yet. Mean over seeds."
         )
-        drawn += [
-            ("Forgetting", _dots(results, "forgetting"), f"{dots} Positive = forgot."),
-            *(
-                (f"{name} over the stream", steps_figure(found, name), steps)
-                for metric, name in _METRICS.items()
-                for found in [mean_steps(results, metric)]
-            ),
-            *(
-                (f"{name}, task by task", matrices_figure(found, ""), cells)
-                for metric, name in _METRICS.items()
-                for found in [mean_matrices(results, metric)]
-            ),
-        ]
+        drawn.append(
+            ("Forgetting", _dots(results, "forgetting"), f"{dots} Positive = forgot.")
+        )
+        for metric, name in _METRICS.items():
+            lines = steps_figure(mean_steps(results, metric), name)
+            drawn.append((f"{name} over the stream", lines, steps))
+        for metric, name in _METRICS.items():
+            matrices = matrices_figure(mean_matrices(results, metric), "")
+            drawn.append((f"{name}, task by task", matrices, cells))
     return [(heading, _inline(figure), caption) for heading, figure, caption in drawn]
 
 
@@ -139,12 +128,8 @@ def _category_sections(results: Runs) -> list[Section]:
         lines = []
         for strategy, runs in by_strategy(results).items():
             found = [run.get("per_category", {}).get(metric, {}) for run in runs]
-            cells = []
-            for name in names:
-                values = [one.get(name) for one in found]
-                known = None if None in values else mean(values)
-                cells.append(number(known, 2))
-            lines.append([strategy, *cells])
+            means = [interval([one.get(name) for one in found]).mean for name in names]
+            lines.append([strategy, *[number(value, 2) for value in means]])
         sections.append(
             Section(
                 f"{title} of each category",
@@ -156,55 +141,96 @@ def _category_sections(results: Runs) -> list[Section]:
     return sections
 
 
+def _stream_settings(run: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a run was told of stream, model and budget, and where its data is."""
+    config = run["config"]
+    return _flat({"data": config.get("data"), **config.get("benchmark", {})})
+
+
+def _unshared(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the names whose values are not the same everywhere."""
+    names = dict.fromkeys(name for one in settings for name in one)
+    return [name for name in names if len({one.get(name) for one in settings}) > 1]
+
+
 def _difference_sections(results: Runs) -> list[Section]:
-    """Return the settings of stream and budget that the runs do not share."""
-    settings = [_flat(run["config"].get("benchmark", {})) for run in results]
+    """Return the settings that not all runs share, and seeds of a strategy should."""
+    groups: list[tuple[str, Runs, list[dict[str, str]]]] = [
+        ("", results, [_stream_settings(run) for run in results])
+    ]
+    for strategy, runs in by_strategy(results).items():
+        own = [_flat(run["config"].get("strategy", {})) for run in runs]
+        groups.append((f"{strategy}: ", runs, own))
     lines = []
-    for key in dict.fromkeys(key for one in settings for key in one):
-        values = [json.dumps(one[key]) if key in one else UNDEFINED for one in settings]
-        for value in dict.fromkeys(values) if len(set(values)) > 1 else ():
-            owners = [
-                f"{run['strategy']} {run['seed']}"
-                for run, own in zip(results, values, strict=True)
-                if own == value
-            ]
-            lines.append([key, value, ", ".join(owners)])
+    for owner, members, settings in groups:
+        for name in _unshared(settings):
+            values: dict[str, list[Mapping[str, Any]]] = {}
+            for run, told in zip(members, settings, strict=True):
+                values.setdefault(told.get(name, UNDEFINED), []).append(run)
+            *few, (value, most) = sorted(values.items(), key=lambda item: len(item[1]))
+            lines += [[owner + name, value, _named(runs)] for value, runs in few]
+            others = "all others" if len(most) > 1 else _named(most)
+            lines.append([owner + name, value, others])
     if not lines:
         return []
     return [
         Section(
             "Settings that differ",
-            "These runs do not compare strategies alone. – : not recorded, since the "
-            "setting came later; its default then.",
-            ["setting", "value", "runs (strategy and seed)"],
+            "Set by a strategy's file; or by --set, and then the numbers are of "
+            "another experiment. – : there is no such setting.",
+            ["setting", "value", "runs (strategy and seeds)"],
             lines,
             left=3,
         )
     ]
 
 
+def _named(runs: Runs) -> str:
+    """Return strategies with their seeds."""
+    return "; ".join(
+        f"{strategy} {', '.join(str(run['seed']) for run in own)}"
+        for strategy, own in by_strategy(runs).items()
+    )
+
+
+def _settings(results: Runs) -> list[tuple[str, dict[str, str]]]:
+    """Return what all runs share, then by strategy what they do not, of its first."""
+    streams = [_stream_settings(run) for run in results]
+    differ = set(_unshared(streams))
+    shared = {key: value for key, value in streams[0].items() if key not in differ}
+    found = [("What all runs share", shared)]
+    for strategy, runs in by_strategy(results).items():
+        first = _stream_settings(runs[0])
+        own = {key: value for key, value in first.items() if key in differ}
+        found.append((strategy, own | _flat(runs[0]["config"].get("strategy", {}))))
+    return found
+
+
 def _origin_section(results: Runs) -> Section:
     """Return which versions made which runs."""
-    lines: dict[tuple[str, str], list[str]] = {}
+    lines: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for run in results:
         versions = ", ".join(f"{k} {v}" for k, v in run.get("versions", {}).items())
         made = (run.get("git") or UNDEFINED, versions)
-        lines.setdefault(made, []).append(f"{run['strategy']} {run['seed']}")
+        lines.setdefault(made, []).append(run)
     return Section(
         "Made with",
         "The commit is that of a checkout; – : an installed package.",
-        ["commit", "versions", "runs (strategy and seed)"],
-        [[*made, ", ".join(owners)] for made, owners in lines.items()],
+        ["commit", "versions", "runs (strategy and seeds)"],
+        [[*made, _named(runs)] for made, runs in lines.items()],
         left=3,
     )
 
 
-def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Return nested settings by their dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{above}{key}.")
-        else:
-            found[above + key] = value
+def _flat(settings: object, above: str = "") -> dict[str, str]:
+    """Return nested settings by their dotted names, values as JSON."""
+    if isinstance(settings, Mapping):
+        parts = settings.items()
+    elif isinstance(settings, list) and any(isinstance(one, dict) for one in settings):
+        parts = dict(enumerate(settings)).items()
+    else:
+        return {above: json.dumps(settings)}
+    found: dict[str, str] = {}
+    for key, value in parts:
+        found |= _flat(value, f"{above}.{key}" if above else str(key))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean, mean
+from statistics import mean
 from typing import Any
 
 from avalanche_ad.reporting.tables import Section, by_strategy, number
@@ -41,7 +41,8 @@ def mean_steps(
 ) -> dict[str, list[float | None]]:
     """Return by strategy the mean over the categories seen by then after each task.
 
-    Averaged over seeds; ``None`` where undefined, as before the end of joint training.
+    Averaged over seeds; a task counts by its categories, undefined ones are left out,
+    and ``None`` is where there is no value, as before the end of joint training.
 
     :param results: contents of ``results.json`` of runs on one stream.
     :param metric: for example ``"image_auroc"``.
@@ -51,8 +52,14 @@ def mean_steps(
     for strategy, matrix in mean_matrices(results, metric).items():
         steps: list[float | None] = []
         for step, row in enumerate(matrix, 1):
-            seen = [value for value in row[:step] if value is not None]
-            steps.append(fmean(seen, sizes[:step]) if len(seen) == step else None)
+            seen = [
+                (value, size)
+                for value, size in zip(row[:step], sizes, strict=False)
+                if value is not None
+            ]
+            count = sum(size for _, size in seen)
+            total = sum(value * size for value, size in seen)
+            steps.append(total / count if count else None)
         found[strategy] = steps
     return found
 

@@ -16,13 +16,13 @@ from filelock import FileLock
 
 from avalanche_ad.errors import RecipeError, ResultsError, TrainingError
 from avalanche_ad.experiments import sweep
-from avalanche_ad.experiments.parallel import Job, run_jobs
-from avalanche_ad.experiments.recipe import load_experiment
-from avalanche_ad.experiments.results import read_results
-from avalanche_ad.experiments.runner import (
+from avalanche_ad.experiments.configuration import (
     run_configuration,
     updated_configuration,
 )
+from avalanche_ad.experiments.parallel import Job, run_jobs
+from avalanche_ad.experiments.recipe import load_experiment
+from avalanche_ad.experiments.results import read_results
 from avalanche_ad.experiments.sweep import compare
 from avalanche_ad.features import FeatureCache
 

@@ -40,6 +40,20 @@ def test_scale_does_not_matter_and_half_precision_hardly(dtype):
 
 
 @torch.no_grad()
+def test_the_loss_of_images_and_of_places_is_their_sum():
+    torch.manual_seed(0)
+    heads = Projections([6, 4]).eval()
+    maps = [torch.randn(6, c, 3, 3, generator=seeded(c)) for c in (6, 4)]
+    middle = torch.zeros(3, 1, 2)
+    found = heads(maps, (middle, middle))
+    pooled = heads.pooled(maps[1].mean((2, 3), keepdim=True)).flatten(1)
+    dense = [h(m)[:, :, 1, 1] for h, m in zip(heads.dense, maps, strict=True)]
+    expected = nt_xent(pooled[:3], pooled[3:])
+    expected += sum(nt_xent(rows[:3], rows[3:]) for rows in dense) / 2
+    torch.testing.assert_close(found, expected)
+
+
+@torch.no_grad()
 def test_places_are_compared_where_they_are():
     """Of a map that moved by three positions, the loss is least at places moved so."""
     torch.manual_seed(0)

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, grid_sample
 
 from avalanche_ad.errors import RecipeError, ResultsError
 from avalanche_ad.features import EmbeddedBackbone
@@ -78,22 +78,54 @@ CONTRAST = dataclasses.replace(
 )
 
 
-def test_two_views_of_each_image_are_drawn_for_the_contrast(photographs):
-    images, labels = photographs.images[:5], photographs.labels[:5]
-    batch = draw_batch(images, labels, CONTRAST, 16, torch.Generator().manual_seed(0))
-    assert batch.views.shape == (10, 3, 16, 16)
+def test_two_views_of_each_image_show_the_same_at_their_places():
+    axis = torch.arange(24) * 10.0
+    image = torch.stack([axis.expand(24, 24), axis[:, None].expand(24, 24)])
+    image = torch.cat([image, image.mean(0, keepdim=True)]).to(torch.uint8)
+    images, labels = image.expand(40, -1, -1, -1), torch.arange(40)
+
+    def drawn(**change):
+        settings = dataclasses.replace(CONTRAST, colour=0.0, **change)
+        return draw_batch(
+            images, labels, settings, 24, torch.Generator().manual_seed(0)
+        )
+
+    batch = drawn()
+    assert batch.views.shape == (80, 3, 24, 24)
+    assert 0 <= float(batch.views.min()) < 0.1 < 0.8 < float(batch.views.max()) <= 1
     assert torch.equal(batch.shown.first, labels.repeat(2))
-    assert not torch.equal(batch.views[:5], batch.views[5:])
-    assert [place.shape for place in batch.places] == [(5, 4, 2)] * 2
-    one = draw_batch(images, labels, SETTINGS, 16, torch.Generator().manual_seed(0))
-    assert one.places is None
-    assert len(one.views) == 5
+    assert len(batch.views.flatten(1).unique(dim=0)) > 70
+    one, two = (
+        grid_sample(
+            views, place[:, :, None], padding_mode="border", align_corners=False
+        )
+        for views, place in zip(batch.views.chunk(2), batch.places, strict=True)
+    )
+    torch.testing.assert_close(one, two, atol=0.03, rtol=0)
+    assert torch.equal(drawn().views, batch.views)
+    assert len(drawn(contrast=0.0).views) == 40
+    assert drawn(contrast=0.0).places is None
+
+
+def test_colour_says_how_much_colours_change(photographs):
+    images, labels = photographs.select(held_out=False)
+    views = [
+        draw_batch(
+            images,
+            labels,
+            dataclasses.replace(CONTRAST, colour=colour),
+            24,
+            torch.Generator().manual_seed(0),
+        ).views
+        for colour in (0.0, 0.1, 0.4)
+    ]
+    less, more = ((one - views[0]).abs().mean() for one in views[1:])
+    assert 0 < 2 * float(less) < float(more)
 
 
 def test_without_labels_the_network_learns_from_views_alone(photographs, tmp_path):
     settings = dataclasses.replace(CONTRAST, labels=False, epochs=8, lr=1e-2)
-    model, rows = trained(photographs, tmp_path / "a", settings)
-    assert rows[-1]["loss"] < rows[0]["loss"]
+    model, _ = trained(photographs, tmp_path / "a", settings)
     mixed = dataclasses.replace(
         photographs, labels=photographs.labels.roll(1), held_out=photographs.held_out
     )
@@ -104,6 +136,11 @@ def test_without_labels_the_network_learns_from_views_alone(photographs, tmp_pat
         strict=True,
     ):
         assert torch.equal(value, same), key
+    # scales of normalisation do not decay: without a gradient they would stay at 1
+    vectors = [p.detach() for p in model.network.parameters() if p.dim() == 1]
+    scales = [vector for vector in vectors if bool((vector > 0.5).all())]
+    assert scales
+    assert all(float((scale - 1).abs().max()) > 1e-3 for scale in scales)
     # the classifier does learn from them
     assert not torch.equal(model.heads[0].weight, other.heads[0].weight)
 
@@ -162,7 +199,9 @@ def loss_of(classes, shown, kinds=None, painted=None, **weights):
         kinds = [torch.zeros(len(level), 5, *level.shape[2:]) for level in classes]
     settings = {"smoothing": 0.0, "auxiliary": 0.0, "dense": 0.0, "defects": 0.0}
     painted = painted or shown
-    return objective(Logits(classes, kinds), shown, painted, **settings | weights)
+    return objective(
+        Logits(classes, kinds, torch.zeros(())), shown, painted, **settings | weights
+    )
 
 
 def test_the_loss_adds_its_terms():

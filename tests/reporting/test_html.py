@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
 
+from avalanche_ad.reporting.figures import steps_figure
 from avalanche_ad.reporting.html import report_page
 from avalanche_ad.reporting.matrices import mean_steps
 
@@ -118,18 +120,77 @@ def test_what_recipes_say_is_not_read_as_html():
     assert "&lt;b&gt;&amp;" in text
 
 
-@pytest.mark.parametrize("differ", [True, False])
-def test_settings_that_differ_are_told(differ):
-    other = {"training": {"epochs": 8}} if differ else {}
-    page = Page(report_page("Own", [*RESULTS[:2], result("replay", 0, 0.8, **other)]))
-    told = [
-        row for table in page.tables for row in table if row[0] == "training.epochs"
-    ]
-    expected = [
+def told(*results):
+    """Return the rows of the table of settings that differ."""
+    tables = Page(report_page("Own", results)).tables
+    return [row for table in tables if table[0][0] == "setting" for row in table[1:]]
+
+
+def test_settings_that_differ_are_told():
+    assert told(*RESULTS) == []
+    other = result("replay", 0, 0.8, training={"epochs": 8, "warmup": None})
+    assert told(*RESULTS[:2], other, result("mir", 0, 0.7, training={"epochs": 2})) == [
         ["training.epochs", "8", "replay 0"],
-        ["training.epochs", "4", "naive 0, naive 1"],
+        ["training.epochs", "2", "mir 0"],
+        ["training.epochs", "4", "all others"],
+        ["training.warmup", "null", "replay 0"],
+        ["training.warmup", "–", "all others"],
     ]
-    assert told == (expected if differ else [])
+    again = result("replay", 1, 0.8, training={"epochs": 8})
+    assert told(
+        RESULTS[0], again, result("replay", 0, 0.8, training={"epochs": 8})
+    ) == [
+        ["training.epochs", "4", "naive 0"],
+        ["training.epochs", "8", "all others"],
+    ]
+
+
+def test_seeds_of_a_strategy_with_other_plugins_are_told():
+    other = result("naive", 1, 0.6)
+    other["config"]["strategy"]["plugins"][0]["mem_size"] = 20
+    other["config"]["data"] = "elsewhere"
+    assert told(RESULTS[0], other) == [
+        ["data", "null", "naive 0"],
+        ["data", '"elsewhere"', "naive 1"],
+        ["naive: plugins.0.mem_size", "–", "naive 0"],
+        ["naive: plugins.0.mem_size", "20", "naive 1"],
+    ]
+
+
+def test_settings_are_those_of_all_and_those_of_each():
+    other = result("stream", 0, 0.8, size=64, training={"epochs": 8})
+    same = result("naive", 0, 0.5, size=64)
+    text = report_page("Own", [same, other])
+    blocks = dict(
+        re.findall(r"<summary>(.*?)</summary><pre>\n?(.*?)</pre>", text, re.S)
+    )
+    assert blocks["What all runs share"].split("\n")[:2] == ["data = null", "size = 64"]
+    assert "training.epochs = 8" in blocks["stream"]
+    assert "training.epochs = 4" in blocks["naive"]
+    assert "size" not in blocks["naive"]
+
+
+def test_a_record_may_lack_sections_and_values():
+    bare = result("bare", 0, 0.5)
+    for section in ("final", "forgetting", "per_category", "versions"):
+        del bare[section]
+    rows = [[None, None], [0.4, 0.7]]
+    joint = {**result("joint", 0, 0.6), "matrix": dict.fromkeys(bare["matrix"], rows)}
+    joint["forgetting"] = {"image_auroc": None, "pixel_auroc": None}
+    table, *_ = Page(report_page("Own", [*RESULTS, bare, joint])).tables
+    assert table[-1][:3] == ["bare", "1", "–"]
+    nothing = {**bare, "matrix": dict.fromkeys(bare["matrix"], [[None] * 2] * 2)}
+    assert "bare" in report_page("Own", [nothing])
+
+
+def test_lines_over_the_stream_are_in_the_order_of_their_ends():
+    steps = {"a": [0.9, 0.5], "b": [0.6, 0.7], "joint": [None, 0.6], "none": [None] * 2}
+    figure = steps_figure(steps, "image AUROC")
+    lines = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    assert list(lines) == ["b", "joint", "a"]
+    assert lines["a"] == [0.9, 0.5]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.texts] == ["b", "joint", "a"]
 
 
 def test_steps_weigh_tasks_by_their_categories():
@@ -137,3 +198,5 @@ def test_steps_weigh_tasks_by_their_categories():
     assert steps == {"naive": [0.9, pytest.approx((2 * 0.6 + 0.5) / 3)]}
     joint = {**RESULTS[0], "matrix": {"image_auroc": [[None, None], [0.4, 0.7]]}}
     assert mean_steps([joint], "image_auroc") == {"naive": [None, pytest.approx(0.5)]}
+    hole = {**RESULTS[0], "matrix": {"image_auroc": [[None, 0.2], [None, 0.7]]}}
+    assert mean_steps([hole], "image_auroc") == {"naive": [None, pytest.approx(0.7)]}

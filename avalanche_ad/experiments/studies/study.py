@@ -33,14 +33,16 @@ from avalanche_ad.experiments.build import (
     check_strategy,
     open_data,
 )
+from avalanche_ad.experiments.configuration import (
+    run_configuration,
+    updated_configuration,
+)
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.recipe import ExperimentRecipe
 from avalanche_ad.experiments.results import write_json
 from avalanche_ad.experiments.runner import (
     finished_run,
-    run_configuration,
     run_experiment,
-    updated_configuration,
 )
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models import AnomalyModel, FlowGMM
