@@ -336,7 +336,7 @@ def report(
 ) -> None:
     """Write a self-contained page of finished runs: figures, tables, settings."""
     from avalanche_ad.errors import writing
-    from avalanche_ad.experiments.results import read_runs
+    from avalanche_ad.experiments.results import read_runs, write_whole
     from avalanche_ad.reporting.html import report_page
 
     results = read_runs(folder)
@@ -346,9 +346,7 @@ def report(
         path /= "report.html"
     with writing(path, "the page"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f"{path.name}.partial")
-        aside.write_text(page, "utf-8")
-        aside.replace(path)
+        write_whole(path, page)
     runs = f"{len(results)} run{'s' * (len(results) != 1)}"
     _err.print(f"{runs}: {path}", soft_wrap=True)
 

@@ -22,7 +22,14 @@ from avalanche_ad.evaluation.functional import (
 )
 from avalanche_ad.experiments.configuration import updated_configuration
 
-__all__ = ["SCHEMA", "read_results", "read_runs", "summarise", "write_json"]
+__all__ = [
+    "SCHEMA",
+    "read_results",
+    "read_runs",
+    "summarise",
+    "write_json",
+    "write_whole",
+]
 
 SCHEMA = 1
 _KEYS = {"schema", "benchmark", "strategy", "seed", "categories", "config", "matrix"}
@@ -84,10 +91,15 @@ def summarise(
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file beside its place, then move it there."""
+    """Write a JSON file, see :func:`write_whole`."""
+    write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file beside its place, then move it there."""
     aside = path.with_name(path.name + ".partial")
     with aside.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)

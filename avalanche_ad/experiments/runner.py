@@ -58,10 +58,7 @@ from avalanche_ad.models import PackNetFlowGMM
 from avalanche_ad.models.storage import save_model
 from avalanche_ad.training.plugins import CalibrationPlugin
 
-__all__ = [
-    "finished_run",
-    "run_experiment",
-]
+__all__ = ["finished_run", "run_experiment"]
 
 Kind = TypeVar("Kind")
 

@@ -76,20 +76,15 @@ def places_in_both(
     :return: the same places in the plane of the first and of the second crops, each
         (N, P, 2), x and y in [−1, 1].
     """
-    scales, shifts = [], []
-    for windows in (first, second):
-        scales.append(torch.stack([windows[:, 0, 0], windows[:, 1, 1]], dim=1))
-        shifts.append(windows[:, :, 2])
-    low = torch.stack([t - s.abs() for s, t in zip(scales, shifts, strict=True)])
-    high = torch.stack([t + s.abs() for s, t in zip(scales, shifts, strict=True)])
-    start, end = low.amax(0)[:, None], high.amin(0)[:, None]
-    place = start + (end - start) * torch.rand(
-        len(first), count, 2, generator=generator
-    )
-    found = [
-        (place - t[:, None]) / s[:, None] for s, t in zip(scales, shifts, strict=True)
-    ]
-    return found[0], found[1]
+    windows = torch.stack([first, second])
+    scale = windows[..., :2].diagonal(dim1=2, dim2=3)
+    shift = windows[..., 2]
+    start = (shift - scale.abs()).amax(0)[:, None]
+    end = (shift + scale.abs()).amin(0)[:, None]
+    draw = torch.rand(len(first), count, 2, generator=generator)
+    place = start + (end - start) * draw
+    seen = (place - shift[:, :, None]) / scale[:, :, None]
+    return seen[0], seen[1]
 
 
 def colour_jitter(

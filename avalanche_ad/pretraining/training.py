@@ -391,9 +391,8 @@ def _parameter_groups(model: Classifier, decay: float) -> list[dict[str, Any]]:
     Vectors, biases and the scales of normalisation, do not decay.
     """
     trunk = list(model.network.parameters())
-    heads = [
-        p for name, p in model.named_parameters() if name.partition(".")[0] != "network"
-    ]
+    parts = [part for name, part in model.named_children() if name != "network"]
+    heads = [p for part in parts for p in part.parameters()]
     filters = [p for p in trunk if p.dim() > 1]
     classifiers = [p for p in heads if p.dim() > 1]
     vectors = [p for p in (*trunk, *heads) if p.dim() <= 1]

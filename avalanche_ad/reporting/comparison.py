@@ -16,6 +16,7 @@ from avalanche_ad.reporting.paired import (
 )
 from avalanche_ad.reporting.published import published_sections
 from avalanche_ad.reporting.tables import (
+    AUROCS,
     Section,
     comparison_csv,
     comparison_rows,
@@ -25,7 +26,6 @@ from avalanche_ad.reporting.tables import (
 
 __all__ = ["against_section", "write_comparison", "write_matrix_figures"]
 
-_METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC"}
 _MATRICES = (
     "Rows: the task trained on last; columns: the task evaluated. The diagonal is the "
     "value when learned, right of it a task not learned yet."
@@ -71,7 +71,7 @@ def write_comparison(
         "compare.csv": comparison_csv(rows),
         "compare-against.csv": None,
         "matrices.md": sections_markdown(
-            title, _legend(results), matrix_sections(results, tuple(_METRICS))
+            title, _legend(results), matrix_sections(results, tuple(AUROCS))
         ),
         "published.md": None,
     }
@@ -104,7 +104,7 @@ def write_matrix_figures(
     :param results: contents of ``results.json``.
     :raises ResultsError: when a file cannot be written.
     """
-    for metric, name in _METRICS.items():
+    for metric, name in AUROCS.items():
         figure = matrices_figure(mean_matrices(results, metric), f"{name}: {title}")
         with writing(folder, "the comparison"):
             figure.savefig(folder / f"matrices-{metric}.png", dpi=150)

@@ -21,6 +21,7 @@ from avalanche_ad.reporting.figures import (
 from avalanche_ad.reporting.matrices import mean_matrices, mean_steps
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import (
+    AUROCS,
     UNDEFINED,
     Section,
     by_strategy,
@@ -31,7 +32,6 @@ from avalanche_ad.reporting.tables import (
 
 __all__ = ["report_page"]
 
-_METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC"}
 
 Runs = Sequence[Mapping[str, Any]]
 
@@ -50,7 +50,6 @@ def report_page(title: str, results: Runs) -> str:
     }
     order = sorted(best, key=lambda name: -(best[name] or 0.0))
     results = [run for name in order for run in strategies[name]]
-    strategies = by_strategy(results)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("avalanche_ad.reporting", ""),
         autoescape=True,
@@ -90,10 +89,10 @@ def _figures(results: Runs) -> list[tuple[str, str, str]]:
         drawn.append(
             ("Forgetting", _dots(results, "forgetting"), f"{dots} Positive = forgot.")
         )
-        for metric, name in _METRICS.items():
+        for metric, name in AUROCS.items():
             lines = steps_figure(mean_steps(results, metric), name)
             drawn.append((f"{name} over the stream", lines, steps))
-        for metric, name in _METRICS.items():
+        for metric, name in AUROCS.items():
             matrices = matrices_figure(mean_matrices(results, metric), "")
             drawn.append((f"{name}, task by task", matrices, cells))
     return [(heading, _inline(figure), caption) for heading, figure, caption in drawn]
@@ -107,7 +106,7 @@ def _dots(results: Runs, section: str) -> Figure:
             strategy: interval([run.get(section, {}).get(metric) for run in runs])
             for strategy, runs in strategies.items()
         }
-        for metric, name in _METRICS.items()
+        for metric, name in AUROCS.items()
     }
     return rows_figure(panels, {"": list(strategies)}, "")
 
@@ -124,7 +123,7 @@ def _category_sections(results: Runs) -> list[Section]:
     """Return final values of every category, a table per metric."""
     names = [name for task in results[0]["categories"] for name in task]
     sections = []
-    for metric, title in _METRICS.items():
+    for metric, title in AUROCS.items():
         lines = []
         for strategy, runs in by_strategy(results).items():
             found = [run.get("per_category", {}).get(metric, {}) for run in runs]

@@ -12,6 +12,7 @@ from typing import Any
 from rich.table import Table
 
 __all__ = [
+    "AUROCS",
     "COLUMNS",
     "COST_COLUMNS",
     "CSV_COLUMNS",
@@ -35,6 +36,10 @@ __all__ = [
     "terminal_table",
     "value_cell",
 ]
+
+
+AUROCS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC"}
+"""The metrics that figures and matrices show, with their headings."""
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,7 @@ from avalanche_ad.experiments.configuration import (
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.recipe import ExperimentRecipe
 from avalanche_ad.experiments.results import write_json
-from avalanche_ad.experiments.runner import (
-    finished_run,
-    run_experiment,
-)
+from avalanche_ad.experiments.runner import finished_run, run_experiment
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models import AnomalyModel, FlowGMM
 from avalanche_ad.models.scoring import ScoreKind
