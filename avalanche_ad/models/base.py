@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.latents import latents_of
+from avalanche_ad.models.position_statistics import PositionStatistics
 from avalanche_ad.models.scoring import (
     AnomalyScores,
     LikelihoodMap,
@@ -82,6 +83,9 @@ class AnomalyModel(nn.Module, ABC):
         or ``"probability"``, HGAD's exp(v). They agree to first order near v = 0; far
         below, where all of a forgotten category lies, exp(v) underflows to one value
         and loses the order that v keeps.
+    :param position_calibration: whether log p(x|c)/D is standardised at every position
+        by the category's training normals, see
+        :class:`~avalanche_ad.models.position_statistics.PositionStatistics`.
     """
 
     level_maximum: Tensor
@@ -92,6 +96,7 @@ class AnomalyModel(nn.Module, ABC):
         score_kind: ScoreKind = "product",
         smoothing_sigma: float = 4.0,
         likelihood_map: LikelihoodMap = "log",
+        position_calibration: bool = False,
     ) -> None:
         super().__init__()
         self.layout = layout
@@ -99,6 +104,8 @@ class AnomalyModel(nn.Module, ABC):
         self.smoothing_sigma = smoothing_sigma
         self.likelihood_map = likelihood_map
         self.register_buffer("level_maximum", torch.zeros(0, len(layout.levels)))
+        shapes = [(height, width) for height, width, _ in layout.levels]
+        self.positions = PositionStatistics(shapes) if position_calibration else None
         self._shared = _Shared(None, 0, 0)
 
     # What a model must say ------------------------------------------------------
@@ -153,24 +160,31 @@ class AnomalyModel(nn.Module, ABC):
         """Set the score's normalisation from training normals.
 
         Per level l and category c the constant m_lc is the largest log p(x|c)/D over
-        all positions of the category's images given here. Categories without an image
-        keep what they have; one that never had an image borrows the largest constant.
+        all positions of the category's images given here; with position calibration
+        it is standardised first, by statistics of the same images. Categories without
+        an image keep what they have; one that never had an image borrows the largest
+        constant.
 
         :param batches: minibatches (packed features (N, size), category indices (N,)).
         """
-        best = self.level_maximum.new_full(
-            (self.num_categories, len(self.layout.levels)), -torch.inf
-        )
+        found: dict[int, list[list[Tensor]]] = {}
         with evaluating(self):
             for x, category in batches:
                 levels = self.log_likelihood_levels(latents_of(self(x)), category)
-                top = torch.stack([level.flatten(1).amax(1) for level in levels], 1)
                 for index in sorted(set(category.tolist())):
-                    own = top[category == index].amax(0)
-                    best[index] = best[index].maximum(own.to(best))
-        before = torch.full_like(best, torch.nan)
-        before[: len(self.level_maximum)] = self.level_maximum
-        self.level_maximum = torch.where(best > -torch.inf, best, before)
+                    own = [level[category == index] for level in levels]
+                    found.setdefault(index, []).append(own)
+        best = self.level_maximum.new_full(
+            (self.num_categories, len(self.layout.levels)), torch.nan
+        )
+        best[: len(self.level_maximum)] = self.level_maximum
+        for index, parts in found.items():
+            levels = [torch.cat(level) for level in zip(*parts, strict=True)]
+            if self.positions is not None:
+                self.positions.fit(index, levels)
+            levels = self._standardised(levels, torch.full((len(levels[0]),), index))
+            best[index] = torch.stack([level.amax() for level in levels]).to(best)
+        self.level_maximum = best
 
     @torch.no_grad()
     def score(
@@ -186,8 +200,8 @@ class AnomalyModel(nn.Module, ABC):
         infers for it. With ``category`` it is the oracle score, whose likelihood is
         given the true category, as HGAD's released code is.
 
-        With v_l = log p(x|c)/D, at most the constants m_lc of :meth:`calibrate`, and L
-        levels:
+        With v_l = log p(x|c)/D, standardised per position if so asked, at most the
+        constants m_lc of :meth:`calibrate`, and L levels:
 
         - likelihood: L − G ∗ Σ_l U_l (1 + v_l − m_lc), or with exp(v_l − m_lc) under
           ``likelihood_map="probability"``
@@ -255,12 +269,19 @@ class AnomalyModel(nn.Module, ABC):
             ~self.level_maximum.isnan(), table[:rows]
         )
         maximum = table[category]
+        found = self.log_likelihood_levels(latents, category)
+        self._check_positions(found)
         levels = [
             self._transform(level - maximum[:, index, None, None])
-            for index, level in enumerate(self.log_likelihood_levels(latents, category))
+            for index, level in enumerate(self._standardised(found, category))
         ]
-        self._check_positions(levels)
         return len(levels) - normality_map(levels, mask_size, self.smoothing_sigma)
+
+    def _standardised(self, levels: list[Tensor], category: Tensor) -> list[Tensor]:
+        if self.positions is None:
+            return levels
+        standardised: list[Tensor] = self.positions(levels, category)
+        return standardised
 
     def _uncertainty_map(
         self, latents: object, category: Tensor, mask_size: tuple[int, int]

@@ -42,6 +42,7 @@ class FeatureGMM(AnomalyModel):
     :param smoothing_sigma: see :class:`AnomalyModel`.
     :param likelihood_map: see :class:`AnomalyModel`.
     :param seed: decides the positions drawn and the start of the EM.
+    :param position_calibration: see :class:`AnomalyModel`.
     """
 
     def __init__(
@@ -55,8 +56,11 @@ class FeatureGMM(AnomalyModel):
         smoothing_sigma: float = 4.0,
         likelihood_map: LikelihoodMap = "log",
         seed: int = 0,
+        position_calibration: bool = False,
     ) -> None:
-        super().__init__(layout, score_kind, smoothing_sigma, likelihood_map)
+        super().__init__(
+            layout, score_kind, smoothing_sigma, likelihood_map, position_calibration
+        )
         self.components = components
         self.covariance_shrinkage = covariance_shrinkage
         self.max_positions = max_positions

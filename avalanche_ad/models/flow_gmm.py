@@ -78,6 +78,7 @@ class FlowGMM(AnomalyModel):
         of the outputs of categories still to come. They are known from then on, take
         part in the posterior and may be inferred before they are learned; an image
         taken for one that never was is judged by the largest calibrated constant.
+    :param position_calibration: see :class:`AnomalyModel`.
 
     Source: Yao et al., "Hierarchical Gaussian Mixture Normalizing Flow Modeling for
     Unified Anomaly Detection", ECCV 2024, arXiv 2403.13349.
@@ -110,8 +111,11 @@ class FlowGMM(AnomalyModel):
         likelihood_map: LikelihoodMap = "log",
         seed: int = 0,
         categories_at_start: bool = False,
+        position_calibration: bool = False,
     ) -> None:
-        super().__init__(layout, score_kind, smoothing_sigma, likelihood_map)
+        super().__init__(
+            layout, score_kind, smoothing_sigma, likelihood_map, position_calibration
+        )
         if categories_at_start and center_init == "data":
             raise ValueError(
                 "categories_at_start starts categories without data: expected "
