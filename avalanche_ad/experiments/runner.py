@@ -163,19 +163,24 @@ def run_experiment(
     check_strategy(recipe)
     device = device or torch.device("cpu")
     configuration = json.loads(json.dumps(run_configuration(recipe, data_root)))
-    identity = {
-        "configuration": configuration,
-        "seed": seed,
-        "versions": {**package_versions(), "device": str(device)},
-    }
     with run_folder(out) as folder:
         finished_run(out, recipe, data_root, seed)  # of another recipe: refused
-        checkpoint = load_checkpoint(folder.checkpoint)
-        if checkpoint is not None and checkpoint["identity"] != identity:
-            checkpoint = None
         # the data first: a backbone may have to be downloaded
         data = open_data(recipe.benchmark, data_root)
         backbone = build_backbone(recipe.benchmark)
+        identity = {
+            "configuration": configuration,
+            "seed": seed,
+            "versions": {
+                **package_versions(),
+                "device": str(device),
+                # one name, one file: its weights may be others than they were
+                "features": backbone.fingerprint()[:12],
+            },
+        }
+        checkpoint = load_checkpoint(folder.checkpoint)
+        if checkpoint is not None and checkpoint["identity"] != identity:
+            checkpoint = None
         benchmark = build_benchmark(
             recipe.benchmark,
             data,

@@ -73,7 +73,7 @@ class Columns:
     :param channels: how many leading principal components are kept, 0 for all.
     """
 
-    stages: tuple[int, ...] = (4, 8, 16)
+    stages: tuple[int, ...] = (4, 8)
     window: int = 3
     filters: bool = False
     channels: int = 128

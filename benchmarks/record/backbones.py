@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--seed", type=int, default=1, help="of the synthetic data")
     parser.add_argument("--components", type=int, default=1, help="Gaussians each")
+    parser.add_argument(
+        "--position-calibration", action=argparse.BooleanOptionalAction, default=True
+    )
     parser.add_argument("--categories", action="store_true", help="a row for each")
     arguments = parser.parse_args()
     sets = [opened(name, arguments.size, arguments.seed) for name in arguments.data]
@@ -44,7 +48,12 @@ def main() -> None:
         for data, title in zip(sets, arguments.data, strict=True):
             found = {
                 category: measured(
-                    backbone, data, category, arguments.size, arguments.components
+                    backbone,
+                    data,
+                    category,
+                    arguments.size,
+                    components=arguments.components,
+                    position_calibration=arguments.position_calibration,
                 )
                 for category in data.categories
             }
@@ -86,9 +95,9 @@ def measured(
     data: AnomalyData,
     category: str,
     size: int,
-    components: int = 1,
+    **options: Any,  # noqa: ANN401
 ) -> tuple[float, float]:
-    """Return image and pixel AUROC of one category."""
+    """Return image and pixel AUROC of one category; options are of the model."""
     samples = [sample for sample in data.samples if sample.category == category]
     train = [sample for sample in samples if sample.split == "train"]
     test = [sample for sample in samples if sample.split == "test"]
@@ -102,7 +111,7 @@ def measured(
             ]
         )
 
-    model = FeatureGMM(layout, components=components).eval()
+    model = FeatureGMM(layout, **options).eval()
     features = packed(train)
     model.fit_category(0, features)
     labels = torch.zeros(len(train), dtype=torch.long)
