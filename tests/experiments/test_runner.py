@@ -8,16 +8,19 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from avalanche_ad.errors import AvalancheADError, DatasetError, ResultsError
 from avalanche_ad.evaluation.names import metric_names
 from avalanche_ad.experiments.recipe import load_experiment
 from avalanche_ad.experiments.runner import run_experiment
-from avalanche_ad.features import FeatureCache
+from avalanche_ad.features import FeatureCache, make_backbone
 
 VARYING = ("seconds", "peak_rss_mb", "git")
 
@@ -214,7 +217,7 @@ import torch
 torch.set_num_threads(1)
 from avalanche_ad.experiments.recipe import load_experiment
 from avalanche_ad.experiments.runner import run_experiment
-from avalanche_ad.features import FeatureCache
+from avalanche_ad.features import FeatureCache, make_backbone
 
 def kill(task, rows):
     if task == 1:
@@ -246,6 +249,33 @@ def test_a_checkpoint_of_another_run_is_not_used(run, reference, tmp_path):
     run(tmp_path / "run", after_task=lambda task, rows: tasks.append(task))
     assert tasks == [0, 1]
     assert_same_run(tmp_path / "run", reference("naive"))
+
+
+def test_a_checkpoint_of_other_weights_is_not_used(run, tmp_path):
+    """The same file name, but the features are others."""
+    weights = tmp_path / "own.safetensors"
+    own = files("avalanche_ad.features") / "data" / "embedded.safetensors"
+    weights.write_bytes(own.read_bytes())
+    overrides = [
+        "features.backbone=embedded",
+        f"features.options={{weights='{weights}'}}",
+    ]
+    with pytest.raises(Stop):
+        run(tmp_path / "run", overrides=overrides, after_task=interrupt_after(1))
+    with safe_open(weights, framework="pt") as file:
+        about = file.metadata()
+    tensors = load_file(weights)
+    save_file(tensors | {"mean_8": tensors["mean_8"] + 1}, weights, about)
+    tasks = []
+    results, _ = run(
+        tmp_path / "run",
+        overrides=overrides,
+        after_task=lambda task, rows: tasks.append(task),
+    )
+    assert tasks == [0, 1]
+    found = results["versions"]["features"]
+    assert make_backbone("embedded", weights=weights).fingerprint().startswith(found)
+    assert not make_backbone("embedded").fingerprint().startswith(found)
 
 
 class Bomb:

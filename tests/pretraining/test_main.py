@@ -69,7 +69,7 @@ def test_photographs_become_a_backbone(archive, tmp_path):
             ["--stack", "3"],
             "--stack: strides must be rising numbers out of [2, 4, 8, 16]",
         ),
-        (["--level-channels", "999"], "--level-channels 999 is more than the 448"),
+        (["--level-channels", "999"], "--level-channels 999 is more than the 192"),
         (["--blocks", "2"], "--blocks '2': expected a number for each of the 4"),
         (["--precision", "half"], "expected auto, bfloat16 or float32"),
         (["--batch-size", "5000"], "--batch-size 5000 is more than"),
