@@ -83,8 +83,9 @@ class AnomalyModel(nn.Module, ABC):
         or ``"probability"``, HGAD's exp(v). They agree to first order near v = 0; far
         below, where all of a forgotten category lies, exp(v) underflows to one value
         and loses the order that v keeps.
-    :param position_calibration: whether log p(x|c)/D is standardised at every position
-        by the category's training normals, see
+    :param position_calibration: whether what every position says, log p(x|c)/D and the
+        negative entropy's exponential, is standardised by the category's training
+        normals, see
         :class:`~avalanche_ad.models.position_statistics.PositionStatistics`.
     """
 
@@ -104,8 +105,11 @@ class AnomalyModel(nn.Module, ABC):
         self.smoothing_sigma = smoothing_sigma
         self.likelihood_map = likelihood_map
         self.register_buffer("level_maximum", torch.zeros(0, len(layout.levels)))
-        shapes = [(height, width) for height, width, _ in layout.levels]
-        self.positions = PositionStatistics(shapes) if position_calibration else None
+        self.positions = nn.ModuleDict()
+        if position_calibration:
+            shapes = [(height, width) for height, width, _ in layout.levels]
+            for kind in ("likelihood", "uncertainty"):
+                self.positions[kind] = PositionStatistics(shapes)
         self._shared = _Shared(None, 0, 0)
 
     # What a model must say ------------------------------------------------------
@@ -161,29 +165,33 @@ class AnomalyModel(nn.Module, ABC):
 
         Per level l and category c the constant m_lc is the largest log p(x|c)/D over
         all positions of the category's images given here; with position calibration
-        it is standardised first, by statistics of the same images. Categories without
-        an image keep what they have; one that never had an image borrows the largest
+        statistics per position are taken of the same images. Categories without an
+        image keep what they have; one that never had an image borrows the largest
         constant.
 
         :param batches: minibatches (packed features (N, size), category indices (N,)).
         """
-        found: dict[int, list[list[Tensor]]] = {}
+        found: dict[str, dict[int, list[list[Tensor]]]] = {"likelihood": {}}
+        found |= {kind: {} for kind in self.positions}
         with evaluating(self):
             for x, category in batches:
-                levels = self.log_likelihood_levels(latents_of(self(x)), category)
-                for index in sorted(set(category.tolist())):
-                    own = [level[category == index] for level in levels]
-                    found.setdefault(index, []).append(own)
+                latents = latents_of(self(x))
+                for kind, parts in found.items():
+                    levels = self._normality_levels(kind, latents, category)
+                    for index in sorted(set(category.tolist())):
+                        own = [level[category == index] for level in levels]
+                        parts.setdefault(index, []).append(own)
         best = self.level_maximum.new_full(
             (self.num_categories, len(self.layout.levels)), torch.nan
         )
         best[: len(self.level_maximum)] = self.level_maximum
-        for index, parts in found.items():
-            levels = [torch.cat(level) for level in zip(*parts, strict=True)]
-            if self.positions is not None:
-                self.positions.fit(index, levels)
-            levels = self._standardised(levels, torch.full((len(levels[0]),), index))
-            best[index] = torch.stack([level.amax() for level in levels]).to(best)
+        for kind, parts in found.items():
+            for index, batched in parts.items():
+                levels = [torch.cat(level) for level in zip(*batched, strict=True)]
+                if kind == "likelihood":
+                    best[index] = torch.stack([level.amax() for level in levels])
+                if kind in self.positions:
+                    self.positions[kind].fit(index, levels)  # type: ignore[operator]
         self.level_maximum = best
 
     @torch.no_grad()
@@ -200,13 +208,17 @@ class AnomalyModel(nn.Module, ABC):
         infers for it. With ``category`` it is the oracle score, whose likelihood is
         given the true category, as HGAD's released code is.
 
-        With v_l = log p(x|c)/D, standardised per position if so asked, at most the
-        constants m_lc of :meth:`calibrate`, and L levels:
+        With v_l = log p(x|c)/D, at most the constants m_lc of :meth:`calibrate`, and L
+        levels:
 
         - likelihood: L − G ∗ Σ_l U_l (1 + v_l − m_lc), or with exp(v_l − m_lc) under
           ``likelihood_map="probability"``
         - uncertainty: L − G ∗ Σ_l U_l exp(Σ_c p_c log p_c)
         - product: the product of both.
+
+        With position calibration the levels' terms are 1 + w_l instead, w_l at most 0:
+        v_l, or exp(Σ_c p_c log p_c), standardised per position, less the largest of the
+        training normals.
 
         While the entropy of a known category is over itself alone there is nothing to
         be uncertain about, and every kind is the likelihood, for all images, since
@@ -269,27 +281,44 @@ class AnomalyModel(nn.Module, ABC):
             ~self.level_maximum.isnan(), table[:rows]
         )
         maximum = table[category]
-        found = self.log_likelihood_levels(latents, category)
-        self._check_positions(found)
+        levels = self._normality_levels("likelihood", latents, category)
+        self._check_positions(levels)
+        if "likelihood" in self.positions:
+            return self._position_map("likelihood", levels, category, mask_size)
         levels = [
             self._transform(level - maximum[:, index, None, None])
-            for index, level in enumerate(self._standardised(found, category))
+            for index, level in enumerate(levels)
         ]
         return len(levels) - normality_map(levels, mask_size, self.smoothing_sigma)
-
-    def _standardised(self, levels: list[Tensor], category: Tensor) -> list[Tensor]:
-        if self.positions is None:
-            return levels
-        standardised: list[Tensor] = self.positions(levels, category)
-        return standardised
 
     def _uncertainty_map(
         self, latents: object, category: Tensor, mask_size: tuple[int, int]
     ) -> Tensor:
-        found = self.negative_entropy_levels(latents, category)
-        levels = [level.exp() for level in found]
+        levels = self._normality_levels("uncertainty", latents, category)
         self._check_positions(levels)
+        if "uncertainty" in self.positions:
+            return self._position_map("uncertainty", levels, category, mask_size)
         return len(levels) - normality_map(levels, mask_size, self.smoothing_sigma)
+
+    def _normality_levels(
+        self, kind: str, latents: object, category: Tensor
+    ) -> list[Tensor]:
+        if kind == "likelihood":
+            return self.log_likelihood_levels(latents, category)
+        found = self.negative_entropy_levels(latents, category)
+        return [level.exp() for level in found]
+
+    def _position_map(
+        self,
+        kind: str,
+        levels: list[Tensor],
+        category: Tensor,
+        mask_size: tuple[int, int],
+    ) -> Tensor:
+        """Return −G ∗ Σ_l U_l w_l, see :meth:`score`."""
+        found = self.positions[kind](levels, category)
+        found = [level.clamp(max=0.0) for level in found]
+        return -normality_map(found, mask_size, self.smoothing_sigma)
 
     def _check_positions(self, levels: Sequence[Tensor]) -> None:
         for level, (height, width, _) in zip(levels, self.layout.levels, strict=True):

@@ -1,4 +1,4 @@
-"""What log-likelihoods are usual where: mean and deviation per position of normals."""
+"""What scores are usual where: mean and deviation per position of normals."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from avalanche_ad.models.scoring import normality_map
 
 __all__ = ["PositionStatistics", "mean_and_deviation"]
+
+_LEAST_DEVIATION = 1e-3
+"""Of normals that hardly differ, as entropies over one category."""
 
 
 def mean_and_deviation(
@@ -25,7 +28,7 @@ def mean_and_deviation(
     :param level: (N, H, W), N at least 1.
     :param sigma: standard deviation of the smoothing, in positions.
     :param prior: n₀.
-    :return: (H, W) each; the deviation is positive.
+    :return: (H, W) each; the deviation is 1e-3 or more.
     """
     count, size = len(level), (level.shape[1], level.shape[2])
     moments = torch.stack([level.mean(0), level.var(0, correction=0)])
@@ -33,11 +36,11 @@ def mean_and_deviation(
     mean, square = normality_map([moments], size, sigma)
     variance = (square - mean.square()).clamp(min=0)
     variance = (count * variance + prior * variance.mean()) / (count + prior)
-    return mean, variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
+    return mean, variance.sqrt().clamp(min=_LEAST_DEVIATION)
 
 
 class PositionStatistics(nn.Module):
-    """Standardise the log-likelihoods of every position by a category's normals.
+    """Standardise what every position says by what a category's normals have there.
 
     A density that knows no place finds the borders of all images unusual, where a
     network sees its padding and a product ends; that hides what is unusual elsewhere.
@@ -50,27 +53,31 @@ class PositionStatistics(nn.Module):
     def __init__(self, shapes: Sequence[tuple[int, int]]) -> None:
         super().__init__()
         for index, shape in enumerate(shapes):
-            # mean and deviation of each category; NaN where it never had an image
+            # what becomes 0, and the deviation, of each category; NaN without an image
             self.register_buffer(f"level_{index}", torch.zeros(0, 2, *shape))
 
     def fit(self, category: int, levels: Sequence[Tensor]) -> None:
         """Take a category's statistics of its normals.
 
         :param category: its index.
-        :param levels: log p(x|c)/D, one (N, H, W) per level.
+        :param levels: values that are the larger, the more normal a position is, one
+            (N, H, W) per level.
         """
         for index, level in enumerate(levels):
+            mean, deviation = mean_and_deviation(level)
+            largest = ((level - mean) / deviation).max()
             before = self.get_buffer(f"level_{index}")
             count = max(len(before), category + 1)
             table = before.new_full((count, *before.shape[1:]), torch.nan)
             table[: len(before)] = before
-            table[category] = torch.stack(mean_and_deviation(level)).to(table)
+            table[category] = torch.stack([mean + largest * deviation, deviation])
             setattr(self, f"level_{index}", table)
 
     def forward(self, levels: Sequence[Tensor], category: Tensor) -> list[Tensor]:
-        """Return (v − mean) / deviation, both of the category and the position.
+        """Return (v − mean) / deviation less the largest of the normals given.
 
-        A category that never had an image borrows the others' mean statistics.
+        Mean and deviation are of the category and the position. A category that never
+        had an image borrows the others' mean statistics.
 
         :param levels: v, one (N, H, W) per level.
         :param category: index of the category each image is judged by, (N,).
@@ -82,8 +89,8 @@ class PositionStatistics(nn.Module):
             count = max(len(table), int(category.max()) + 1)
             rows = table[has].mean(0).repeat(count, 1, 1, 1)
             rows[: len(table)][has] = table[has]
-            mean, deviation = rows[category].unbind(1)
-            found.append((level - mean) / deviation)
+            zero, deviation = rows[category].unbind(1)
+            found.append((level - zero) / deviation)
         return found
 
     def _load_from_state_dict(

@@ -41,7 +41,8 @@ def test_moments_are_their_formula(count, sigma, prior, seed):
     variance = square - expected**2
     variance = (count * variance + prior * variance.mean()) / (count + prior)
     np.testing.assert_allclose(mean, expected, atol=1e-9)
-    np.testing.assert_allclose(deviation**2, variance, atol=1e-9)
+    expected = np.sqrt(variance.clip(min=0)).clip(min=1e-3)
+    np.testing.assert_allclose(deviation, expected, rtol=1e-6)
 
 
 def test_without_smoothing_or_prior_normals_become_standard():
@@ -67,12 +68,20 @@ def test_a_category_has_its_own_and_a_stranger_the_mean():
     test = [maps(4, (6, 5), 7), maps(4, (3, 3), 8)]
     category = torch.tensor([2, 0, 1, 4])
     for index, level in enumerate(statistics(test, category)):
-        rows = {c: torch.stack(mean_and_deviation(levels[c][index])) for c in levels}
+        rows = {}
+        for c in levels:
+            mean, deviation = mean_and_deviation(levels[c][index])
+            largest = ((levels[c][index] - mean) / deviation).max()
+            rows[c] = torch.stack([mean + largest * deviation, deviation])
         stranger = torch.stack(list(rows.values())).mean(0)
         for row, c in enumerate(category.tolist()):
-            mean, deviation = rows.get(c, stranger)
-            expected = (test[index][row] - mean) / deviation
+            zero, deviation = rows.get(c, stranger)
+            expected = (test[index][row] - zero) / deviation
             torch.testing.assert_close(level[row], expected)
+    for category, found in levels.items():
+        own = statistics(found, torch.full((8,), category))
+        for level in own:  # the most normal position of the normals has 0
+            assert float(level.max()) == pytest.approx(0, abs=1e-5)
     before = statistics.level_0.clone()
     statistics.fit(0, levels[2])
     assert torch.equal(statistics.level_0[2], before[2])
@@ -100,29 +109,38 @@ def normals(features, count=6):
 
 
 @pytest.mark.parametrize("kind", ["flow", "feature"])
-def test_scores_are_of_standardised_likelihoods(kind, layout, features):
+def test_scores_are_of_what_is_standardised(kind, layout, features):
     model = built(kind, layout, position_calibration=True)
     x, y = normals(features)
     model.calibrate([(x[:5], y[:5]), (x[5:], y[5:])])
-    levels = model.log_likelihood_levels(latents_of(model(x)), y)
-    test = features(4, seed=9)
-    category = torch.tensor([0, 1, 1, 0])
-    output = model(test)
-    found = model.log_likelihood_levels(latents_of(output), category)
-    terms = []
-    for own, level in zip(levels, found, strict=True):
-        parts = []
-        for row, c in enumerate(category.tolist()):
-            mean, deviation = mean_and_deviation(own[y == c])
-            largest = ((own[y == c] - mean) / deviation).max()
-            parts.append(1 + ((level[row] - mean) / deviation - largest).clamp(max=0))
-        terms.append(torch.stack(parts))
-    expected = len(terms) - normality_map(terms, MASK, 1.0)
-    scores = model.score(output, MASK, category, kind="likelihood")
-    torch.testing.assert_close(scores.maps, expected.detach(), rtol=1e-4, atol=1e-4)
-    product = model.score(output, MASK, category, kind="product")
-    uncertain = model.score(output, MASK, category, kind="uncertainty")
-    torch.testing.assert_close(product.maps, uncertain.maps * scores.maps)
+    test, category = features(4, seed=9), torch.tensor([0, 1, 1, 0])
+    outputs = model(x), model(test)
+
+    def levels(kind, output, category):
+        if kind == "likelihood":
+            return model.log_likelihood_levels(latents_of(output), category)
+        found = model.negative_entropy_levels(latents_of(output), category)
+        return [level.exp() for level in found]
+
+    product = 1.0
+    for kind in ("likelihood", "uncertainty"):
+        terms = []
+        for own, level in zip(
+            levels(kind, outputs[0], y), levels(kind, outputs[1], category), strict=True
+        ):
+            parts = []
+            for row, c in enumerate(category.tolist()):
+                mean, deviation = mean_and_deviation(own[y == c])
+                largest = ((own[y == c] - mean) / deviation).max()
+                standard = (level[row] - mean) / deviation - largest
+                parts.append(1 + standard.clamp(max=0))
+            terms.append(torch.stack(parts))
+        expected = (len(terms) - normality_map(terms, MASK, 1.0)).detach()
+        maps = model.score(outputs[1], MASK, category, kind=kind).maps
+        torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-4)
+        product = product * maps
+    scores = model.score(outputs[1], MASK, category, kind="product")
+    torch.testing.assert_close(scores.maps, product)
 
 
 def test_what_is_unusual_at_the_border_of_every_image_is_undone():
@@ -167,5 +185,5 @@ def test_statistics_are_copied_saved_and_loaded(kind, layout, features, tmp_path
 
 def test_without_it_there_is_nothing_to_save(layout):
     model = FeatureGMM(layout)
-    assert model.positions is None
+    assert not len(model.positions)
     assert not [name for name in model.state_dict() if "positions" in name]
