@@ -105,6 +105,7 @@ class AnomalyModel(nn.Module, ABC):
         self.smoothing_sigma = smoothing_sigma
         self.likelihood_map = likelihood_map
         self.register_buffer("level_maximum", torch.zeros(0, len(layout.levels)))
+        self.position_calibration = position_calibration
         self.positions = nn.ModuleDict()
         if position_calibration:
             shapes = [(height, width) for height, width, _ in layout.levels]

@@ -38,7 +38,12 @@ class MeanOfTwo(AnomalyModel):
     """Judge by the mean of two models' log-likelihoods of the same features."""
 
     def __init__(self, first: AnomalyModel, second: AnomalyModel) -> None:
-        super().__init__(first.layout, "likelihood", first.smoothing_sigma)
+        super().__init__(
+            first.layout,
+            "likelihood",
+            first.smoothing_sigma,
+            position_calibration=first.position_calibration,
+        )
         self.both = torch.nn.ModuleList([first, second])
 
     @property
@@ -61,17 +66,18 @@ class MeanOfTwo(AnomalyModel):
 
     def log_likelihood_levels(self, latents: Any, category: Tensor) -> list[Tensor]:  # noqa: ANN401
         """Return the mean of the log-likelihoods, per level."""
+        return self._mean("log_likelihood_levels", latents, category)
+
+    def negative_entropy_levels(self, latents: Any, category: Tensor) -> list[Tensor]:  # noqa: ANN401
+        """Return the mean of the negative entropies, per level."""
+        return self._mean("negative_entropy_levels", latents, category)
+
+    def _mean(self, what: str, latents: Any, category: Tensor) -> list[Tensor]:  # noqa: ANN401
         found = [
-            model.log_likelihood_levels(own, category)  # type: ignore[operator]
+            getattr(model, what)(own, category)
             for model, own in zip(self.both, latents, strict=True)
         ]
         return [sum(levels) / 2 for levels in zip(*found, strict=True)]
-
-    def negative_entropy_levels(
-        self, latents: object, category: Tensor
-    ) -> list[Tensor]:
-        """Refuse: there is none of two models."""
-        raise NotImplementedError
 
 
 def of_real_images(model: FlowGMM, bench: Bench, categories: list[int]) -> FlowGMM:
@@ -93,7 +99,11 @@ def of_statistics(model: FlowGMM, categories: list[int]) -> FeatureGMM:
     """Return the statistics as a model of their own, without a flow."""
     kept = model.statistics
     assert kept is not None
-    found = FeatureGMM(model.layout, components=kept.components)
+    found = FeatureGMM(
+        model.layout,
+        components=kept.components,
+        position_calibration=model.position_calibration,
+    )
     for index in range(len(model.layout.levels)):
         for category in categories:
             own = kept.gaussians(index, category)
