@@ -13,6 +13,11 @@ from torch.nn import functional as F
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.features.layout import FeatureLayout
+from avalanche_ad.models.category_rows import (
+    known_rows,
+    own_or_borrowed,
+    with_rows,
+)
 from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.position_statistics import PositionStatistics
 from avalanche_ad.models.scoring import (
@@ -172,28 +177,29 @@ class AnomalyModel(nn.Module, ABC):
 
         :param batches: minibatches (packed features (N, size), category indices (N,)).
         """
-        found: dict[str, dict[int, list[list[Tensor]]]] = {"likelihood": {}}
-        found |= {kind: {} for kind in self.positions}
+        found: dict[str, list[list[Tensor]]] = {"likelihood": []}
+        found |= {kind: [] for kind in self.positions}
+        seen = []
         with evaluating(self):
             for x, category in batches:
                 latents = latents_of(self(x))
                 for kind, parts in found.items():
-                    levels = self._normality_levels(kind, latents, category)
-                    for index in sorted(set(category.tolist())):
-                        own = [level[category == index] for level in levels]
-                        parts.setdefault(index, []).append(own)
-        best = self.level_maximum.new_full(
-            (self.num_categories, len(self.layout.levels)), torch.nan
-        )
-        best[: len(self.level_maximum)] = self.level_maximum
-        for kind, parts in found.items():
-            for index, batched in parts.items():
-                levels = [torch.cat(level) for level in zip(*batched, strict=True)]
+                    parts.append(self._normality_levels(kind, latents, category))
+                seen.append(category)
+        categories = torch.cat(seen) if seen else torch.zeros(0)
+        whole = {
+            kind: [torch.cat(level) for level in zip(*parts, strict=True)]
+            for kind, parts in found.items()
+        }
+        best = {}
+        for index in sorted(set(categories.tolist())):
+            for kind, levels in whole.items():
+                own = [level[categories == index] for level in levels]
                 if kind == "likelihood":
-                    best[index] = torch.stack([level.amax() for level in levels])
+                    best[index] = torch.stack([level.amax() for level in own])
                 if kind in self.positions:
-                    self.positions[kind].fit(index, levels)  # type: ignore[operator]
-        self.level_maximum = best
+                    self.positions[kind].fit(index, own)  # type: ignore[operator]
+        self.level_maximum = with_rows(self.level_maximum, best, self.num_categories)
 
     @torch.no_grad()
     def score(
@@ -269,23 +275,18 @@ class AnomalyModel(nn.Module, ABC):
     def _likelihood_map(
         self, latents: object, category: Tensor, mask_size: tuple[int, int]
     ) -> Tensor:
-        known = self.level_maximum[~self.level_maximum.isnan().any(1)]
+        known = known_rows(self.level_maximum)
         if not len(known):
             raise TrainingError(
                 "the scores are not calibrated on training normals: add "
                 "CalibrationPlugin to the strategy, or call model.calibrate(...) after "
                 "training"
             )
-        table = known.amax(0).repeat(self.num_categories, 1)
-        rows = len(self.level_maximum)
-        table[:rows] = self.level_maximum.where(
-            ~self.level_maximum.isnan(), table[:rows]
-        )
-        maximum = table[category]
         levels = self._normality_levels("likelihood", latents, category)
         self._check_positions(levels)
         if "likelihood" in self.positions:
             return self._position_map("likelihood", levels, category, mask_size)
+        maximum = own_or_borrowed(self.level_maximum, category, known.amax(0))
         levels = [
             self._transform(level - maximum[:, index, None, None])
             for index, level in enumerate(levels)

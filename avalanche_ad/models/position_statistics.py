@@ -8,6 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avalanche_ad.models.category_rows import (
+    known_rows,
+    own_or_borrowed,
+    with_rows,
+)
 from avalanche_ad.models.scoring import normality_map
 
 __all__ = ["PositionStatistics", "mean_and_deviation"]
@@ -66,12 +71,9 @@ class PositionStatistics(nn.Module):
         for index, level in enumerate(levels):
             mean, deviation = mean_and_deviation(level)
             largest = ((level - mean) / deviation).max()
-            before = self.get_buffer(f"level_{index}")
-            count = max(len(before), category + 1)
-            table = before.new_full((count, *before.shape[1:]), torch.nan)
-            table[: len(before)] = before
-            table[category] = torch.stack([mean + largest * deviation, deviation])
-            setattr(self, f"level_{index}", table)
+            name, row = f"level_{index}", [mean + largest * deviation, deviation]
+            grown = with_rows(self.get_buffer(name), {category: torch.stack(row)})
+            setattr(self, name, grown)
 
     def forward(self, levels: Sequence[Tensor], category: Tensor) -> list[Tensor]:
         """Return (v − mean) / deviation less the largest of the normals given.
@@ -85,11 +87,9 @@ class PositionStatistics(nn.Module):
         found = []
         for index, level in enumerate(levels):
             table = self.get_buffer(f"level_{index}")
-            has = ~table.flatten(1).isnan().any(1)
-            count = max(len(table), int(category.max()) + 1)
-            rows = table[has].mean(0).repeat(count, 1, 1, 1)
-            rows[: len(table)][has] = table[has]
-            zero, deviation = rows[category].unbind(1)
+            borrowed = known_rows(table).mean(0)
+            rows = own_or_borrowed(table, category, borrowed)
+            zero, deviation = rows.unbind(1)
             found.append((level - zero) / deviation)
         return found
 

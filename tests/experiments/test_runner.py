@@ -217,7 +217,7 @@ import torch
 torch.set_num_threads(1)
 from avalanche_ad.experiments.recipe import load_experiment
 from avalanche_ad.experiments.runner import run_experiment
-from avalanche_ad.features import FeatureCache, make_backbone
+from avalanche_ad.features import FeatureCache
 
 def kill(task, rows):
     if task == 1:
