@@ -111,7 +111,7 @@ class FlowGMMRecipe(_Strict):
     score_kind: ScoreName = "product"
     smoothing_sigma: NonNegative = 4.0
     likelihood_map: Literal["log", "probability"] = "log"
-    position_calibration: bool = False
+    position_calibration: bool = True
     categories_at_start: bool = False
     packnet: bool | Literal["flow"] = False  # "flow": all but the mixtures
 
@@ -140,7 +140,7 @@ class FeatureGMMRecipe(_Strict):
     score_kind: ScoreName = "likelihood"
     smoothing_sigma: NonNegative = 4.0
     likelihood_map: Literal["log", "probability"] = "log"
-    position_calibration: bool = False
+    position_calibration: bool = True
 
 
 class TrainingRecipe(_Strict):

@@ -1,4 +1,4 @@
-"""A compact residual network trained on photographs by the project's own command."""
+"""A compact network trained on photographs, whose weights the package holds."""
 
 from __future__ import annotations
 
@@ -10,55 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import (
-    adaptive_avg_pool2d,
-    avg_pool2d,
-    interpolate,
-    relu,
-    relu_,
-)
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate
 
 from avalanche_ad.errors import RecipeError, WeightsError
 from avalanche_ad.features.backbone import Backbone, chosen_strides, first_line
 from avalanche_ad.features.filterbank import CHANNELS, FilterBank
+from avalanche_ad.features.inverted_trunk import InvertedArchitecture
+from avalanche_ad.features.residual_trunk import ResidualArchitecture
+from avalanche_ad.features.trunk import Architecture
 
-__all__ = ["Architecture", "Columns", "EmbeddedBackbone", "Trunk"]
+__all__ = ["Columns", "EmbeddedBackbone"]
 
 METADATA_KEY = "avalanche_ad.embedded"
 """Under this key a weight file's metadata hold architecture and card as JSON."""
 
 _FORMAT = 2
 _MEND = "write it again by `python -m avalanche_ad.pretraining`"
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A residual network of basic blocks behind a 3 x 3 stem of stride 2.
-
-    :param stem: channels of the stem.
-    :param channels: channels of each stage; the first keeps the stem's stride 2, each
-        further one doubles it.
-    :param blocks: basic blocks of each stage.
-    """
-
-    stem: int = 24
-    channels: tuple[int, ...] = (24, 64, 128, 256)
-    blocks: tuple[int, ...] = (1, 2, 2, 2)
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Pixels per position of each stage's output."""
-        return tuple(2 ** (stage + 1) for stage in range(len(self.channels)))
-
-    def stage(self, stride: int) -> int:
-        """Return the index of the stage whose output has this stride."""
-        return self.strides.index(stride)
-
-    def up_to(self, stride: int) -> Architecture:
-        """Return the same network without the stages behind this stride."""
-        stages = self.stage(stride) + 1
-        return Architecture(self.stem, self.channels[:stages], self.blocks[:stages])
+_KINDS: dict[str, type[Architecture]] = {
+    kind.kind: kind for kind in (ResidualArchitecture, InvertedArchitecture)
+}
 
 
 @dataclass(frozen=True)
@@ -77,63 +48,6 @@ class Columns:
     window: int = 3
     filters: bool = False
     channels: int = 128
-
-
-class _Block(nn.Module):
-    """A basic residual block whose batch normalisation is folded into its filters.
-
-    Without its last rectifier: W₂ ∗ relu(W₁ ∗ x + b₁) + b₂ + S ∗ x, S a 1 x 1 filter or
-    the identity.
-    """
-
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1)
-        plain = stride == 1 and channels_in == channels
-        self.shortcut = None if plain else nn.Conv2d(channels_in, channels, 1, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv2(relu_(self.conv1(x)))
-        return y.add_(x if self.shortcut is None else self.shortcut(x))
-
-
-class Trunk(nn.Module):
-    """The network for inference: no classifier, batch normalisation folded.
-
-    :param architecture: its sizes.
-    """
-
-    def __init__(self, architecture: Architecture) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, architecture.stem, 3, 2, 1)
-        stages, width = [], architecture.stem
-        for number, (channels, blocks) in enumerate(
-            zip(architecture.channels, architecture.blocks, strict=True)
-        ):
-            stage = nn.ModuleList()
-            for block in range(blocks):
-                stride = 2 if number and not block else 1
-                stage.append(_Block(width, channels, stride))
-                width = channels
-            stages.append(stage)
-        self.stages = nn.ModuleList(stages)
-        self.architecture = architecture
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Return every stage's map (N, C, H, W) before its last rectifier.
-
-        :param images: normalised, (N, 3, S, S).
-        """
-        x = self.stem(images)
-        maps = []
-        for stage in self.stages:
-            x = relu(x)  # a copy, since the map is kept as it is
-            assert isinstance(stage, nn.ModuleList)
-            for number, block in enumerate(stage):
-                x = block(relu_(x) if number else x)
-            maps.append(x)
-        return maps
 
 
 def hypercolumns(
@@ -162,20 +76,22 @@ def hypercolumns(
 
 
 class EmbeddedBackbone(Backbone):
-    """Take feature levels of a network that the project trains.
+    """Take feature levels of the network in a weight file of the project's form.
 
-    A narrow residual network trained on natural photographs by
-    ``python -m avalanche_ad.pretraining``; what it was trained on, for how long and
-    how well it does is in :attr:`card`. At every position of a level the outputs of
+    By default EfficientNet-Lite0 up to stride 16, trained on ImageNet, which the
+    package holds; or a residual network that ``python -m avalanche_ad.pretraining``
+    trains on photographs of one's own, or another network that
+    ``python -m avalanche_ad.pretraining.adopt`` took over from timm. Where the weights
+    come from stands in :attr:`card`. At every position of a level the outputs of
     several stages are stacked, if asked for with the channels of the
     :class:`FilterBank`, and the stack is projected to its leading principal components
-    over photographs, each of unit variance there. Which stages and how many components
-    stands in the file.
+    over drawn images or photographs, each of unit variance there. Which stages and how
+    many components stands in the file.
 
     :param strides: pixels per position of each level, rising; all that the weight file
         has statistics for by default.
-    :param weights: a file written by ``python -m avalanche_ad.pretraining``; by
-        default the one that the package holds.
+    :param weights: a file written by ``python -m avalanche_ad.pretraining`` or its
+        ``adopt``; by default the one that the package holds.
     :param whiten: whether the stack is projected; it is given whole otherwise.
     :raises RecipeError: for strides that the file has no statistics for.
     :raises WeightsError: when the file is missing, damaged or of another kind.
@@ -210,7 +126,7 @@ class EmbeddedBackbone(Backbone):
         )
         chosen = known if strides is None else strides
         self.strides = tuple(chosen_strides(chosen, known, "backbone embedded: "))
-        self.trunk = Trunk(architecture)
+        self.trunk = architecture.trunk()
         if self.columns.filters:
             self.bank = FilterBank(self.strides, whiten=False)
         self._load(state, str(source))
@@ -271,7 +187,7 @@ class EmbeddedBackbone(Backbone):
         sizes = self.trunk.architecture
         shapes: dict[str, tuple[int, ...]] = {"mean": (3,), "std": (3,), **trunk}
         if self.whiten:
-            wide = stacked_channels(sizes, self.columns)
+            wide = sum(stacked_channels(sizes, self.columns))
             kept = self.columns.channels or wide
             shapes |= {f"mean_{stride}": (wide,) for stride in self.strides}
             shapes |= {f"matrix_{stride}": (wide, kept) for stride in self.strides}
@@ -294,10 +210,10 @@ class EmbeddedBackbone(Backbone):
                 self.register_buffer(key, value.reshape(1, 3, 1, 1) if image else value)
 
 
-def stacked_channels(architecture: Architecture, columns: Columns) -> int:
-    """Return the width of the stack before it is projected."""
+def stacked_channels(architecture: Architecture, columns: Columns) -> tuple[int, ...]:
+    """Return how many channels each part of the stack has before it is projected."""
     widths = [architecture.channels[architecture.stage(s)] for s in columns.stages]
-    return sum(widths) + (CHANNELS if columns.filters else 0)
+    return (*widths, CHANNELS) if columns.filters else tuple(widths)
 
 
 def metadata(
@@ -311,7 +227,7 @@ def metadata(
     """
     content = {
         "format": _FORMAT,
-        "architecture": asdict(architecture),
+        "architecture": {"kind": architecture.kind, **architecture.to_json()},
         "columns": asdict(columns),
         "card": dict(card),
     }
@@ -346,13 +262,10 @@ def _read(
         if content["format"] != _FORMAT:
             raise ValueError(f"format {content['format']}, expected {_FORMAT}")
         sizes = content["architecture"]
-        architecture = Architecture(
-            int(sizes["stem"]),
-            tuple(int(width) for width in sizes["channels"]),
-            tuple(int(count) for count in sizes["blocks"]),
-        )
-        if len(architecture.channels) != len(architecture.blocks):
-            raise ValueError("stages without blocks")
+        kind = sizes.get("kind", ResidualArchitecture.kind)
+        if kind not in _KINDS:
+            raise ValueError(f"a network of kind '{kind}'")
+        architecture = _KINDS[kind].from_json(sizes)
         stack = content["columns"]
         columns = Columns(
             tuple(int(stride) for stride in stack["stages"]),

@@ -9,6 +9,7 @@ category never depend on which categories were seen.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from avalanche_ad.features.filterbank import STRIDES, FilterBank
 
-__all__ = ["draw_image", "main", "statistics", "whitening"]
+__all__ = ["draw_image", "drawn_images", "main", "statistics", "whitening"]
 
 _IMAGES = 192
 _SIZE = 256
@@ -31,11 +32,16 @@ def main() -> None:
     """Compute the statistics and write the file."""
     from safetensors.torch import save_file
 
-    generator = np.random.default_rng(20240229)
-    images = [draw_image(_SIZE, generator) for _ in range(_IMAGES)]
     path = Path(__file__).parent / "data" / "whitening.safetensors"
     path.parent.mkdir(exist_ok=True)
-    save_file(statistics(torch.from_numpy(np.stack(images))), path)
+    save_file(statistics(drawn_images()), path)
+
+
+def drawn_images() -> Tensor:
+    """Return the images (N, 3, S, S) in [0, 1] that statistics are taken of."""
+    generator = np.random.default_rng(20240229)
+    images = [draw_image(_SIZE, generator) for _ in range(_IMAGES)]
+    return torch.from_numpy(np.stack(images))
 
 
 def statistics(images: Tensor) -> dict[str, Tensor]:
@@ -54,27 +60,43 @@ def statistics(images: Tensor) -> dict[str, Tensor]:
 
 
 def whitening(
-    rows: Tensor, shrinkage: float = _SHRINKAGE, channels: int = 0
+    rows: Tensor,
+    shrinkage: float = _SHRINKAGE,
+    channels: int = 0,
+    parts: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return mean and matrix of a whitening: (x - mean) @ matrix.
 
-    With standard deviations D of the columns, R their correlations and V Λ Vᵀ the
-    eigendecomposition of (1 - s) R + s I, s so that directions that hardly vary are not
-    blown up to noise: matrix = D⁻¹ V Λ^(-1/2) Vᵀ, the zero-phase one; or, of leading
-    principal components alone, D⁻¹ V Λ^(-1/2).
+    With scales D of the columns, R the covariance of the columns so scaled and V Λ Vᵀ
+    the eigendecomposition of (1 - s) R + s I, s so that directions that hardly vary are
+    not blown up to noise: matrix = D⁻¹ V Λ^(-1/2) Vᵀ, the zero-phase one; or, of
+    leading principal components alone, D⁻¹ V Λ^(-1/2).
 
     :param rows: (N, C).
     :param shrinkage: s.
     :param channels: how many principal components are kept; 0 for the zero-phase form.
+    :param parts: how many columns each part of a stack has: a part has one scale, so
+        that all parts have the same total variance and none rules the components by
+        its number of columns. By default each column has its standard deviation.
     :return: (C,) and (C, C or channels), float32.
     """
     rows = rows.double()
     deviation = rows.std(dim=0)
     # a channel that never responds has no correlations, and no scale
     deviation = deviation.clamp(min=1e-3 * float(deviation.mean()))
-    correlation = torch.corrcoef(rows.T).nan_to_num().fill_diagonal_(1.0)
+    if parts is None:
+        covariance = torch.corrcoef(rows.T).nan_to_num().fill_diagonal_(1.0)
+    else:
+        share = rows.shape[1] / len(parts)  # of the total variance, which is C
+        deviation = torch.cat(
+            [
+                (part.square().sum() / share).sqrt().expand(len(part))
+                for part in torch.split(deviation, list(parts))
+            ]
+        )
+        covariance = torch.cov((rows / deviation).T)
     values, vectors = torch.linalg.eigh(
-        (1 - shrinkage) * correlation + shrinkage * torch.eye(len(correlation))
+        (1 - shrinkage) * covariance + shrinkage * torch.eye(len(covariance))
     )
     root = vectors * values.rsqrt()
     root = root[:, -channels:] if channels else root @ vectors.T

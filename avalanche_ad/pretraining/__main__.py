@@ -19,11 +19,12 @@ from rich.console import Console
 from avalanche_ad.errors import AvalancheADError
 from avalanche_ad.experiments.device import pick_device
 from avalanche_ad.experiments.progress import RunProgress
-from avalanche_ad.features.embedded import Architecture, Columns
+from avalanche_ad.features.embedded import Columns
+from avalanche_ad.features.residual_trunk import ResidualArchitecture
 from avalanche_ad.pretraining.export import check_levels, export
 from avalanche_ad.pretraining.network import folded_trunk
 from avalanche_ad.pretraining.photographs import Photographs, read_photographs
-from avalanche_ad.pretraining.training import Settings, autocast_dtype, train
+from avalanche_ad.pretraining.training import MEAN, STD, Settings, autocast_dtype, train
 from avalanche_ad.reporting.figures import training_curves
 
 _DEFAULT = Settings()
@@ -107,17 +108,17 @@ def main(
     """
     console = Console(stderr=True)
     try:
-        widths = _numbers("--channels", channels)
+        widths = numbers("--channels", channels)
         depths = (1, *(2,) * (len(widths) - 1))
         if blocks is not None:
-            depths = _numbers("--blocks", blocks)
+            depths = numbers("--blocks", blocks)
         if len(widths) != len(depths):
             raise AvalancheADError(
                 f"--blocks {blocks!r}: expected a number for each of the {len(widths)} "
                 "stages of --channels"
             )
         settings = Settings(
-            architecture=Architecture(widths[0], widths, depths),
+            architecture=ResidualArchitecture(widths[0], widths, depths),
             epochs=epochs,
             batch_size=batch_size,
             lr=lr,
@@ -135,9 +136,9 @@ def main(
             seed=seed,
         )
         place = pick_device(device, threads)
-        levels = _numbers("--strides", strides)
+        levels = numbers("--strides", strides)
         columns = Columns(
-            _numbers("--stack", stack), filters=filters, channels=level_channels
+            numbers("--stack", stack), filters=filters, channels=level_channels
         )
         check_levels(settings.architecture, columns, levels)
         dtype = autocast_dtype(precision, place)
@@ -160,6 +161,8 @@ def main(
             folded_trunk(model.cpu()),
             chosen,
             path,
+            mean=MEAN,
+            std=STD,
             columns=columns,
             strides=levels,
             card=card,
@@ -181,7 +184,11 @@ def main(
     )
 
 
-def _numbers(option: str, text: str) -> tuple[int, ...]:
+def numbers(option: str, text: str) -> tuple[int, ...]:
+    """Return the whole numbers of an option, given with commas.
+
+    :raises AvalancheADError: when it is something else.
+    """
     try:
         numbers = tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -216,7 +223,7 @@ def _card(
             "classes": len(photographs.classes),
         },
         "command": "python -m avalanche_ad.pretraining "
-        + shlex.join(_without_paths(sys.argv[1:])),
+        + shlex.join(without_paths(sys.argv[1:])),
         "settings": asdict(settings),
         "machine": machine,
         "dtype": str(dtype).removeprefix("torch."),
@@ -231,7 +238,7 @@ def _card(
     }
 
 
-def _without_paths(arguments: list[str]) -> list[str]:
+def without_paths(arguments: list[str]) -> list[str]:
     """Shorten paths to their names: a card says what, not where."""
     return [
         Path(argument).name if "/" in argument and Path(argument).exists() else argument

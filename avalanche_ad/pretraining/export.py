@@ -1,4 +1,4 @@
-"""From a trained classifier to the weight file that the backbone loads."""
+"""From a trained network to the weight file that the backbone loads."""
 
 from __future__ import annotations
 
@@ -12,23 +12,21 @@ from torch import Tensor
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.features.backbone import chosen_strides
 from avalanche_ad.features.embedded import (
-    Architecture,
     Columns,
     EmbeddedBackbone,
-    Trunk,
     metadata,
     stacked_channels,
 )
 from avalanche_ad.features.filterbank import STRIDES
+from avalanche_ad.features.trunk import Architecture, Trunk
 from avalanche_ad.features.whitening import whitening
-from avalanche_ad.pretraining.training import MEAN, STD
 
 __all__ = ["check_levels", "export"]
 
-_PHOTOGRAPHS = 3000
-"""How many photographs the whitening is estimated from, at most."""
+_IMAGES = 3000
+"""How many images the whitening is estimated from, at most."""
 _SIDE = 96
-"""Photographs are mirrored until they have so many pixels a side."""
+"""Images are mirrored until they have so many pixels a side."""
 
 
 def check_levels(
@@ -41,7 +39,7 @@ def check_levels(
     grids = STRIDES if columns.filters else architecture.strides
     chosen_strides(strides, grids, "--strides: ")
     chosen_strides(columns.stages, architecture.strides, "--stack: ")
-    wide = stacked_channels(architecture, columns)
+    wide = sum(stacked_channels(architecture, columns))
     if columns.channels > wide:
         raise RecipeError(
             f"--level-channels {columns.channels} is more than the {wide} that are "
@@ -52,9 +50,11 @@ def check_levels(
 @torch.no_grad()
 def export(
     trunk: Trunk,
-    photographs: Tensor,
+    images: Tensor,
     path: Path,
     *,
+    mean: Sequence[float],
+    std: Sequence[float],
     columns: Columns,
     strides: Sequence[int],
     card: Mapping[str, Any],
@@ -62,8 +62,11 @@ def export(
     """Write the stages up to the last one stacked, as float16, with statistics.
 
     :param trunk: the network for inference.
-    :param photographs: (N, 3, S, S), uint8: what the whitening is estimated from.
+    :param images: (N, 3, S, S), uint8 or in [0, 1]: what the whitening is estimated
+        from.
     :param path: the file, complete or absent.
+    :param mean: what the network subtracts from each colour channel.
+    :param std: what it divides each by.
     :param columns: what a level is stacked of.
     :param strides: pixels per position of each level.
     :param card: what is known about the weights, as JSON values.
@@ -78,8 +81,8 @@ def export(
         for key, value in trunk.state_dict().items()
         if not key.startswith("stages.") or int(key.split(".")[1]) < len(kept.channels)
     }
-    tensors |= {"mean": torch.tensor(MEAN), "std": torch.tensor(STD)}
-    wide = stacked_channels(kept, columns)
+    tensors |= {"mean": torch.tensor(mean), "std": torch.tensor(std)}
+    wide = sum(stacked_channels(kept, columns))
     for stride in strides:  # for the file to be opened and its stacks to be measured
         tensors[f"mean_{stride}"] = torch.zeros(wide)
         tensors[f"matrix_{stride}"] = torch.zeros(wide, columns.channels or wide)
@@ -87,28 +90,30 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     about = metadata(kept, columns, card)
     save_file(tensors, aside, about)
-    tensors |= _statistics(EmbeddedBackbone(weights=aside), photographs)
+    tensors |= _statistics(EmbeddedBackbone(weights=aside), images)
     save_file(tensors, aside, about)
     aside.chmod(0o644)  # safetensors writes for the owner alone
     aside.replace(path)
 
 
-def _statistics(backbone: EmbeddedBackbone, photographs: Tensor) -> dict[str, Tensor]:
+def _statistics(backbone: EmbeddedBackbone, images: Tensor) -> dict[str, Tensor]:
     """Return ``mean_<stride>`` and ``matrix_<stride>`` of every level."""
     generator = torch.Generator().manual_seed(0)
-    chosen = torch.randperm(len(photographs), generator=generator)[:_PHOTOGRAPHS]
+    chosen = torch.randperm(len(images), generator=generator)[:_IMAGES]
     rows: dict[int, list[Tensor]] = {stride: [] for stride in backbone.strides}
-    for part in torch.split(photographs[chosen], 64):
-        images = part.float() / 255.0
-        while images.shape[2] < _SIDE:
-            images = torch.cat([images, images.flip(2)], dim=2)
-            images = torch.cat([images, images.flip(3)], dim=3)
-        levels = backbone.stacks(images)
+    for part in torch.split(images[chosen], 64):
+        part = part.float() / 255.0 if part.dtype == torch.uint8 else part.float()
+        while part.shape[2] < _SIDE:
+            part = torch.cat([part, part.flip(2)], dim=2)
+            part = torch.cat([part, part.flip(3)], dim=3)
+        levels = backbone.stacks(part)
         for stride, level in zip(backbone.strides, levels, strict=True):
             rows[stride].append(level.flatten(0, 2))
+    columns = backbone.columns
+    parts = stacked_channels(backbone.trunk.architecture, columns)
     found = {}
-    for stride, parts in rows.items():
+    for stride, stacked in rows.items():
         found[f"mean_{stride}"], found[f"matrix_{stride}"] = whitening(
-            torch.cat(parts), channels=backbone.columns.channels
+            torch.cat(stacked), channels=columns.channels, parts=parts
         )
     return found

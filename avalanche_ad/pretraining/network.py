@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from avalanche_ad.features.embedded import Architecture, Trunk
+from avalanche_ad.features.residual_trunk import (
+    ResidualArchitecture,
+    ResidualTrunk,
+)
 from avalanche_ad.pretraining.augmentation import Mixed
 from avalanche_ad.pretraining.contrast import STAGES, Projections
 from avalanche_ad.pretraining.painting import KINDS
@@ -49,7 +52,7 @@ class Classifier(nn.Module):
 
     def __init__(
         self,
-        architecture: Architecture,
+        architecture: ResidualArchitecture,
         classes: int,
         stages: int,
         *,
@@ -170,12 +173,12 @@ def _mixed_entropy(
     return -((1 - smoothing) * found.mean() + smoothing * log_p.mean())
 
 
-def folded_trunk(classifier: Classifier) -> Trunk:
+def folded_trunk(classifier: Classifier) -> ResidualTrunk:
     """Return the network for inference, its batch normalisation folded into filters.
 
     :param classifier: the trained network; it stays as it is.
     """
-    trunk = Trunk(classifier.architecture)
+    trunk = ResidualTrunk(classifier.architecture)
     pairs: list[tuple[Any, Any]] = [(trunk.stem, classifier.network.stem)]
     stages: Any = zip(trunk.stages, classifier.network.stages, strict=True)
     for folded, stage in stages:

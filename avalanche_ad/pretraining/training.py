@@ -15,7 +15,7 @@ from torch import Tensor
 
 from avalanche_ad.datasets.validation import Progress
 from avalanche_ad.errors import RecipeError, ResultsError
-from avalanche_ad.features.embedded import Architecture
+from avalanche_ad.features.residual_trunk import ResidualArchitecture
 from avalanche_ad.features.whitening import draw_image
 from avalanche_ad.pretraining.augmentation import (
     Mixed,
@@ -77,7 +77,7 @@ class Settings:
     :raises RecipeError: for a width that timm's blocks do not take.
     """
 
-    architecture: Architecture = field(default_factory=Architecture)
+    architecture: ResidualArchitecture = field(default_factory=ResidualArchitecture)
     epochs: int = 18
     batch_size: int = 256
     lr: float = 8e-3

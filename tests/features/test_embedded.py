@@ -13,24 +13,23 @@ from avalanche_ad.errors import RecipeError, WeightsError
 from avalanche_ad.features import EmbeddedBackbone, FilterBank, make_backbone
 from avalanche_ad.features.embedded import (
     METADATA_KEY,
-    Architecture,
     Columns,
-    Trunk,
     metadata,
     stacked_channels,
 )
+from avalanche_ad.features.residual_trunk import ResidualArchitecture
 
-SIZES = Architecture(4, (4, 6, 8), (1, 2, 1))
+SIZES = ResidualArchitecture(4, (4, 6, 8), (1, 2, 1))
 PLAIN = Columns((4, 8), window=1, filters=False, channels=0)
 
 
 def write_weights(path, columns=PLAIN, strides=(4, 8), **changes):
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        trunk = Trunk(SIZES)
+        trunk = SIZES.trunk()
     tensors = {f"trunk.{key}": value for key, value in trunk.state_dict().items()}
     tensors |= {"mean": torch.full((3,), 0.5), "std": torch.full((3,), 0.25)}
-    width = stacked_channels(SIZES, columns)
+    width = sum(stacked_channels(SIZES, columns))
     for stride in strides:
         tensors[f"mean_{stride}"] = torch.linspace(0, 1, width)
         tensors[f"matrix_{stride}"] = torch.eye(width, columns.channels or width) * 2

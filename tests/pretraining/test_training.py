@@ -6,7 +6,8 @@ from torch.nn.functional import cross_entropy, grid_sample
 
 from avalanche_ad.errors import RecipeError, ResultsError
 from avalanche_ad.features import EmbeddedBackbone
-from avalanche_ad.features.embedded import Architecture, Columns
+from avalanche_ad.features.embedded import Columns
+from avalanche_ad.features.residual_trunk import ResidualArchitecture
 from avalanche_ad.pretraining.augmentation import Mixed
 from avalanche_ad.pretraining.export import export
 from avalanche_ad.pretraining.network import Classifier, Logits, folded_trunk, objective
@@ -21,7 +22,7 @@ from avalanche_ad.pretraining.training import (
     with_textures,
 )
 
-SIZES = Architecture(8, (8, 8, 16), (1, 1, 2))
+SIZES = ResidualArchitecture(8, (8, 8, 16), (1, 1, 2))
 SETTINGS = Settings(
     SIZES,
     4,
@@ -341,7 +342,7 @@ def test_precision_is_chosen_by_name():
 
 def test_widths_that_timm_would_round_are_refused():
     with pytest.raises(RecipeError, match="--channels has 12"):
-        Settings(Architecture(8, (12, 16), (1, 1)))
+        Settings(ResidualArchitecture(8, (12, 16), (1, 1)))
 
 
 def test_views_grow_to_the_full_size():

@@ -1,0 +1,241 @@
+"""Take a network of timm over as the embedded backbone's weight file.
+
+``python -m avalanche_ad.pretraining.adopt MODEL --weights FILE --out OUT`` writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import timm
+import torch
+import typer
+from rich.console import Console
+from timm.layers import Conv2dSame
+from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from avalanche_ad.errors import AvalancheADError, RecipeError, WeightsError
+from avalanche_ad.features.backbone import stored_state
+from avalanche_ad.features.embedded import Columns
+from avalanche_ad.features.inverted_trunk import (
+    Block,
+    InvertedArchitecture,
+    InvertedTrunk,
+)
+from avalanche_ad.features.whitening import drawn_images
+from avalanche_ad.pretraining.__main__ import WEIGHTS, numbers, without_paths
+from avalanche_ad.pretraining.export import check_levels, export
+
+__all__ = ["folded_trunk", "load_in_order"]
+
+_COLUMNS = Columns(stages=(4, 8, 16))
+
+
+def main(
+    model: Annotated[str, typer.Argument(help="timm's name of the network")],
+    weights: Annotated[
+        Path, typer.Option(help="its weights, safetensors or a PyTorch state dict")
+    ],
+    out: Annotated[Path, typer.Option(help="folder of the weight file and its card")],
+    source: Annotated[
+        str, typer.Option(help="where the weights come from, and their licence")
+    ] = "not said",
+    stack: Annotated[
+        str, typer.Option(help="strides of the stages that a level stacks")
+    ] = "4,8,16",
+    strides: Annotated[str, typer.Option(help="of the levels")] = "8",
+    window: Annotated[int, typer.Option(help="positions averaged, odd")] = (
+        _COLUMNS.window
+    ),
+    level_channels: Annotated[
+        int, typer.Option(min=0, help="of a level, 0 for all that are stacked")
+    ] = _COLUMNS.channels,
+) -> None:
+    """Write a network of timm as a weight file of the backbone ``embedded``.
+
+    Of inverted residual blocks with ReLU6: EfficientNet-Lite, MobileNetV2. Its batch
+    normalisation is folded, what is behind the last stage stacked is left out, and the
+    stack's components are those of drawn images of nothing in particular. The same
+    weights give the same tensors.
+    """
+    console = Console(stderr=True)
+    try:
+        if window < 1 or window % 2 == 0:
+            raise RecipeError(f"--window {window}: expected an odd number")
+        columns = Columns(numbers("--stack", stack), window, channels=level_channels)
+        levels = numbers("--strides", strides)
+        if not timm.is_model(model):
+            raise RecipeError(f"timm knows no model '{model}'; see timm.list_models()")
+        network = timm.create_model(model)
+        trunk = folded_trunk(network, model)
+        check_levels(trunk.architecture, columns, levels)
+        load_in_order(network, stored_state(weights), weights)
+        trunk = folded_trunk(network, model)
+        card: dict[str, Any] = {
+            "model": model,
+            "source": source,
+            "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "command": "python -m avalanche_ad.pretraining.adopt "
+            + shlex.join(without_paths(sys.argv[1:])),
+            "timm": timm.__version__,
+            "torch": torch.__version__,
+            "date": time.strftime("%Y-%m-%d"),
+        }
+        path = out / WEIGHTS
+        export(
+            trunk,
+            drawn_images(),
+            path,
+            mean=network.pretrained_cfg["mean"],
+            std=network.pretrained_cfg["std"],
+            columns=columns,
+            strides=levels,
+            card=card,
+        )
+        card["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        (out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    except AvalancheADError as error:
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    console.print(
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB\n"
+        f"Take it with --set features.options.weights={path}",
+        soft_wrap=True,
+    )
+
+
+def load_in_order(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Give a network stored tensors by their names, or else by their order.
+
+    Other ports of one network name its tensors differently but keep their order.
+
+    :param network: it takes the tensors.
+    :param state: tensors by name.
+    :param path: where they were read, for the message.
+    :raises WeightsError: when they are not of this network.
+    """
+    counters = "num_batches_tracked"
+    given = {key: value for key, value in state.items() if counters not in key}
+    own = {k: v for k, v in network.state_dict().items() if counters not in k}
+    if given.keys() != own.keys():
+        given = dict(zip(own, given.values(), strict=False)) | (
+            {"": torch.empty(0)} if len(given) != len(own) else {}
+        )
+    wrong = [
+        key for key in own if key not in given or given[key].shape != own[key].shape
+    ]
+    if wrong or len(given) != len(own):
+        where = f"'{wrong[0]}' differs" if wrong else "there are more than it has"
+        raise WeightsError(
+            f"weight file {path} does not hold the tensors of this network, by name or "
+            f"in order: {where}; give the weights of the model named"
+        )
+    network.load_state_dict(given, strict=False)
+
+
+def folded_trunk(network: nn.Module, name: str) -> InvertedTrunk:
+    """Return a network for inference, its batch normalisation folded into filters.
+
+    :param network: one of timm, of inverted residual blocks.
+    :param name: of the model, for the message.
+    :raises RecipeError: when it is of other parts.
+    """
+    kind: Any = network
+    rows: list[list[tuple[Block, list[tuple[Any, Any]]]]] = [[]]
+    try:
+        kernel = kind.conv_stem.kernel_size
+        plain = kernel == (3, 3) and _clipped(kind.bn1)
+        for block in (block for stage in kind.blocks for block in stage):
+            sizes, pairs, stride = _parts(block)
+            if stride == 2:
+                rows.append([])
+            rows[-1].append((sizes, pairs))
+            plain &= stride in (1, 2)
+    except (AttributeError, TypeError):
+        plain = False
+    if not plain or not rows[0]:
+        raise RecipeError(
+            f"{name} is not of inverted residual blocks with ReLU6 alone, as "
+            "tf_efficientnet_lite0 and mobilenetv2_100 are; take backbone "
+            f"'timm:{name}' and its weights as they are"
+        )
+    same = isinstance(kind.conv_stem, Conv2dSame)
+    sizes_of = tuple(tuple(sizes for sizes, _ in stage) for stage in rows)
+    trunk = InvertedTrunk(
+        InvertedArchitecture(kind.conv_stem.out_channels, sizes_of, same)
+    )
+    _fold(trunk.stem, kind.conv_stem, kind.bn1)
+    for stage, blocks in zip(trunk.stages, rows, strict=True):
+        assert isinstance(stage, nn.Sequential)
+        for target, (_, pairs) in zip(stage, blocks, strict=True):
+            filters: list[Any] = [target.expand, target.depthwise, target.project]
+            for conv, pair in zip(
+                [f for f in filters if f is not None], pairs, strict=True
+            ):
+                _fold(conv, *pair)
+    return trunk.eval()
+
+
+def _parts(block: Any) -> tuple[Block, list[tuple[Any, Any]], int]:  # noqa: ANN401
+    """Return sizes, filters with their normalisation, and stride of a block of timm.
+
+    :raises TypeError: when it has other parts.
+    """
+    if isinstance(block, DepthwiseSeparableConv):
+        pairs = [(block.conv_dw, block.bn1), (block.conv_pw, block.bn2)]
+    elif type(block) is InvertedResidual:
+        pairs = [
+            (block.conv_pw, block.bn1),
+            (block.conv_dw, block.bn2),
+            (block.conv_pwl, block.bn3),
+        ]
+    else:
+        raise TypeError(type(block).__name__)
+    depthwise, project = pairs[-2][0], pairs[-1][0]
+    has_skip = depthwise.stride == (1, 1) and pairs[0][0].in_channels == (
+        project.out_channels
+    )
+    if (
+        not all(_clipped(norm) for _, norm in pairs[:-1])
+        or not isinstance(pairs[-1][1].act, nn.Identity)
+        or not isinstance(block.se, nn.Identity)
+        or block.has_skip != has_skip
+        or depthwise.groups != depthwise.in_channels
+    ):
+        raise TypeError("other parts")
+    sizes = Block(
+        depthwise.kernel_size[0], depthwise.out_channels, project.out_channels
+    )
+    return sizes, pairs, depthwise.stride[0]
+
+
+def _clipped(norm: Any) -> bool:  # noqa: ANN401
+    return isinstance(norm.act, nn.ReLU6)
+
+
+@torch.no_grad()
+def _fold(target: nn.Conv2d, conv: Any, norm: Any) -> None:  # noqa: ANN401
+    weight, bias = fuse_conv_bn_weights(
+        conv.weight,
+        conv.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
+    target.weight.copy_(weight)
+    assert target.bias is not None
+    target.bias.copy_(bias)
+
+
+if __name__ == "__main__":
+    typer.run(main)
