@@ -87,6 +87,7 @@ def test_every_recipe_is_inside_and_nothing_else_of_its_folder(names, kind):
 
 def test_code_types_and_data_are_inside(names):
     data = (
+        "features/data/embedded.LICENSE.txt",
         "features/data/embedded.safetensors",
         "features/data/whitening.safetensors",
         "reporting/report.html.jinja",

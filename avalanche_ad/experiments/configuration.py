@@ -10,6 +10,8 @@ from avalanche_ad.experiments.recipe import ExperimentRecipe
 
 __all__ = ["run_configuration", "updated_configuration"]
 
+_BEFORE = {"position_calibration": False}
+"""Options of the model whose default was not how runs were made before they came."""
 _WORDS = {
     "benchmark": {"title": True, "published": True},
     "strategy": {"title": True, "summary": True, "reference": True},
@@ -34,17 +36,18 @@ def run_configuration(recipe: ExperimentRecipe, data: Path | None) -> dict[str, 
 def updated_configuration(configuration: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a recorded configuration as this version writes it.
 
-    An option that came later has its default, which is what the run was made with.
+    An option that came later has the value that the run was made with.
 
     :param configuration: what :func:`run_configuration` returned once.
     """
     words = {"title": "", "summary": ""}
     whole = {key: value for key, value in configuration.items() if key != "data"}
     try:
+        model = {**_BEFORE, **whole["benchmark"]["model"]}
         recipe = ExperimentRecipe.model_validate(
             {
                 **whole,
-                "benchmark": {"title": "", **whole["benchmark"]},
+                "benchmark": {"title": "", **whole["benchmark"], "model": model},
                 "strategy": {**words, **whole["strategy"]},
             }
         )

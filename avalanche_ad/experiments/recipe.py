@@ -96,7 +96,7 @@ class SyntheticRecipe(_Strict):
 
 
 class FlowGMMRecipe(_Strict):
-    """``[model]`` of type ``flow_gmm``: HGAD's sizes by default."""
+    """``[model]`` of type ``flow_gmm``: HGAD by default, with position calibration."""
 
     type: Literal["flow_gmm"] = "flow_gmm"
     couplings: Positive = 12

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,32 @@ def _check_names(names: Sequence[str], against: str | None) -> None:
         )
 
 
+def _check_features(
+    found: Mapping[Job, dict[str, Any]], stream: BenchmarkRecipe, more: bool
+) -> None:
+    """Refuse runs of one recipe whose features differ, for a weight file changed.
+
+    :param found: the finished runs; those recorded before features were are left out.
+    :param more: whether runs are still to be made.
+    :raises ResultsError: when they do not compare.
+    """
+    by_features: dict[str, list[str]] = {}
+    for job, result in found.items():
+        features = result.get("versions", {}).get("features")
+        if features is not None:
+            by_features.setdefault(features, []).append(job.folder.name)
+    if more and by_features:
+        now = build_backbone(stream).fingerprint()[:12]
+        by_features.setdefault(now, ["those to be made"])
+    if len(by_features) > 1:
+        groups = "; ".join(f"{key}: {', '.join(r)}" for key, r in by_features.items())
+        raise ResultsError(
+            "runs were made with different features of backbone "
+            f"{stream.features.backbone} ({groups}), so they do not compare; take "
+            "another folder with --out, or remove the older runs"
+        )
+
+
 class _Comparison:
     """Which runs are there, which failed, and the files that show it.
 
@@ -208,13 +234,15 @@ class _Comparison:
     def read(self, data_root: Path | None) -> None:
         """Read the runs that are finished.
 
-        :raises ResultsError: when one is damaged or of another recipe or seed.
+        :raises ResultsError: when one is damaged or of another recipe or seed, or of
+            features that the backbone of this name no longer gives.
         """
         for job in self.every:
             result = finished_run(job.folder, job.recipe, data_root, job.seed)
             if result is None:
                 continue
             self.found[job] = result
+        _check_features(self.found, self.stream, len(self.found) < len(self.every))
         for number, job in enumerate(self.found, 1):
             self.announce(f"[{number}/{len(self.every)}] {job}: already there")
         if self.found:

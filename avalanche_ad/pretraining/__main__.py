@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import shlex
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -23,13 +21,13 @@ from avalanche_ad.features.embedded import Columns
 from avalanche_ad.features.residual_trunk import ResidualArchitecture
 from avalanche_ad.pretraining.export import check_levels, export
 from avalanche_ad.pretraining.network import folded_trunk
+from avalanche_ad.pretraining.options import WEIGHTS, command, numbers
 from avalanche_ad.pretraining.photographs import Photographs, read_photographs
 from avalanche_ad.pretraining.training import MEAN, STD, Settings, autocast_dtype, train
 from avalanche_ad.reporting.figures import training_curves
 
 _DEFAULT = Settings()
 _COLUMNS = Columns()
-WEIGHTS = "embedded.safetensors"
 
 
 def main(
@@ -184,22 +182,6 @@ def main(
     )
 
 
-def numbers(option: str, text: str) -> tuple[int, ...]:
-    """Return the whole numbers of an option, given with commas.
-
-    :raises AvalancheADError: when it is something else.
-    """
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if not numbers or min(numbers) < 1:
-        raise AvalancheADError(
-            f"{option} {text!r}: expected whole numbers with commas, as 32,64"
-        )
-    return numbers
-
-
 def _card(
     photographs: Photographs,
     settings: Settings,
@@ -222,8 +204,7 @@ def _card(
             "held_out": int(photographs.held_out.sum()),
             "classes": len(photographs.classes),
         },
-        "command": "python -m avalanche_ad.pretraining "
-        + shlex.join(without_paths(sys.argv[1:])),
+        "command": command("avalanche_ad.pretraining"),
         "settings": asdict(settings),
         "machine": machine,
         "dtype": str(dtype).removeprefix("torch."),
@@ -236,14 +217,6 @@ def _card(
             if photographs.held_out.any()
         },
     }
-
-
-def without_paths(arguments: list[str]) -> list[str]:
-    """Shorten paths to their names: a card says what, not where."""
-    return [
-        Path(argument).name if "/" in argument and Path(argument).exists() else argument
-        for argument in arguments
-    ]
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,8 +29,8 @@ from avalanche_ad.features.inverted_trunk import (
     InvertedTrunk,
 )
 from avalanche_ad.features.whitening import drawn_images
-from avalanche_ad.pretraining.__main__ import WEIGHTS, numbers, without_paths
 from avalanche_ad.pretraining.export import check_levels, export
+from avalanche_ad.pretraining.options import WEIGHTS, command, numbers
 
 __all__ = ["folded_trunk", "load_in_order"]
 
@@ -83,8 +81,7 @@ def main(
             "model": model,
             "source": source,
             "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-            "command": "python -m avalanche_ad.pretraining.adopt "
-            + shlex.join(without_paths(sys.argv[1:])),
+            "command": command("avalanche_ad.pretraining.adopt"),
             "timm": timm.__version__,
             "torch": torch.__version__,
             "date": time.strftime("%Y-%m-%d"),

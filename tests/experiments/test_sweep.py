@@ -6,6 +6,7 @@ import csv
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import statistics
 import time
@@ -96,6 +97,20 @@ def test_a_run_of_another_recipe_is_refused(results, tiny_stream, place):
         compare([other], [7, 0], place / "out", announce=lines.append)
     assert lines == []  # before anything ran
     assert not list((place / "out").glob("naive-seed7*"))
+
+
+@pytest.mark.parametrize("seeds", [[0, 1], [0, 1, 2]])
+def test_runs_of_other_features_are_refused(results, recipes, place, tmp_path, seeds):
+    out = tmp_path / "out"
+    shutil.copytree(place / "out", out)
+    for folder in out.iterdir() if len(seeds) > 2 else [out / "naive-seed1"]:
+        if (folder / "results.json").is_file():
+            content = json.loads((folder / "results.json").read_text())
+            content["versions"]["features"] = "0123456789ab"
+            (folder / "results.json").write_text(json.dumps(content))
+    with pytest.raises(ResultsError, match="different features.*0123456789ab.*--out"):
+        compare(recipes, seeds, out, cache=FeatureCache(place / "cache"))
+    assert not (out / "naive-seed2").exists()
 
 
 def test_a_strategy_that_cannot_be_built_stops_before_anything_runs(
@@ -273,6 +288,11 @@ def test_runs_recorded_before_an_option_came_are_read(recipes):
     recorded = json.loads(json.dumps(run_configuration(recipes[0], None)))
     del recorded["benchmark"]["model"]["flow_start"]
     assert updated_configuration(recorded) == run_configuration(recipes[0], None)
+    del recorded["benchmark"]["model"]["position_calibration"]  # it was off, then
+    before = run_configuration(recipes[0], None)
+    before["benchmark"]["model"]["position_calibration"] = False
+    assert updated_configuration(recorded) == before
+    recorded["benchmark"]["model"]["position_calibration"] = True
     recorded["benchmark"]["model"]["couplings"] += 1
     assert updated_configuration(recorded) != run_configuration(recipes[0], None)
     recorded["benchmark"]["model"]["unknown"] = 1

@@ -157,7 +157,8 @@ def test_the_package_holds_weights_with_a_card(images):
     backbone = make_backbone("embedded")
     path = Path(avalanche_ad.__file__).parent / "features/data/embedded.safetensors"
     assert path.stat().st_size <= 8e6
-    assert backbone.card["photographs"]["trained_on"] > 50_000
+    assert "Apache License 2.0" in backbone.card["source"]
+    assert (path.parent / "embedded.LICENSE.txt").is_file()
     for level in backbone(images):
         assert level.isfinite().all()
 
@@ -169,16 +170,8 @@ def test_the_page_about_it_says_what_the_card_says():
     path = root / "avalanche_ad/features/data/embedded.safetensors"
     card = make_backbone("embedded").card
     assert hashlib.sha256(path.read_bytes()).hexdigest() in page
-    for value in (
-        card["command"],
-        card["photographs"]["source"],
-        f"{card['photographs']['trained_on']:,}",
-        f"{card['photographs']['held_out']:,}",
-        f"{card['minutes']} minutes",
-        card["machine"],
-        f"{100 * card['validation']['accuracy']:.1f} %",
-    ):
-        assert value in page, value
+    for key in ("model", "source", "weights_sha256", "command"):
+        assert card[key] in page, key
 
 
 def described(sizes):
@@ -207,6 +200,14 @@ def described(sizes):
         (
             lambda path: save_file({"a": torch.zeros(1)}, path, described([1])),
             "description is damaged",
+        ),
+        (
+            lambda path: save_file(
+                {"a": torch.zeros(1)},
+                path,
+                described({"format": 2, "architecture": {"kind": "dense"}}),
+            ),
+            "another version .a network of kind 'dense'",
         ),
         (
             lambda path: write_weights(path, **{"trunk.stem.bias": None}),
