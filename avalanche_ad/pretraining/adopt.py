@@ -32,7 +32,7 @@ from avalanche_ad.features.whitening import drawn_images
 from avalanche_ad.pretraining.export import check_levels, export
 from avalanche_ad.pretraining.options import WEIGHTS, command, numbers
 
-__all__ = ["folded_trunk", "load_in_order"]
+__all__ = ["folded_trunk", "load_tensors"]
 
 _COLUMNS = Columns(stages=(4, 8, 16))
 
@@ -75,7 +75,7 @@ def main(
         network = timm.create_model(model)
         trunk = folded_trunk(network, model)
         check_levels(trunk.architecture, columns, levels)
-        load_in_order(network, stored_state(weights), weights)
+        load_tensors(network, stored_state(weights), weights)
         trunk = folded_trunk(network, model)
         card: dict[str, Any] = {
             "model": model,
@@ -109,7 +109,7 @@ def main(
     )
 
 
-def load_in_order(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+def load_tensors(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     """Give a network stored tensors by their names, or else by their order.
 
     Other ports of one network name its tensors differently but keep their order.
@@ -122,18 +122,19 @@ def load_in_order(network: nn.Module, state: dict[str, Tensor], path: Path) -> N
     counters = "num_batches_tracked"
     given = {key: value for key, value in state.items() if counters not in key}
     own = {k: v for k, v in network.state_dict().items() if counters not in k}
-    if given.keys() != own.keys():
-        given = dict(zip(own, given.values(), strict=False)) | (
-            {"": torch.empty(0)} if len(given) != len(own) else {}
+    if len(given) == len(own) and given.keys() != own.keys():
+        given = dict(zip(own, given.values(), strict=True))
+    wrong = [key for key in own if key in given and given[key].shape != own[key].shape]
+    if wrong or given.keys() != own.keys():
+        found = (
+            f"'{wrong[0]}' is of shape {tuple(given[wrong[0]].shape)}, expected "
+            f"{tuple(own[wrong[0]].shape)}"
+            if wrong
+            else f"it holds {len(given)}, expected {len(own)}"
         )
-    wrong = [
-        key for key in own if key not in given or given[key].shape != own[key].shape
-    ]
-    if wrong or len(given) != len(own):
-        where = f"'{wrong[0]}' differs" if wrong else "there are more than it has"
         raise WeightsError(
             f"weight file {path} does not hold the tensors of this network, by name or "
-            f"in order: {where}; give the weights of the model named"
+            f"in order: {found}; give the weights of the model named"
         )
     network.load_state_dict(given, strict=False)
 

@@ -79,7 +79,7 @@ def test_weights_are_taken_by_name_or_in_order(tmp_path, rename):
                 value for key, value in state.items() if "num_batches" not in key
             )
         }
-    adopt.load_in_order(target, state, tmp_path / "own.pth")
+    adopt.load_tensors(target, state, tmp_path / "own.pth")
     for key, value in target.state_dict().items():
         if "num_batches" not in key:
             assert torch.equal(value, source.state_dict()[key]), key
@@ -104,7 +104,7 @@ def test_other_weights_are_refused_and_nothing_is_taken(tmp_path, change):
     state = dict(network("mobilenetv2_050").state_dict())
     change(state)
     with pytest.raises(WeightsError, match="own.pth does not hold the tensors"):
-        adopt.load_in_order(target, state, tmp_path / "own.pth")
+        adopt.load_tensors(target, state, tmp_path / "own.pth")
     for key, value in target.state_dict().items():
         assert torch.equal(value, before[key])
 

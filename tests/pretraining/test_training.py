@@ -280,7 +280,16 @@ def test_an_exported_file_gives_the_network_s_features(photographs, tmp_path):
     columns = Columns((2, 4), window=1, filters=False, channels=0)
     card = {"seed": 0}
     trunk = folded_trunk(model)
-    export(trunk, images, path, columns=columns, strides=(4,), card=card)
+    export(
+        trunk,
+        images,
+        path,
+        mean=MEAN,
+        std=STD,
+        columns=columns,
+        strides=(4,),
+        card=card,
+    )
     backbone = EmbeddedBackbone(weights=path, whiten=False)
     assert backbone.card == card
     views = images.float() / 255
@@ -302,7 +311,16 @@ def test_levels_are_white_over_the_photographs(photographs, tmp_path, channels):
     path = tmp_path / "own.safetensors"
     trunk = folded_trunk(Classifier(SIZES, 2, 1))
     columns = Columns((4, 8), filters=True, channels=channels)
-    export(trunk, images, path, columns=columns, strides=(4, 8), card={})
+    export(
+        trunk,
+        images,
+        path,
+        mean=MEAN,
+        std=STD,
+        columns=columns,
+        strides=(4, 8),
+        card={},
+    )
     tiled = torch.cat([images, images.flip(2)], 2)
     tiled = torch.cat([tiled, tiled.flip(3)], 3)
     tiled = torch.cat([tiled, tiled.flip(2)], 2)
@@ -311,7 +329,7 @@ def test_levels_are_white_over_the_photographs(photographs, tmp_path, channels):
         rows = level.flatten(0, 2)
         assert rows.shape[1] == (channels or 8 + 16 + 45)
         assert rows.mean(0).abs().max() < 0.05
-        assert 0.7 < rows.std(0).mean() < 1.1
+        assert 0.6 < rows.std(0).mean() < 1.1  # what hardly varies is shrunk
         if channels:
             others = torch.corrcoef(rows.T).fill_diagonal_(0)
             assert others.abs().max() < 0.05
@@ -326,6 +344,8 @@ def test_strides_that_are_not_there_are_refused(strides, tmp_path):
             folded_trunk(model),
             images,
             tmp_path / "own.safetensors",
+            mean=MEAN,
+            std=STD,
             columns=Columns((4, 8), filters=True, channels=0),
             strides=strides,
             card={},
