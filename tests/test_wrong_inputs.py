@@ -826,6 +826,18 @@ def _(place):
     return place.cli(*command, "--out", place / "all", "--set", "training.epochs=1")
 
 
+@wrong(DISK, "`compare` into runs of other features", "do not compare", "--out")
+def _(place):
+    file = place.copied_run() / "results.json"
+    content = json.loads(file.read_text())
+    content["versions"]["features"] = "0123456789ab"
+    file.write_text(json.dumps(content))
+    (place / "all").mkdir()
+    file.parent.rename(place / "all/naive-seed0")
+    command = ["compare", "-b", place.stream, "--strategies", "naive"]
+    return place.cli(*command, "--out", place / "all", "--seeds", "0,1")
+
+
 @wrong(DISK, "`compare` meets damaged results", "results.json", "remove the folder")
 def _(place):
     place.write("all/naive-seed0/results.json", "{")

@@ -54,8 +54,9 @@ def test_it_is_the_head_start_on_the_untrained_model(run):
     trained, _ = run("naive", [*AHEAD, "training.epochs=8"])
     baseline = untrained["matrix"]["pixel_auroc"][0][1]
     expected = forward_transfer(trained["matrix"]["pixel_auroc"], [None, baseline])
-    assert trained["fwt"]["pixel_auroc"] == pytest.approx(expected, abs=1e-9)
-    assert trained["fwt"]["pixel_auroc"] != pytest.approx(0, abs=1e-6)
+    # means over a task's images depend on their order in the last digit
+    assert trained["fwt"]["pixel_auroc"] == pytest.approx(expected, abs=1e-5)
+    assert trained["fwt"]["pixel_auroc"] != pytest.approx(0, abs=1e-3)
 
 
 def test_it_survives_an_interruption(run, place, tiny_stream):

@@ -195,7 +195,8 @@ def test_what_a_strategy_keeps_besides_the_model_takes_part(
             [row["normals"] for row in rows if row["part"] == part]
             for rows in (replay, results[0]["rows"])
         )
-        assert (ours == naive) == same
+        # but for the order in which the calibration met the images
+        assert (ours == pytest.approx(naive, rel=1e-5)) == same
 
 
 @pytest.mark.parametrize(
