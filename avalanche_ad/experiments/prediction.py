@@ -10,6 +10,7 @@ import torch
 
 from avalanche_ad.datasets.loading import IMAGE_SUFFIXES, load_image, resize_image
 from avalanche_ad.errors import DatasetError, ResultsError, writing
+from avalanche_ad.experiments.results import read_results
 from avalanche_ad.features import make_backbone
 from avalanche_ad.models.storage import load_model
 from avalanche_ad.reporting.figures import save_heat_map
@@ -80,6 +81,15 @@ def predict_images(
             f"({type(error).__name__}: {error}); run the experiment again"
         ) from None
     backbone = make_backbone(made, **options)
+    features = None  # of a model kept without its results, or of an early version
+    if (run / "results.json").is_file():
+        features = read_results(run)["versions"].get("features")
+    if features not in (None, backbone.fingerprint()[:12]):
+        raise ResultsError(
+            f"{run} was trained on other features of backbone {made} than it gives now "
+            f"({features}, not {backbone.fingerprint()[:12]}): its weights changed; "
+            "run the experiment again, or predict with the version that made it"
+        )
     device = device or torch.device("cpu")
     model.to(device).attach_backbone(backbone, size, mask)
     if heat_maps is not None:

@@ -60,8 +60,9 @@ def compare(
     """Run every recipe with every seed, and write the comparison.
 
     A run lives in ``OUT/STRATEGY-seedN``. One that is finished with the same recipe is
-    read, not run again; one of another recipe is refused, not overwritten, before
-    anything runs. After every run the tables are written, see
+    read, not run again; one of another recipe, or of features that the backbone no
+    longer gives, is refused, not overwritten, before anything runs. After every run the
+    tables are written, see
     :func:`~avalanche_ad.reporting.comparison.write_comparison`, and at the end the
     figures.
 
@@ -242,7 +243,10 @@ class _Comparison:
             if result is None:
                 continue
             self.found[job] = result
-        _check_features(self.found, self.stream, len(self.found) < len(self.every))
+        left = len(self.found) < len(self.every)
+        if self.found and left:
+            open_data(self.stream, data_root)  # before a backbone that may be fetched
+        _check_features(self.found, self.stream, left)
         for number, job in enumerate(self.found, 1):
             self.announce(f"[{number}/{len(self.every)}] {job}: already there")
         if self.found:

@@ -26,7 +26,8 @@ METADATA_KEY = "avalanche_ad.embedded"
 """Under this key a weight file's metadata hold architecture and card as JSON."""
 
 _FORMAT = 2
-_MEND = "write it again by `python -m avalanche_ad.pretraining`"
+_COMMANDS = "`python -m avalanche_ad.pretraining` or its `.adopt`"
+_MEND = f"write it again by {_COMMANDS}"
 _KINDS: dict[str, type[Architecture]] = {
     kind.kind: kind for kind in (ResidualArchitecture, InvertedArchitecture)
 }
@@ -223,7 +224,7 @@ def metadata(
 
     :param architecture: the sizes of the network.
     :param columns: what its levels are stacked of.
-    :param card: what it was trained on and how well it does, as JSON values.
+    :param card: where the weights come from, as JSON values.
     """
     content = {
         "format": _FORMAT,
@@ -249,13 +250,12 @@ def _read(
     except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"weight file {path} cannot be read as safetensors ({first_line(error)}); "
-            "copy it again or give a file of `python -m avalanche_ad.pretraining`"
+            f"copy it again or give a file of {_COMMANDS}"
         ) from error
     if found is None:
         raise WeightsError(
             f"weight file {path} is not of the embedded backbone; expected a file of "
-            "`python -m avalanche_ad.pretraining` (for a timm model's weights take "
-            "backbone 'timm:<model>')"
+            f"{_COMMANDS} (for a timm model's weights take backbone 'timm:<model>')"
         )
     try:
         content = json.loads(found)
@@ -276,7 +276,7 @@ def _read(
         if not set(columns.stages) <= set(architecture.strides):
             raise ValueError("stages stacked that the network lacks")
         card = dict(content["card"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"weight file {path}: its description is damaged or of another version "
             f"({error}); {_MEND}"

@@ -74,7 +74,7 @@ class InvertedArchitecture(Architecture):
             tuple(Block(*(int(size) for size in block)) for block in stage)
             for stage in content["blocks"]
         )
-        if not all(blocks):
+        if not blocks or not all(blocks):
             raise ValueError("stages without blocks")
         return cls(int(content["stem"]), blocks, bool(content["same"]))
 

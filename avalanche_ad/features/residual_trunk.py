@@ -52,7 +52,7 @@ class ResidualArchitecture(Architecture):
             tuple(int(width) for width in content["channels"]),
             tuple(int(count) for count in content["blocks"]),
         )
-        if len(found.channels) != len(found.blocks):
+        if not found.channels or len(found.channels) != len(found.blocks):
             raise ValueError("stages without blocks")
         return found
 

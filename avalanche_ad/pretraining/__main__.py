@@ -98,7 +98,7 @@ def main(
         int | None, typer.Option(min=1, help="CPU threads; torch's choice by default")
     ] = None,
 ) -> None:
-    """Train the embedded backbone and write its weight file and card.
+    """Train a residual network for the backbone `embedded`; write its file and card.
 
     Run again with the same options to go on after an interruption. The result is the
     same bit by bit for the same options, photographs, threads and machine (with

@@ -20,8 +20,13 @@ from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedRes
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from avalanche_ad.errors import AvalancheADError, RecipeError, WeightsError
-from avalanche_ad.features.backbone import stored_state
+from avalanche_ad.errors import (
+    AvalancheADError,
+    RecipeError,
+    WeightsError,
+    writing,
+)
+from avalanche_ad.features.backbone import first_line, stored_state
 from avalanche_ad.features.embedded import Columns
 from avalanche_ad.features.inverted_trunk import (
     Block,
@@ -70,9 +75,7 @@ def main(
             raise RecipeError(f"--window {window}: expected an odd number")
         columns = Columns(numbers("--stack", stack), window, channels=level_channels)
         levels = numbers("--strides", strides)
-        if not timm.is_model(model):
-            raise RecipeError(f"timm knows no model '{model}'; see timm.list_models()")
-        network = timm.create_model(model)
+        network = _created(model)
         trunk = folded_trunk(network, model)
         check_levels(trunk.architecture, columns, levels)
         load_tensors(network, stored_state(weights), weights)
@@ -87,18 +90,20 @@ def main(
             "date": time.strftime("%Y-%m-%d"),
         }
         path = out / WEIGHTS
-        export(
-            trunk,
-            drawn_images(),
-            path,
-            mean=network.pretrained_cfg["mean"],
-            std=network.pretrained_cfg["std"],
-            columns=columns,
-            strides=levels,
-            card=card,
-        )
-        card["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        (out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+        with writing(out, "weights"):
+            out.mkdir(parents=True, exist_ok=True)
+            export(
+                trunk,
+                drawn_images(),
+                path,
+                mean=network.pretrained_cfg["mean"],
+                std=network.pretrained_cfg["std"],
+                columns=columns,
+                strides=levels,
+                card=card,
+            )
+            card["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+            (out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     except AvalancheADError as error:
         console.print(f"error: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(2) from None
@@ -107,6 +112,20 @@ def main(
         f"Take it with --set features.options.weights={path}",
         soft_wrap=True,
     )
+
+
+def _created(model: str) -> Any:  # noqa: ANN401
+    """Return a network of timm.
+
+    :raises RecipeError: when timm knows no such model or tag.
+    """
+    try:
+        if timm.is_model(model):
+            return timm.create_model(model)
+        reason = "no such model"
+    except RuntimeError as error:  # of a tag that the model does not have
+        reason = first_line(error)
+    raise RecipeError(f"timm knows no '{model}' ({reason}); see timm.list_models()")
 
 
 def load_tensors(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
@@ -207,6 +226,7 @@ def _parts(block: Any) -> tuple[Block, list[tuple[Any, Any]], int]:  # noqa: ANN
         or not isinstance(block.se, nn.Identity)
         or block.has_skip != has_skip
         or depthwise.groups != depthwise.in_channels
+        or (len(pairs) == 3) != (depthwise.in_channels != pairs[0][0].in_channels)
     ):
         raise TypeError("other parts")
     sizes = Block(

@@ -126,3 +126,17 @@ def test_a_description_that_lacks_something_is_told(trained_run, images, tmp_pat
     (run / "model.json").write_text(json.dumps(description))
     with pytest.raises(AvalancheADError, match="damaged"):
         next(predict_images(run, find_images([images])))
+
+
+def test_a_run_on_features_that_have_changed_is_refused(trained_run, images, tmp_path):
+    run = shutil.copytree(trained_run.folder, tmp_path / "run")
+    content = json.loads((run / "results.json").read_text())
+    content["versions"]["features"] = "0123456789ab"
+    (run / "results.json").write_text(json.dumps(content))
+    files = find_images([images])
+    with pytest.raises(ResultsError, match="other features.*0123456789ab, not"):
+        next(predict_images(run, files))
+    (run / "results.json").unlink()
+    assert list(predict_images(run, files)) == list(
+        predict_images(trained_run.folder, files)
+    )

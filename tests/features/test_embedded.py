@@ -210,6 +210,32 @@ def described(sizes):
             "another version .a network of kind 'dense'",
         ),
         (
+            lambda path: save_file(
+                {"a": torch.zeros(1)},
+                path,
+                described({"format": 2, "architecture": ["a"]}),
+            ),
+            "description is damaged",
+        ),
+        (
+            lambda path: save_file(
+                {"a": torch.zeros(1)},
+                path,
+                described(
+                    {
+                        "format": 2,
+                        "architecture": {
+                            "kind": "inverted",
+                            "stem": 4,
+                            "blocks": [],
+                            "same": True,
+                        },
+                    }
+                ),
+            ),
+            "stages without blocks",
+        ),
+        (
             lambda path: write_weights(path, **{"trunk.stem.bias": None}),
             "'trunk.stem.bias' is missing",
         ),

@@ -166,7 +166,8 @@ def test_a_network_of_timm_becomes_a_backbone(call, weights, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mobilenet2"], "timm knows no model 'mobilenet2'"),
+        (["mobilenet2"], "timm knows no 'mobilenet2' (no such model)"),
+        (["mobilenetv2_050.nope"], "timm knows no 'mobilenetv2_050.nope' (Invalid"),
         (["resnet10t"], "resnet10t is not of inverted residual blocks"),
         (["tf_efficientnet_lite0"], "own.safetensors does not hold the tensors"),
         (["mobilenetv2_050", "--window", "2"], "--window 2: expected an odd number"),
@@ -181,3 +182,11 @@ def test_a_wrong_option_gets_one_line(call, weights, tmp_path, arguments, messag
     assert done.exit_code == 2
     assert message in " ".join(done.output.split())
     assert not out.exists()
+
+
+def test_a_folder_that_cannot_be_written_gets_one_line(call, weights, tmp_path):
+    (tmp_path / "file").write_text("")
+    options = ("--weights", weights, "--level-channels", 8)
+    done = call("mobilenetv2_050", *options, "--out", tmp_path / "file")
+    assert done.exit_code == 2
+    assert "cannot write weights there" in " ".join(done.output.split())
