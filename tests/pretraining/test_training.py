@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from avalanche_ad.pretraining.training import (
 )
 
 SIZES = ResidualArchitecture(8, (8, 8, 16), (1, 1, 2))
+write = partial(export, mean=MEAN, std=STD)
 SETTINGS = Settings(
     SIZES,
     4,
@@ -280,16 +282,7 @@ def test_an_exported_file_gives_the_network_s_features(photographs, tmp_path):
     columns = Columns((2, 4), window=1, filters=False, channels=0)
     card = {"seed": 0}
     trunk = folded_trunk(model)
-    export(
-        trunk,
-        images,
-        path,
-        mean=MEAN,
-        std=STD,
-        columns=columns,
-        strides=(4,),
-        card=card,
-    )
+    write(trunk, images, path, columns=columns, strides=(4,), card=card)
     backbone = EmbeddedBackbone(weights=path, whiten=False)
     assert backbone.card == card
     views = images.float() / 255
@@ -311,16 +304,7 @@ def test_levels_are_white_over_the_photographs(photographs, tmp_path, channels):
     path = tmp_path / "own.safetensors"
     trunk = folded_trunk(Classifier(SIZES, 2, 1))
     columns = Columns((4, 8), filters=True, channels=channels)
-    export(
-        trunk,
-        images,
-        path,
-        mean=MEAN,
-        std=STD,
-        columns=columns,
-        strides=(4, 8),
-        card={},
-    )
+    write(trunk, images, path, columns=columns, strides=(4, 8), card={})
     tiled = torch.cat([images, images.flip(2)], 2)
     tiled = torch.cat([tiled, tiled.flip(3)], 3)
     tiled = torch.cat([tiled, tiled.flip(2)], 2)
@@ -340,12 +324,10 @@ def test_strides_that_are_not_there_are_refused(strides, tmp_path):
     model = Classifier(SIZES, 2, 1)
     images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
     with pytest.raises(RecipeError, match=r"rising numbers out of \[4, 8, 16\]"):
-        export(
+        write(
             folded_trunk(model),
             images,
             tmp_path / "own.safetensors",
-            mean=MEAN,
-            std=STD,
             columns=Columns((4, 8), filters=True, channels=0),
             strides=strides,
             card={},
