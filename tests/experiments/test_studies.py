@@ -221,6 +221,20 @@ def test_a_seed_gives_the_same_first_and_later(made, tiny_stream, cache, tmp_pat
     assert alone == results[1]
 
 
+@pytest.mark.parametrize("seeds", [[0, 1], [0, 1, 2]])
+def test_seeds_of_other_features_are_refused(made, tiny_stream, cache, tmp_path, seeds):
+    out, _, _ = made("parameter_change")
+    for path in out.glob("*.json"):
+        content = json.loads(path.read_text())
+        assert len(content["features"]) == 12
+        if seeds == [0, 1, 2] or path.name.endswith("seed1.json"):
+            content["features"] = "0123456789ab"
+        (tmp_path / path.name).write_text(json.dumps(content))
+    with pytest.raises(ResultsError, match="different features.*0123456789ab.*--out"):
+        study_on(tiny_stream, cache, "parameter_change", seeds, tmp_path)
+    assert not (tmp_path / "parameter_change-seed2.json").exists()
+
+
 def test_an_ablation_of_other_recipes_is_not_taken_for_this_one(
     made, tiny_stream, cache, monkeypatch
 ):

@@ -285,16 +285,21 @@ def run_study(
         json.dumps({n: run_configuration(r, data_root) for n, r in every.items()})
     )
     found: dict[int, Found] = {}
+    features: set[str] = set()
     for seed in seeds:
         kept = _read(out / f"{name}-seed{seed}.json", configurations)
         if kept is not None:
             announce(f"seed {seed}: already there")
+            # early versions kept none
+            features |= {kept.pop("features", None)} - {None}
             found[seed] = kept
+    _check_features(features, out, name)
     if len(found) < len(seeds):
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
         data = open_data(recipe.benchmark, data_root)
         backbone = build_backbone(recipe.benchmark)
+        _check_features(features | {backbone.fingerprint()[:12]}, out, name)
         report = progress.report if progress else None
         stream = build_benchmark(
             recipe.benchmark, data, backbone, cache, device, report
@@ -314,6 +319,7 @@ def run_study(
             content = {
                 "configurations": configurations,
                 "seed": seed,
+                "features": backbone.fingerprint()[:12],
                 **found[seed],
             }
             with writing(out):
@@ -330,6 +336,20 @@ def run_study(
         (out / f"{name}.md").write_text(text, "utf-8")
         study.figure(results).savefig(out / f"{name}.png", dpi=150)
     return sections
+
+
+def _check_features(features: set[str], out: Path, name: str) -> None:
+    """Refuse seeds that do not compare, for a weight file changed between them.
+
+    :param features: the fingerprints of their features.
+    :raises ResultsError: when there are several.
+    """
+    if len(features) > 1:
+        raise ResultsError(
+            f"{out}: seeds of {name} are of different features of the backbone "
+            f"({', '.join(sorted(features))}): remove the older ones, or choose "
+            "another --out"
+        )
 
 
 def flow_gmm_of(strategy: Any) -> FlowGMM:  # noqa: ANN401
