@@ -10,6 +10,7 @@ import torch
 
 from avalanche_ad.datasets.loading import IMAGE_SUFFIXES, load_image, resize_image
 from avalanche_ad.errors import DatasetError, ResultsError, writing
+from avalanche_ad.experiments.provenance import features_id
 from avalanche_ad.experiments.results import read_results
 from avalanche_ad.features import make_backbone
 from avalanche_ad.models.storage import load_model
@@ -81,13 +82,13 @@ def predict_images(
             f"({type(error).__name__}: {error}); run the experiment again"
         ) from None
     backbone = make_backbone(made, **options)
-    features = None  # of a model kept without its results, or of an early version
-    if (run / "results.json").is_file():
+    features, now = None, features_id(backbone)
+    if (run / "results.json").is_file():  # or a model kept without its results
         features = read_results(run)["versions"].get("features")
-    if features not in (None, backbone.fingerprint()[:12]):
+    if features not in (None, now):
         raise ResultsError(
             f"{run} was trained on other features of backbone {made} than it gives now "
-            f"({features}, not {backbone.fingerprint()[:12]}): its weights changed; "
+            f"({features}, not {now}): its weights changed; "
             "run the experiment again, or predict with the version that made it"
         )
     device = device or torch.device("cpu")

@@ -1,18 +1,53 @@
-"""What made a result: versions, commit and memory of the process."""
+"""What made a result: features, versions, commit and memory of the process."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 
 from avalanche_ad import __version__
+from avalanche_ad.errors import ResultsError
+from avalanche_ad.features import Backbone
 
-__all__ = ["git_commit", "package_versions", "peak_rss_mb"]
+__all__ = [
+    "check_same_features",
+    "features_id",
+    "git_commit",
+    "package_versions",
+    "peak_rss_mb",
+]
+
+
+def features_id(backbone: Backbone) -> str:
+    """Return what results keep of the features they were made with."""
+    return backbone.fingerprint()[:12]
+
+
+def check_same_features(backbone: str, made: Iterable[tuple[str, str | None]]) -> None:
+    """Refuse results that do not compare, for a weight file changed between them.
+
+    :param backbone: its name.
+    :param made: what the results are called, and the :func:`features_id` they keep;
+        None of those by early versions, which are left out.
+    :raises ResultsError: when features differ.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, features in made:
+        if features is not None:
+            groups.setdefault(features, []).append(name)
+    if len(groups) > 1:
+        named = "; ".join(f"{key}: {', '.join(who)}" for key, who in groups.items())
+        raise ResultsError(
+            f"runs were made with different features of backbone {backbone} ({named}), "
+            "so they do not compare; take another folder with --out, or remove the "
+            "older runs"
+        )
 
 
 def peak_rss_mb() -> float:

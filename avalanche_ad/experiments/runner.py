@@ -42,6 +42,7 @@ from avalanche_ad.experiments.forward import evaluate_apart, untrained_values
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.progress_plugin import ProgressPlugin
 from avalanche_ad.experiments.provenance import (
+    features_id,
     git_commit,
     package_versions,
     peak_rss_mb,
@@ -175,7 +176,7 @@ def run_experiment(
                 **package_versions(),
                 "device": str(device),
                 # one name, one file: its weights may be others than they were
-                "features": backbone.fingerprint()[:12],
+                "features": features_id(backbone),
             },
         }
         checkpoint = load_checkpoint(folder.checkpoint)

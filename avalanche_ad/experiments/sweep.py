@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from avalanche_ad.experiments.build import (
 )
 from avalanche_ad.experiments.parallel import Job, run_jobs
 from avalanche_ad.experiments.progress import RunProgress
+from avalanche_ad.experiments.provenance import check_same_features, features_id
 from avalanche_ad.experiments.recipe import BenchmarkRecipe, ExperimentRecipe
 from avalanche_ad.experiments.results import read_results
 from avalanche_ad.experiments.runner import finished_run, run_experiment
@@ -171,32 +172,6 @@ def _check_names(names: Sequence[str], against: str | None) -> None:
         )
 
 
-def _check_features(
-    found: Mapping[Job, dict[str, Any]], stream: BenchmarkRecipe, more: bool
-) -> None:
-    """Refuse runs of one recipe whose features differ, for a weight file changed.
-
-    :param found: the finished runs; those recorded before features were are left out.
-    :param more: whether runs are still to be made.
-    :raises ResultsError: when they do not compare.
-    """
-    by_features: dict[str, list[str]] = {}
-    for job, result in found.items():
-        features = result.get("versions", {}).get("features")
-        if features is not None:
-            by_features.setdefault(features, []).append(job.folder.name)
-    if more and by_features:
-        now = build_backbone(stream).fingerprint()[:12]
-        by_features.setdefault(now, ["those to be made"])
-    if len(by_features) > 1:
-        groups = "; ".join(f"{key}: {', '.join(r)}" for key, r in by_features.items())
-        raise ResultsError(
-            "runs were made with different features of backbone "
-            f"{stream.features.backbone} ({groups}), so they do not compare; take "
-            "another folder with --out, or remove the older runs"
-        )
-
-
 class _Comparison:
     """Which runs are there, which failed, and the files that show it.
 
@@ -243,10 +218,14 @@ class _Comparison:
             if result is None:
                 continue
             self.found[job] = result
-        left = len(self.found) < len(self.every)
-        if self.found and left:
+        made = [
+            (job.folder.name, result.get("versions", {}).get("features"))
+            for job, result in self.found.items()
+        ]
+        if self.found and len(self.found) < len(self.every):
             open_data(self.stream, data_root)  # before a backbone that may be fetched
-        _check_features(self.found, self.stream, left)
+            made.append(("those to be made", features_id(build_backbone(self.stream))))
+        check_same_features(self.stream.features.backbone, made)
         for number, job in enumerate(self.found, 1):
             self.announce(f"[{number}/{len(self.every)}] {job}: already there")
         if self.found:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 import time
 from dataclasses import asdict
@@ -21,7 +19,7 @@ from avalanche_ad.features.embedded import Columns
 from avalanche_ad.features.residual_trunk import ResidualArchitecture
 from avalanche_ad.pretraining.export import check_levels, export
 from avalanche_ad.pretraining.network import folded_trunk
-from avalanche_ad.pretraining.options import WEIGHTS, command, numbers
+from avalanche_ad.pretraining.options import WEIGHTS, command, numbers, write_card
 from avalanche_ad.pretraining.photographs import Photographs, read_photographs
 from avalanche_ad.pretraining.training import MEAN, STD, Settings, autocast_dtype, train
 from avalanche_ad.reporting.figures import training_curves
@@ -165,8 +163,7 @@ def main(
             strides=levels,
             card=card,
         )
-        card["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        (out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+        write_card(path, card)
         training_curves(rows).savefig(out / "curves.png", dpi=120)
     except AvalancheADError as error:
         console.print(f"error: {error}", markup=False, soft_wrap=True)

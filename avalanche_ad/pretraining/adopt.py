@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +17,6 @@ from rich.console import Console
 from timm.layers import Conv2dSame
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from avalanche_ad.errors import (
     AvalancheADError,
@@ -35,7 +33,8 @@ from avalanche_ad.features.inverted_trunk import (
 )
 from avalanche_ad.features.whitening import drawn_images
 from avalanche_ad.pretraining.export import check_levels, export
-from avalanche_ad.pretraining.options import WEIGHTS, command, numbers
+from avalanche_ad.pretraining.folding import fold
+from avalanche_ad.pretraining.options import WEIGHTS, command, numbers, write_card
 
 __all__ = ["folded_trunk", "load_tensors"]
 
@@ -76,10 +75,9 @@ def main(
         columns = Columns(numbers("--stack", stack), window, channels=level_channels)
         levels = numbers("--strides", strides)
         network = _created(model)
-        trunk = folded_trunk(network, model)
-        check_levels(trunk.architecture, columns, levels)
+        architecture, _ = _sizes_and_filters(network, model)
+        check_levels(architecture, columns, levels)
         load_tensors(network, stored_state(weights), weights)
-        trunk = folded_trunk(network, model)
         card: dict[str, Any] = {
             "model": model,
             "source": source,
@@ -93,7 +91,7 @@ def main(
         with writing(out, "weights"):
             out.mkdir(parents=True, exist_ok=True)
             export(
-                trunk,
+                folded_trunk(network, model),
                 drawn_images(),
                 path,
                 mean=network.pretrained_cfg["mean"],
@@ -102,8 +100,7 @@ def main(
                 strides=levels,
                 card=card,
             )
-            card["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-            (out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+            write_card(path, card)
     except AvalancheADError as error:
         console.print(f"error: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(2) from None
@@ -115,13 +112,13 @@ def main(
 
 
 def _created(model: str) -> Any:  # noqa: ANN401
-    """Return a network of timm.
+    """Return a network of timm in evaluation.
 
     :raises RecipeError: when timm knows no such model or tag.
     """
     try:
         if timm.is_model(model):
-            return timm.create_model(model)
+            return timm.create_model(model).eval()
         reason = "no such model"
     except RuntimeError as error:  # of a tag that the model does not have
         reason = first_line(error)
@@ -161,44 +158,48 @@ def load_tensors(network: nn.Module, state: dict[str, Tensor], path: Path) -> No
 def folded_trunk(network: nn.Module, name: str) -> InvertedTrunk:
     """Return a network for inference, its batch normalisation folded into filters.
 
-    :param network: one of timm, of inverted residual blocks.
+    :param network: one of timm in evaluation, of inverted residual blocks.
     :param name: of the model, for the message.
     :raises RecipeError: when it is of other parts.
     """
-    kind: Any = network
-    rows: list[list[tuple[Block, list[tuple[Any, Any]]]]] = [[]]
+    architecture, pairs = _sizes_and_filters(network, name)
+    trunk = architecture.trunk()
+    filters = [part for part in trunk.modules() if isinstance(part, nn.Conv2d)]
+    for target, pair in zip(filters, pairs, strict=True):
+        fold(target, *pair)
+    return trunk.eval()
+
+
+def _sizes_and_filters(
+    network: Any,  # noqa: ANN401
+    name: str,
+) -> tuple[InvertedArchitecture, list[tuple[Any, Any]]]:
+    """Return the sizes, and every filter with its normalisation, in order.
+
+    :raises RecipeError: when the network is of other parts.
+    """
     try:
-        kernel = kind.conv_stem.kernel_size
-        plain = kernel == (3, 3) and _clipped(kind.bn1)
-        for block in (block for stage in kind.blocks for block in stage):
-            sizes, pairs, stride = _parts(block)
+        stem = network.conv_stem
+        pairs: list[tuple[Any, Any]] = [(stem, network.bn1)]
+        stages: list[list[Block]] = [[]]
+        plain = stem.kernel_size == (3, 3) and _clipped(network.bn1)
+        for block in (block for stage in network.blocks for block in stage):
+            sizes, own, stride = _parts(block)
             if stride == 2:
-                rows.append([])
-            rows[-1].append((sizes, pairs))
+                stages.append([])
+            stages[-1].append(sizes)
+            pairs += own
             plain &= stride in (1, 2)
     except (AttributeError, TypeError):
         plain = False
-    if not plain or not rows[0]:
+    if not plain or not stages[0]:
         raise RecipeError(
             f"{name} is not of inverted residual blocks with ReLU6 alone, as "
             "tf_efficientnet_lite0 and mobilenetv2_100 are; take backbone "
             f"'timm:{name}' and its weights as they are"
         )
-    same = isinstance(kind.conv_stem, Conv2dSame)
-    sizes_of = tuple(tuple(sizes for sizes, _ in stage) for stage in rows)
-    trunk = InvertedTrunk(
-        InvertedArchitecture(kind.conv_stem.out_channels, sizes_of, same)
-    )
-    _fold(trunk.stem, kind.conv_stem, kind.bn1)
-    for stage, blocks in zip(trunk.stages, rows, strict=True):
-        assert isinstance(stage, nn.Sequential)
-        for target, (_, pairs) in zip(stage, blocks, strict=True):
-            filters: list[Any] = [target.expand, target.depthwise, target.project]
-            for conv, pair in zip(
-                [f for f in filters if f is not None], pairs, strict=True
-            ):
-                _fold(conv, *pair)
-    return trunk.eval()
+    blocks, same = tuple(map(tuple, stages)), isinstance(stem, Conv2dSame)
+    return InvertedArchitecture(stem.out_channels, blocks, same), pairs
 
 
 def _parts(block: Any) -> tuple[Block, list[tuple[Any, Any]], int]:  # noqa: ANN401
@@ -237,22 +238,6 @@ def _parts(block: Any) -> tuple[Block, list[tuple[Any, Any]], int]:  # noqa: ANN
 
 def _clipped(norm: Any) -> bool:  # noqa: ANN401
     return isinstance(norm.act, nn.ReLU6)
-
-
-@torch.no_grad()
-def _fold(target: nn.Conv2d, conv: Any, norm: Any) -> None:  # noqa: ANN401
-    weight, bias = fuse_conv_bn_weights(
-        conv.weight,
-        conv.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
-    )
-    target.weight.copy_(weight)
-    assert target.bias is not None
-    target.bias.copy_(bias)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import torch
 from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from avalanche_ad.features.residual_trunk import (
     ResidualArchitecture,
@@ -17,6 +16,7 @@ from avalanche_ad.features.residual_trunk import (
 )
 from avalanche_ad.pretraining.augmentation import Mixed
 from avalanche_ad.pretraining.contrast import STAGES, Projections
+from avalanche_ad.pretraining.folding import fold
 from avalanche_ad.pretraining.painting import KINDS
 
 __all__ = ["Classifier", "Logits", "folded_trunk", "objective"]
@@ -190,7 +190,6 @@ def folded_trunk(classifier: Classifier) -> ResidualTrunk:
     was_training = classifier.training
     classifier.eval()
     for target, layer in pairs:
-        fused = fuse_conv_bn_eval(layer.conv, layer.bn)
-        target.load_state_dict(fused.state_dict())
+        fold(target, layer.conv, layer.bn)
     classifier.train(was_training)
     return trunk.eval()

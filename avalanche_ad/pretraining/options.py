@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from avalanche_ad.errors import AvalancheADError
 
-__all__ = ["WEIGHTS", "command", "numbers"]
+__all__ = ["WEIGHTS", "command", "numbers", "write_card"]
 
 WEIGHTS = "embedded.safetensors"
 """The weight file's name in the folder that a command writes."""
@@ -42,3 +46,13 @@ def command(module: str) -> str:
         for argument in sys.argv[1:]
     ]
     return f"python -m {module} {shlex.join(arguments)}"
+
+
+def write_card(weights: Path, card: Mapping[str, Any]) -> None:
+    """Write ``card.json`` beside a weight file, the file's SHA-256 in it.
+
+    :param weights: the file that was written.
+    :param card: what is known about the weights, as JSON values.
+    """
+    whole = {**card, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    weights.with_name("card.json").write_text(json.dumps(whole, indent=1) + "\n")

@@ -38,6 +38,7 @@ from avalanche_ad.experiments.configuration import (
     updated_configuration,
 )
 from avalanche_ad.experiments.progress import RunProgress
+from avalanche_ad.experiments.provenance import check_same_features, features_id
 from avalanche_ad.experiments.recipe import ExperimentRecipe
 from avalanche_ad.experiments.results import write_json
 from avalanche_ad.experiments.runner import finished_run, run_experiment
@@ -285,21 +286,22 @@ def run_study(
         json.dumps({n: run_configuration(r, data_root) for n, r in every.items()})
     )
     found: dict[int, Found] = {}
-    features: set[str] = set()
+    made: list[tuple[str, str | None]] = []
     for seed in seeds:
         kept = _read(out / f"{name}-seed{seed}.json", configurations)
         if kept is not None:
             announce(f"seed {seed}: already there")
-            # early versions kept none
-            features |= {kept.pop("features", None)} - {None}
+            made.append((f"seed {seed}", kept.pop("features", None)))
             found[seed] = kept
-    _check_features(features, out, name)
+    check_same_features(recipe.benchmark.features.backbone, made)
     if len(found) < len(seeds):
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
         data = open_data(recipe.benchmark, data_root)
         backbone = build_backbone(recipe.benchmark)
-        _check_features(features | {backbone.fingerprint()[:12]}, out, name)
+        features = features_id(backbone)
+        made.append(("those to be made", features))
+        check_same_features(recipe.benchmark.features.backbone, made)
         report = progress.report if progress else None
         stream = build_benchmark(
             recipe.benchmark, data, backbone, cache, device, report
@@ -319,7 +321,7 @@ def run_study(
             content = {
                 "configurations": configurations,
                 "seed": seed,
-                "features": backbone.fingerprint()[:12],
+                "features": features,
                 **found[seed],
             }
             with writing(out):
@@ -336,20 +338,6 @@ def run_study(
         (out / f"{name}.md").write_text(text, "utf-8")
         study.figure(results).savefig(out / f"{name}.png", dpi=150)
     return sections
-
-
-def _check_features(features: set[str], out: Path, name: str) -> None:
-    """Refuse seeds that do not compare, for a weight file changed between them.
-
-    :param features: the fingerprints of their features.
-    :raises ResultsError: when there are several.
-    """
-    if len(features) > 1:
-        raise ResultsError(
-            f"{out}: seeds of {name} are of different features of the backbone "
-            f"({', '.join(sorted(features))}): remove the older ones, or choose "
-            "another --out"
-        )
 
 
 def flow_gmm_of(strategy: Any) -> FlowGMM:  # noqa: ANN401
