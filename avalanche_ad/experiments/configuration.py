@@ -1,14 +1,20 @@
-"""All that decides a run's results: as it is recorded, and as it is read back."""
+"""All that decides a run's results: as it is recorded, read back and compared."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from avalanche_ad.experiments.recipe import ExperimentRecipe
 
-__all__ = ["run_configuration", "updated_configuration"]
+__all__ = [
+    "configuration_differences",
+    "named_differences",
+    "run_configuration",
+    "updated_configuration",
+]
 
 _BEFORE = {"position_calibration": False}
 """Options of the model whose default was not how runs were made before they came."""
@@ -16,6 +22,12 @@ _WORDS = {
     "benchmark": {"title": True, "published": True},
     "strategy": {"title": True, "summary": True, "reference": True},
 }
+_PLACES = {"data", "features.options.weights"}
+"""Where files are, which is not what they are: digests say that."""
+_NAMES = {"benchmark_name": "benchmark", "strategy_name": "strategy's name"}
+_UNSET = object()
+_SHOWN = 3
+_WIDTH = 40
 
 
 def run_configuration(recipe: ExperimentRecipe, data: Path | None) -> dict[str, Any]:
@@ -25,7 +37,8 @@ def run_configuration(recipe: ExperimentRecipe, data: Path | None) -> dict[str, 
     makes no finished run another one.
 
     :param recipe: the merged recipe.
-    :param data: the data set's folder as the user gave it.
+    :param data: the data set's folder as the user gave it. It is kept for people to
+        read: see :func:`configuration_differences`.
     """
     return {
         **recipe.model_dump(mode="json", exclude=_WORDS),
@@ -55,3 +68,75 @@ def updated_configuration(configuration: Mapping[str, Any]) -> Mapping[str, Any]
         return configuration  # of no version we know
     data = configuration.get("data")
     return run_configuration(recipe, None if data is None else Path(data))
+
+
+def configuration_differences(
+    before: Mapping[str, Any], now: Mapping[str, Any]
+) -> list[str]:
+    """Return what differs between the configurations of two runs, a line each.
+
+    Keys are spelt as ``--set`` takes them: ``training.epochs 60 → 4``,
+    ``plugins.0.mem_size unset → 64``. Where data set and weight file lie does not
+    count, only whether there is one: a moved folder holds the same images, and what
+    they are is told by ``data`` and ``versions.features`` of the results.
+
+    :param before: what :func:`run_configuration` returned once, in any version.
+    :param now: likewise.
+    :return: an empty list for runs of one recipe.
+    """
+    old = _leaves(updated_configuration(before))
+    new = _leaves(updated_configuration(now))
+    found = []
+    for key in dict.fromkeys([*old, *new]):
+        was, value = old.get(key, _UNSET), new.get(key, _UNSET)
+        place = key in _PLACES and (key == "data" or _UNSET not in (was, value))
+        if was != value and not place:
+            found.append(f"{key} {_short(was)} → {_short(value)}")
+    return found
+
+
+def named_differences(differences: Sequence[str]) -> str:
+    """Return differences as a part of one line, the first few in words."""
+    more = len(differences) - _SHOWN
+    shown = "; ".join(differences[:_SHOWN])
+    return f"{shown}; and {more} more" if more > 0 else shown
+
+
+def _leaves(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a configuration by keys as ``--set`` takes them.
+
+    What a strategy's file says of model and training is in the benchmark's part too,
+    merged: it decides nothing by itself.
+    """
+    found: dict[str, Any] = {}
+    for key, value in configuration.items():
+        if key == "benchmark":
+            found |= _flat(value, "")
+        elif key == "strategy" and isinstance(value, Mapping):
+            own = {k: v for k, v in value.items() if k not in ("model", "training")}
+            own["plugins"] = dict(enumerate(own.get("plugins") or ()))
+            found |= _flat(own, "")
+        else:
+            found |= _flat(value, _NAMES.get(key, key))
+    return found
+
+
+def _flat(value: object, above: str) -> dict[str, Any]:
+    parts: Mapping[Any, Any]
+    if isinstance(value, Mapping):
+        parts = value
+    elif isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+        parts = dict(enumerate(value))
+    else:  # a key that came later was not set before
+        return {} if value is None else {above: value}
+    found: dict[str, Any] = {}
+    for key, one in parts.items():
+        found |= _flat(one, f"{above}.{key}" if above else str(key))
+    return found
+
+
+def _short(value: object) -> str:
+    if value is _UNSET:
+        return "unset"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"

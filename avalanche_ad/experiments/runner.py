@@ -34,8 +34,9 @@ from avalanche_ad.experiments.checkpoint import (
     save_checkpoint,
 )
 from avalanche_ad.experiments.configuration import (
+    configuration_differences,
+    named_differences,
     run_configuration,
-    updated_configuration,
 )
 from avalanche_ad.experiments.folder import RunFolder, run_folder
 from avalanche_ad.experiments.forward import evaluate_apart, untrained_values
@@ -81,10 +82,11 @@ def finished_run(
     if not (folder / "results.json").is_file():
         return None
     results = read_results(folder)
-    if updated_configuration(results["config"]) != run_configuration(recipe, data):
+    now = run_configuration(recipe, data)
+    if differences := configuration_differences(results["config"], now):
         raise ResultsError(
-            f"{folder} holds a run of another recipe: remove it, or choose another "
-            "--out"
+            f"{folder} holds a run of another recipe "
+            f"({named_differences(differences)}): remove it, or choose another --out"
         )
     if results["seed"] != seed:
         raise ResultsError(

@@ -34,8 +34,9 @@ from avalanche_ad.experiments.build import (
     open_data,
 )
 from avalanche_ad.experiments.configuration import (
+    configuration_differences,
+    named_differences,
     run_configuration,
-    updated_configuration,
 )
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.provenance import check_same_features, features_id
@@ -368,16 +369,20 @@ def _read(path: Path, configurations: Mapping[str, Any]) -> Found | None:
     try:
         content = json.loads(path.read_text("utf-8"))
         before = content.pop("configurations")
-        same = before.keys() == configurations.keys() and all(
-            updated_configuration(before[name]) == configurations[name]
-            for name in before
-        )
+        differences = [
+            f"{name}: {difference}" if name else difference
+            for name in dict.fromkeys([*before, *configurations])
+            for difference in configuration_differences(
+                before.get(name, {}), configurations.get(name, {})
+            )
+        ]
         content.pop("seed")
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         raise ResultsError(f"{path} is damaged: remove it to measure anew") from None
-    if not same:
+    if differences:
         raise ResultsError(
-            f"{path} was measured on another recipe: remove it, or choose another --out"
+            f"{path} was measured on another recipe ({named_differences(differences)}):"
+            " remove it, or choose another --out"
         )
     found: Found = content
     return found
