@@ -120,6 +120,17 @@ def run(
     threads: Threads = 1,
     cache: CacheFolder = None,
     overrides: Overrides = None,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh",
+            help="Make a finished run anew, or discard an interrupted one.",
+        ),
+    ] = False,
+    checkpoint_minutes: Annotated[
+        float,
+        typer.Option(min=0, help="Between checkpoints in a task, at ends of epochs."),
+    ] = 10.0,
 ) -> None:
     """Train a strategy on a stream, evaluate after every task, save the run."""
     _limit_threads(threads)
@@ -141,7 +152,7 @@ def run(
     )
     shown = ("image_auroc", "pixel_auroc", "aupro", "category_accuracy")
 
-    backbone_calls = 0
+    backbone_calls: int | None = None
 
     def after_features(calls: int) -> None:
         nonlocal backbone_calls
@@ -160,8 +171,11 @@ def run(
             device=pick_device(device, threads),
             cache=_cache(cache),
             progress=progress,
+            announce=lambda text: _err.print(text, soft_wrap=True),
             after_features=after_features,
             after_task=after_task,
+            fresh=fresh,
+            checkpoint_minutes=checkpoint_minutes,
         )
     _print_table(
         comparison_table(
@@ -169,6 +183,8 @@ def run(
             "Final values, mean over categories (forgetting: positive = forgot)",
         )
     )
+    if backbone_calls is None:  # it was there already
+        return
     seconds = results["seconds"]
     _err.print(
         f"features {seconds['features']:.0f} s ({backbone_calls} backbone calls), "

@@ -1,4 +1,4 @@
-"""Checkpoints between experiences, so that an interrupted run resumes.
+"""Checkpoints of a run, so that an interrupted one resumes and a finished one goes on.
 
 A checkpoint holds pickled objects, and loading one executes what is in it. Each is
 therefore signed with a key of the user's own (HMAC-SHA256), and one that this user on
@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import inspect
-import logging
 import os
 import secrets
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from functools import reduce
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -28,10 +27,18 @@ import numpy as np
 import torch
 from platformdirs import user_state_path
 
-__all__ = ["load_checkpoint", "restore_generators", "save_checkpoint"]
+from avalanche_ad.errors import ResultsError
+from avalanche_ad.experiments.device import is_available
 
-_log = logging.getLogger(__name__)
+__all__ = [
+    "dump_checkpoint",
+    "load_checkpoint",
+    "restore_generators",
+    "save_checkpoint",
+]
+
 _SIGNATURE = hashlib.sha256().digest_size
+_KEY_SIZE = 32
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -40,41 +47,74 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     :param path: the file.
     :param state: any objects; the states of Python's, NumPy's and torch's global
         generators are added.
+    :raises Exception: whatever pickling an object or writing the file raises; a
+        checkpoint that was there stays.
     """
+    content = dump_checkpoint(state)
+    aside = path.with_name(path.name + ".partial")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+
+
+def dump_checkpoint(state: dict[str, Any]) -> bytes:
+    """Return what :func:`save_checkpoint` writes."""
     buffer = BytesIO()
     with _optimizer_modules(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # dill warns of what it pickles by value
-        _Pickler(buffer).dump({**state, "generators": _generator_states()})
+        whole = {**state, "generators": _generator_states()}
+        torch.save(whole, buffer, pickle_module=_Pickling)
     content = buffer.getvalue()
-    aside = path.with_name(path.name + ".partial")
-    with aside.open("wb") as file:
-        file.write(_sign(content) + content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    return _sign(content) + content
 
 
-def load_checkpoint(path: Path) -> dict[str, Any] | None:
+def load_checkpoint(
+    path: Path, device: torch.device | None = None
+) -> dict[str, Any] | None:
     """Read a checkpoint; :func:`restore_generators` is for just before going on.
 
     :param path: the file.
-    :return: the state, or ``None`` when there is no file, it is damaged, its signature
-        is not this user's, or what it refers to (cached features, code) is gone.
+    :param device: where tensors go that were on an accelerator that is not here.
+    :return: the state, ``None`` when there is no file.
+    :raises ResultsError: when it cannot be read, is damaged, its signature is not this
+        user's, or what it refers to (cached features, code) is gone.
     """
     try:
         raw = path.read_bytes()
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ResultsError(f"it cannot be read: {error.strerror or error}") from error
     signature, content = raw[:_SIGNATURE], raw[_SIGNATURE:]
     if not hmac.compare_digest(signature, _sign(content)):
-        return None
+        raise ResultsError(
+            "it is damaged, or was written by another user or on another machine"
+        )
+
+    def place(storage: Any, location: str) -> Any:  # noqa: ANN401
+        here = location if device is None or is_available(location) else str(device)
+        restore: Any = torch.serialization.default_restore_location
+        return restore(storage, here)
+
     try:
         # Avalanche prints every device that it reads
         with _optimizer_modules(), redirect_stdout(StringIO()):
-            state: dict[str, Any] = dill.loads(content)
+            state: dict[str, Any] = torch.load(
+                BytesIO(content),
+                map_location=place,
+                pickle_module=_Pickling,
+                weights_only=False,
+            )
     except Exception as error:  # what it refers to may have changed in any way
-        _log.warning("%s cannot be resumed (%s); the run starts anew", path, error)
-        return None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ResultsError(f"what it refers to has changed: {reason}") from error
     return state
 
 
@@ -98,6 +138,16 @@ class _Pickler(dill.Pickler):  # type: ignore[misc]
         return NotImplemented
 
 
+class _Pickling:
+    """What torch takes for a pickle module."""
+
+    __name__ = "avalanche_ad"
+    Pickler = _Pickler
+    Unpickler = dill.Unpickler
+    load = staticmethod(dill.load)
+    dump = staticmethod(dill.dump)
+
+
 def _new_generator(
     module: str, name: str, arguments: dict[str, Any]
 ) -> GeneratorType[Any, Any, Any]:
@@ -112,15 +162,27 @@ def _sign(content: bytes) -> bytes:
 
 
 def _key() -> bytes:
+    """Return the user's key, made where there is none or what is there is no key."""
     path = user_state_path("avalanche_ad", ensure_exists=True) / "checkpoint.key"
+    with suppress(FileNotFoundError):
+        key = path.read_bytes()
+        if len(key) == _KEY_SIZE:
+            return key
+        path.unlink()  # cut short: anybody could guess it
+    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(aside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
-    with os.fdopen(descriptor, "wb") as file:
-        key = secrets.token_bytes(32)
-        file.write(key)
-    return key
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(_KEY_SIZE))
+        try:
+            path.hardlink_to(aside)
+        except FileExistsError:  # another process was faster
+            pass
+        except OSError:  # a file system without links
+            aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return path.read_bytes()
 
 
 def _generator_states() -> dict[str, Any]:
@@ -144,7 +206,7 @@ def restore_generators(state: dict[str, Any]) -> None:
     states = state["generators"]
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])  # noqa: NPY002
-    torch.set_rng_state(states["torch"])
+    torch.set_rng_state(states["torch"].cpu())
     if states["cuda"]:
         torch.cuda.set_rng_state_all(states["cuda"])
 

@@ -6,7 +6,7 @@ import torch
 
 from avalanche_ad.errors import RecipeError
 
-__all__ = ["pick_device"]
+__all__ = ["is_available", "pick_device"]
 
 
 def pick_device(name: str, threads: int | None = None) -> torch.device:
@@ -22,12 +22,22 @@ def pick_device(name: str, threads: int | None = None) -> torch.device:
         torch.set_num_threads(threads)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()  # a device without memory fails here
-    except (RuntimeError, AssertionError, NotImplementedError):
+    if not is_available(name):
         raise RecipeError(
             f"--device {name!r} is not available here: use auto, cpu or a device that "
             "torch finds"
-        ) from None
-    return device
+        )
+    return torch.device(name)
+
+
+def is_available(name: str) -> bool:
+    """Return whether torch can compute on a device.
+
+    :param name: as torch spells it, such as ``cuda:1``.
+    """
+    try:
+        # a device without memory fails here
+        torch.zeros(1, device=torch.device(name)).item()
+    except (RuntimeError, AssertionError, NotImplementedError):
+        return False
+    return True

@@ -1,25 +1,61 @@
-"""The folder of a run: worked on aside, moved to its place when it is complete."""
+"""The folder of a run: worked on aside, moved to its place when it is complete.
+
+The run works in ``NAME.partial`` beside ``NAME``, or in ``NAME/run.partial`` where
+``NAME`` is a mount point or nothing may be written beside it. Such a folder is known
+by a marker inside, not by its name: one without it is somebody else's. It holds either
+an interrupted run (a checkpoint) or, while it is moved, a finished one
+(``results.json``). Whatever ends the process in between, the next command on the same
+folder finds one of the two and goes on from there:
+
+1. the files of an older run in ``NAME`` move into the working folder's ``former``;
+2. the new files move to ``NAME``, ``results.json`` last, which makes it a run;
+3. what is left of the working folder goes, the older run with it.
+
+Only files a run writes are ever moved or removed; all else in ``NAME`` stays.
+"""
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from avalanche_ad.errors import ResultsError, RunBusyError, writing
-from avalanche_ad.experiments.results import read_results
+from avalanche_ad.experiments.results import (
+    WORKING_MARKER,
+    is_working_folder,
+    read_results,
+)
 
-__all__ = ["RunFolder", "run_folder"]
+__all__ = ["LEARNER", "RunFolder", "run_folder"]
+
+LEARNER = "learner"
+"""The learner's whole state in a finished run, from which a stream can go on."""
+
+_MEANING = (
+    "avalanche_ad works here; what is in this folder belongs to a run beside it.\n"
+)
+_RESULTS = "results.json"
+_FILES = (_RESULTS, "metrics.csv", "model.json", "model.safetensors", LEARNER)
+_CHECKPOINT, _LOCK, _FORMER, _MOVED = "checkpoint", "run.lock", "former", ".complete"
+_ASIDE = ".partial"
+# what file systems put into a new volume
+_VOLUME = {"lost+found", ".Trashes", ".fseventsd", "System Volume Information"}
+
+_log = logging.getLogger(__name__)
 
 
 class RunFolder:
     """Where a run's files are while it is working, and where they go.
 
-    :param out: the run's folder.
-    :param partial: the folder beside it in which the run works.
+    :param out: the run's folder, symbolic links followed.
+    :param partial: the folder in which the run works.
     """
 
     def __init__(self, out: Path, partial: Path) -> None:
@@ -29,18 +65,39 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path:
         """The checkpoint of an interrupted run."""
-        return self.partial / "checkpoint"
+        return self.partial / _CHECKPOINT
 
     @property
     def metrics(self) -> Path:
         """The tidy CSV of all metric values."""
         return self.partial / "metrics.csv"
 
+    @property
+    def learner(self) -> Path:
+        """The learner's state at the end of the run."""
+        return self.partial / LEARNER
+
+    @property
+    def complete(self) -> bool:
+        """Whether a finished run is still to be moved to its place."""
+        return (self.partial / _RESULTS).is_file()
+
+    @property
+    def kept(self) -> bool:
+        """Whether there is a finished or an interrupted run, or it cannot be told."""
+        try:
+            return self.complete or self.checkpoint.exists()
+        except OSError:
+            return True
+
+    @property
+    def moved(self) -> bool:
+        """Whether all of a finished run is in its place but the tidying up."""
+        return (self.partial / _FORMER / _MOVED).exists() and not self.complete
+
     def clear(self) -> None:
         """Remove what another run left."""
-        for path in self.partial.iterdir():
-            if path.name != "run.lock":
-                path.unlink()
+        _remove_files(self.partial, (*_FILES, _CHECKPOINT))
 
     def cut_metrics(self, size: int) -> None:
         """Cut the CSV back to what it held at the checkpoint."""
@@ -48,75 +105,184 @@ class RunFolder:
             file.truncate(size)
 
     def publish(self) -> None:
-        """Move the finished run to its place; an older run there goes only then."""
-        self.checkpoint.unlink(missing_ok=True)
-        (self.partial / "run.lock").unlink(missing_ok=True)
-        old = self.out.with_name(self.out.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        if self.out.exists():
-            self.out.rename(old)
-        self.partial.rename(self.out)
-        shutil.rmtree(old, ignore_errors=True)
+        """Move the finished run to its place; it can be called again after a failure.
+
+        :raises OSError: when the file system refuses; the run is then complete in the
+            working folder, or in its place but for what is left to tidy up.
+        """
+        if not self.out.exists():
+            try:
+                self.partial.rename(self.out)
+            except OSError:  # a lock that is held there, on Windows
+                self.out.mkdir(parents=True, exist_ok=True)
+            else:
+                with suppress(OSError):
+                    _remove_files(self.out, (_CHECKPOINT, _LOCK, WORKING_MARKER))
+                return
+        former = self.partial / _FORMER
+        if not (former / _MOVED).exists():
+            former.mkdir(exist_ok=True)
+            for name in _FILES:
+                if (self.out / name).exists() and not (former / name).exists():
+                    _move(self.out / name, former / name)
+            (former / _MOVED).touch()
+        for name in reversed(_FILES):
+            if (self.partial / name).exists():
+                _move(self.partial / name, self.out / name)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what no run needs any more, as far as that is possible."""
+        with suppress(OSError):
+            if not self.partial.is_dir():
+                return
+            self.clear()
+            if self.moved:
+                # the older run goes last, and its mark after it
+                _remove_files(self.partial / _FORMER, (*_FILES, _MOVED))
+                (self.partial / _FORMER).rmdir()
 
 
 @contextmanager
 def run_folder(out: Path) -> Iterator[RunFolder]:
     """Claim a run's folder for the time of the run.
 
-    :param out: the run's folder; one with a finished run may be replaced, if it is of
-        the same recipe, which :func:`~avalanche_ad.experiments.runner.finished_run`
-        checks.
+    A finished run that an earlier process could not move to its place is moved first.
+
+    :param out: the run's folder: new, empty, or with a finished run, which the block
+        may replace by :meth:`RunFolder.publish`.
     :raises ResultsError: when it holds anything else, cannot be written, or another
         process is working on it; also for a disk that fills up within the block.
     """
-    partial = _claimed(out)
-    lock = FileLock(partial / "run.lock")
+    with _held(out) as folder:
+        if not folder.complete:
+            yield folder
+            return
+        folder.publish()
+        _log.warning("%s: a finished run had not reached its place; now it has", out)
+    with _held(out) as folder:
+        yield folder
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[RunFolder]:
+    """Hold the lock of a run's working folder, and tell what the disk refuses."""
+    with writing(out):
+        folder = _found(out)
+        lock = FileLock(folder.partial / _LOCK)
+        try:
+            folder.partial.mkdir(parents=True, exist_ok=True)
+            marker = folder.partial / WORKING_MARKER
+            if not marker.exists():
+                marker.write_text(_MEANING, "utf-8")
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunBusyError(
+                f"{out}: another process is working on this run; wait for it, or "
+                "choose another --out"
+            ) from None
+        except OSError:
+            _leave(folder.partial)
+            raise
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunBusyError(
-            f"{out}: another process is working on this run; wait for it, or choose "
-            "another --out"
-        ) from None
-    folder = RunFolder(out, partial)
-    try:
+        if folder.moved:
+            folder.tidy()
         yield folder
     except OSError as error:
+        reason, finished = error.strerror or error, False
+        with suppress(OSError):
+            finished = folder.complete
+        if finished:
+            raise ResultsError(
+                f"{out}: cannot move the finished run there ({reason}); it is complete "
+                f"in {folder.partial}: the same command moves it once that is mended"
+            ) from error
         raise ResultsError(
-            f"{partial}: cannot write the run ({error.strerror or error}): choose a "
-            "writable --out with free space"
+            f"{folder.partial}: cannot write the run ({reason}): choose a writable "
+            "--out with free space"
         ) from error
     finally:
-        if partial.exists() and not folder.checkpoint.exists():
-            # not published, and nothing to resume from
-            shutil.rmtree(partial, ignore_errors=True)
+        kept = folder.kept
+        if not kept:
+            folder.tidy()
         lock.release()
+        if not kept:
+            _leave(folder.partial)
 
 
-def _claimed(out: Path) -> Path:
-    """Check that a run's folder may be written, and return the folder aside."""
-    with writing(out):
-        if out.exists():
-            if not out.is_dir():
-                raise ResultsError(f"{out} is a file: give a folder as --out")
-            if any(out.iterdir()):
-                _check_replaceable(out)
-        if out.name in ("", ".."):
-            raise ResultsError(f"{out}: give a new folder as --out, not this one")
-        partial = out.with_name(out.name + ".partial")
-        partial.mkdir(parents=True, exist_ok=True)
-        probe = partial / ".writable"
-        probe.touch()
-        probe.unlink()
-    return partial
+def _leave(partial: Path) -> None:
+    """Remove an empty working folder; one with anything of somebody else's stays."""
+    with suppress(OSError):
+        if {path.name for path in partial.iterdir()} <= {_LOCK, WORKING_MARKER}:
+            _remove_files(partial, (_LOCK, WORKING_MARKER))
+            partial.rmdir()
 
 
-def _check_replaceable(out: Path) -> None:
-    """Refuse a folder with anything but a run, which the new one would replace."""
+def _found(out: Path) -> RunFolder:
+    """Return a run's folder and where it works, if both may be used."""
+    if out.exists() and not out.is_dir():
+        raise ResultsError(f"{out} is a file: give a folder as --out")
+    if out.name in ("", ".."):
+        raise ResultsError(f"{out}: give a new folder as --out, not this one")
     try:
-        read_results(out)
+        target = out.resolve()
+    except RuntimeError as error:  # links in a circle
+        raise ResultsError(f"{out}: {error}: give another --out") from None
+    partial = target.with_name(target.name + _ASIDE)
+    inside = target / f"run{_ASIDE}"
+    if target.is_dir() and (
+        os.path.ismount(target)
+        or not os.access(target.parent, os.W_OK)
+        or is_working_folder(inside)
+    ):
+        partial = inside
+    if os.path.lexists(partial) and not (partial.is_dir() and _is_ours(partial)):
+        raise ResultsError(
+            f"{partial} is where this run would work, and it is not of this program's "
+            "making (or of an earlier version's): move it away, or choose another --out"
+        )
+    folder = RunFolder(target, partial)
+    if not folder.complete and not (partial / _FORMER).exists():
+        _check_replaceable(out, folder)
+    return folder
+
+
+def _is_ours(partial: Path) -> bool:
+    return (partial / WORKING_MARKER).is_file() or not any(partial.iterdir())
+
+
+def _check_replaceable(out: Path, folder: RunFolder) -> None:
+    """Refuse a folder with anything but a run, which the new one would join."""
+    if not folder.out.is_dir():
+        return
+    known = {folder.partial.name, *_VOLUME}
+    if all(path.name in known for path in folder.out.iterdir()):
+        return
+    try:
+        read_results(folder.out)
     except ResultsError:
         raise ResultsError(
             f"{out} is not empty and holds no run (no valid results.json): "
             "give another folder as --out"
         ) from None
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a file, over what is there; between file systems by way of a copy."""
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        aside = target.with_name(target.name + _ASIDE)
+        shutil.copyfile(source, aside)
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        aside.replace(target)
+        source.unlink()
+
+
+def _remove_files(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+        (folder / (name + _ASIDE)).unlink(missing_ok=True)

@@ -24,6 +24,8 @@ from avalanche_ad.experiments.configuration import updated_configuration
 
 __all__ = [
     "SCHEMA",
+    "WORKING_MARKER",
+    "is_working_folder",
     "read_results",
     "read_runs",
     "summarise",
@@ -32,6 +34,8 @@ __all__ = [
 ]
 
 SCHEMA = 1
+WORKING_MARKER = ".avalanche_ad_partial"
+"""A file by which a folder is known as one where a run works."""
 _KEYS = {"schema", "benchmark", "strategy", "seed", "categories", "config", "matrix"}
 
 
@@ -105,6 +109,11 @@ def write_whole(path: Path, text: str) -> None:
     aside.replace(path)
 
 
+def is_working_folder(folder: Path) -> bool:
+    """Return whether a folder is where a run works, or worked when it was stopped."""
+    return folder.suffix == ".partial" and (folder / WORKING_MARKER).is_file()
+
+
 def read_results(folder: Path) -> dict[str, Any]:
     """Read a run's ``results.json``.
 
@@ -152,7 +161,7 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
     found = {
         path.parent: _updated(read_results(path.parent))
         for path in sorted(folder.glob("*/results.json"))
-        if path.parent.suffix not in (".partial", ".old")
+        if not is_working_folder(path.parent)
     }
     if not found:
         deeper = sorted({path.parents[1] for path in folder.glob("*/*/results.json")})

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,10 +27,10 @@ from avalanche_ad.experiments.build import (
     check_strategy,
     open_data,
 )
-from avalanche_ad.experiments.checkpoint import (
-    load_checkpoint,
-    restore_generators,
-    save_checkpoint,
+from avalanche_ad.experiments.checkpoint import restore_generators
+from avalanche_ad.experiments.checkpoint_plugin import (
+    CheckpointPlugin,
+    finish_training,
 )
 from avalanche_ad.experiments.configuration import (
     configuration_differences,
@@ -55,6 +54,12 @@ from avalanche_ad.experiments.results import (
     summarise,
     write_json,
 )
+from avalanche_ad.experiments.run_state import (
+    Checkpoints,
+    RunState,
+    interrupted_run,
+    only,
+)
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models import PackNetFlowGMM
 from avalanche_ad.models.storage import save_model
@@ -62,9 +67,10 @@ from avalanche_ad.training.plugins import CalibrationPlugin
 
 __all__ = ["finished_run", "run_experiment"]
 
-Kind = TypeVar("Kind")
-
 AfterFeatures = Callable[[int], None]
+CHECKPOINT_MINUTES = 10.0
+"""Between two checkpoints within an experience."""
+
 AfterTask = Callable[[int, Sequence[Mapping[str, Any]]], None]
 
 
@@ -96,37 +102,6 @@ def finished_run(
     return results
 
 
-@dataclass
-class _State:
-    """What an interrupted run needs to go on; all of it goes into a checkpoint.
-
-    ``options`` are the model's arguments, ``next`` the experience to learn next,
-    ``csv_bytes`` the size of the metrics' file, ``ahead`` the evaluations of the
-    experiences to come, ``untrained`` the values of the untrained model on them.
-    """
-
-    strategy: Any
-    options: dict[str, Any]
-    seconds: dict[str, float] = field(default_factory=lambda: {"train": 0, "eval": 0})
-    next: int = 0
-    csv_bytes: int = 0
-    ahead: list[dict[str, Any]] = field(default_factory=list)
-    untrained: dict[str, list[float | None]] | None = None
-
-    @property
-    def metrics(self) -> AnomalyMetrics:
-        return _only(AnomalyMetrics, self.strategy.evaluator.metrics)
-
-    @property
-    def logger(self) -> TidyCSVLogger:
-        return _only(TidyCSVLogger, self.strategy.evaluator.loggers)
-
-
-def _only(kind: type[Kind], every: Iterable[object]) -> Kind:
-    """Return the one of a class, which every run has."""
-    return next(one for one in every if isinstance(one, kind))
-
-
 def run_experiment(
     recipe: ExperimentRecipe,
     out: Path,
@@ -136,38 +111,51 @@ def run_experiment(
     device: torch.device | None = None,
     cache: FeatureCache | None = None,
     progress: RunProgress | None = None,
+    announce: Callable[[str], None] = lambda text: None,
     after_features: AfterFeatures | None = None,
     after_task: AfterTask | None = None,
+    fresh: bool = False,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
 ) -> dict[str, Any]:
     """Train and evaluate a strategy on a stream, and save the run.
 
     After each experience the experiences seen so far are evaluated; with the recipe's
-    ``forward_transfer`` the next one too, apart from them. The folder appears
-    whole at the end, with ``results.json``, ``metrics.csv``, ``model.json`` and
-    ``model.safetensors``; until then the run lives beside it as ``NAME.partial``, with
-    a checkpoint per experience from which the same run resumes after an interruption.
+    ``forward_transfer`` the next one too, apart from them. The folder gets
+    ``results.json``, ``metrics.csv``, ``model.json``, ``model.safetensors`` and
+    ``learner`` at the end, all or none of them; until then the run lives beside it as
+    ``NAME.partial``, with a checkpoint from which the same call resumes after an
+    interruption: one after each experience, and within one at the end of an epoch
+    where the last is some minutes old. It goes on to the same bits.
 
     :param recipe: what to run.
     :param out: the run's folder; a finished run of the same recipe and seed is
-        replaced, one of another recipe or seed and anything else is refused.
+        returned, one of another recipe or seed and anything else is refused.
     :param data_root: the data set's folder.
     :param seed: decides the model's start and the order of minibatches.
     :param device: where to train.
     :param cache: the feature cache.
     :param progress: a progress bar.
+    :param announce: called with a line of text where a run is there or goes on.
     :param after_features: called when all features are there, with the number of calls
         of the backbone that it took: 0 when the cache had them all.
     :param after_task: called with the experience's index and its evaluation.
+    :param fresh: make a finished run anew, and let it take the place of the old one's
+        files when it is finished; discard an interrupted one.
+    :param checkpoint_minutes: between two checkpoints within an experience, 0 for one
+        an epoch.
     :return: what ``results.json`` holds.
-    :raises AvalancheADError: when data, recipe or folder are not as expected, or
-        training breaks.
+    :raises AvalancheADError: when data, recipe or folder are not as expected, an
+        interrupted run in the folder is another, or training breaks.
     """
     started, commit = time.perf_counter(), git_commit()
     check_strategy(recipe)
     device = device or torch.device("cpu")
     configuration = json.loads(json.dumps(run_configuration(recipe, data_root)))
     with run_folder(out) as folder:
-        finished_run(out, recipe, data_root, seed)  # of another recipe: refused
+        finished = finished_run(out, recipe, data_root, seed)  # of another: refused
+        if finished is not None and not fresh:
+            announce(f"{out}: this run is already there; --fresh makes it anew")
+            return finished
         # the data first: a backbone may have to be downloaded
         data = open_data(recipe.benchmark, data_root)
         backbone = build_backbone(recipe.benchmark)
@@ -181,9 +169,7 @@ def run_experiment(
                 "features": features_id(backbone),
             },
         }
-        checkpoint = load_checkpoint(folder.checkpoint)
-        if checkpoint is not None and checkpoint["identity"] != identity:
-            checkpoint = None
+        checkpoint = None if fresh else interrupted_run(folder, identity, device)
         benchmark = build_benchmark(
             recipe.benchmark,
             data,
@@ -200,14 +186,23 @@ def run_experiment(
             # only now: a wrong command must not cost another run its checkpoint
             folder.clear()
             RNGManager.set_random_seeds(seed)
-            state = _fresh_state(recipe, benchmark, device, folder, seed)
+            state = _fresh_state(
+                recipe, benchmark, device, folder, seed, checkpoint_minutes
+            )
+            checkpoints = Checkpoints(folder, identity, state)
+            checkpoints.probe()
         else:
             state = checkpoint["state"]
+            identity["versions"]["device"] = str(state.strategy.device)
+            checkpoints = Checkpoints(folder, identity, state)
             folder.cut_metrics(state.csv_bytes)
             state.logger.path = folder.metrics  # seen from where this run was started
+            tasks = len(benchmark.experiences)
+            place = f"{'within' if state.within else 'before'} task {state.next + 1}"
+            announce(f"{out}: goes on {place} of {tasks}, where it was interrupted")
             # last, because building a backbone draws random numbers
             restore_generators(checkpoint)
-        _learn(recipe, benchmark, state, folder, identity, progress, after_task)
+        _learn(recipe, benchmark, state, checkpoints, progress, after_task)
 
         seconds = {
             "features": features,
@@ -215,13 +210,16 @@ def run_experiment(
             "total": features + sum(state.seconds.values()),
         }
         history = [*state.metrics.history, *state.ahead]
+        versions = dict(identity["versions"])
+        if state.begun_with:
+            versions["begun_with"] = "; ".join(state.begun_with)
         results = {
             "schema": SCHEMA,
             "benchmark": recipe.benchmark_name,
             "strategy": recipe.strategy_name,
             "seed": seed,
             "categories": [list(names) for names in benchmark.experiences],
-            "versions": identity["versions"],
+            "versions": versions,
             "config": configuration,
             "git": commit,
             **summarise(
@@ -237,6 +235,7 @@ def run_experiment(
             ),
         }
         _save_model(recipe, benchmark, state, folder)
+        checkpoints.save(folder.learner)
         write_json(folder.partial / "results.json", results)
         folder.publish()
     return results
@@ -248,7 +247,8 @@ def _fresh_state(
     device: torch.device,
     folder: RunFolder,
     seed: int,
-) -> _State:
+    checkpoint_minutes: float,
+) -> RunState:
     model, options = build_model(recipe.benchmark, benchmark, seed)
     strategy = build_strategy(
         recipe,
@@ -259,61 +259,87 @@ def _fresh_state(
         benchmark.mask_size,
         [ProgressPlugin()],
     )
-    return _State(strategy, options)
+    strategy.plugins.insert(0, CheckpointPlugin(checkpoint_minutes))
+    return RunState(strategy, options)
 
 
 def _learn(
     recipe: ExperimentRecipe,
     benchmark: AnomalyBenchmark,
-    state: _State,
-    folder: RunFolder,
-    identity: dict[str, Any],
+    state: RunState,
+    checkpoints: Checkpoints,
     progress: RunProgress | None,
     after_task: AfterTask | None,
 ) -> None:
     """Learn the experiences that are left, one after the other or all at once."""
     strategy = state.strategy
     strategy.evaluator.active = True
-    ticker = _only(ProgressPlugin, strategy.plugins)
+    ticker = only(ProgressPlugin, strategy.plugins)
     ticker.progress = progress
     if progress:
         steps = _training_steps(recipe, benchmark, strategy, state.next)
         progress.start("training", steps)
+    saver = only(CheckpointPlugin, strategy.plugins)
+    clock = _Stopwatch(state.seconds)
+
+    def save_within() -> None:
+        clock.note("train")
+        state.within = True
+        checkpoints.save()
+        state.within = False
+        if not checkpoints.possible:
+            saver.save = None
 
     train, test = list(benchmark.train_stream), list(benchmark.test_stream)
     joint = isinstance(strategy, JointTraining)
     ahead = recipe.benchmark.forward_transfer and not joint
     if ahead and state.untrained is None:
-        began = time.perf_counter()
         state.untrained = untrained_values(
             strategy,
             benchmark,
             recipe.benchmark.training.calibration_images,
             metric_names(),
         )
-        state.seconds["eval"] += time.perf_counter() - began
+        clock.note("eval")
     for task in range(len(train) - 1 if joint else state.next, len(train)):
-        learned = train if joint else [train[task]]
         ticker.what = "joint" if joint else f"experience {task + 1}/{len(train)}"
-        began = time.perf_counter()
-        strategy.train(learned if joint else learned[0], num_workers=0)
-        trained = time.perf_counter()
+        if checkpoints.possible:
+            saver.save = save_within
+        saver.start()
+        if state.within:
+            state.within = False
+            finish_training(strategy, num_workers=0)
+        else:
+            strategy.train(train if joint else train[task], num_workers=0)
+        clock.note("train")
         before = len(state.metrics.history)
         strategy.eval(test[: task + 1], num_workers=0)
-        if ahead and task + 1 < len(test):
+        if ahead and task + 1 < len(train):
             future = evaluate_apart(
                 strategy, strategy.model, benchmark, [test[task + 1]]
             )
             state.ahead += [{**row, "training_experience": task} for row in future]
-        state.seconds["train"] += trained - began
-        state.seconds["eval"] += time.perf_counter() - trained
+        clock.note("eval")
         evaluated = state.metrics.history[before:]
         if after_task:
             after_task(task, evaluated)
-        if task + 1 < len(train):
-            state.next = task + 1
-            state.csv_bytes = folder.metrics.stat().st_size
-            save_checkpoint(folder.checkpoint, {"identity": identity, "state": state})
+        state.next = task + 1
+        if state.next < len(train):
+            checkpoints.save()
+
+
+class _Stopwatch:
+    """Adds up seconds by what they were spent on."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds = seconds
+        self.since = time.perf_counter()
+
+    def note(self, what: str) -> None:
+        """Count the time since the last note."""
+        now = time.perf_counter()
+        self.seconds[what] += now - self.since
+        self.since = now
 
 
 def _training_steps(
@@ -334,12 +360,12 @@ def _training_steps(
 def _save_model(
     recipe: ExperimentRecipe,
     benchmark: AnomalyBenchmark,
-    state: _State,
+    state: RunState,
     folder: RunFolder,
 ) -> None:
     """Save the model with all that prediction needs."""
     last = len(benchmark.experiences) - 1
-    calibration = _only(CalibrationPlugin, state.strategy.plugins)
+    calibration = only(CalibrationPlugin, state.strategy.plugins)
     features = recipe.benchmark.features.model_dump(mode="json")
     if "weights" in features["options"]:
         # prediction may run in another folder

@@ -136,6 +136,7 @@ def compare(
                     device=device,
                     cache=cache,
                     progress=progress,
+                    announce=announce,
                 )
             except AvalancheADError as error:
                 if state.fails(job, error):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from platformdirs import user_state_path
 
+from avalanche_ad.errors import ResultsError
 from avalanche_ad.experiments.checkpoint import (
     load_checkpoint,
     restore_generators,
@@ -99,13 +100,15 @@ def test_a_changed_byte_is_noticed(file, byte):
     content = bytearray(file.read_bytes())
     content[byte] ^= 1
     file.write_bytes(content)
-    assert load_checkpoint(file) is None
+    with pytest.raises(ResultsError, match="damaged"):
+        load_checkpoint(file)
 
 
 @pytest.mark.parametrize("size", [0, 10, 32, 100])
 def test_a_cut_file_is_noticed(file, size):
     file.write_bytes(file.read_bytes()[:size])
-    assert load_checkpoint(file) is None
+    with pytest.raises(ResultsError, match="damaged"):
+        load_checkpoint(file)
 
 
 def test_no_file_is_no_checkpoint(tmp_path):
@@ -114,7 +117,8 @@ def test_no_file_is_no_checkpoint(tmp_path):
 
 def test_another_users_key_does_not_open_it(file, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
-    assert load_checkpoint(file) is None
+    with pytest.raises(ResultsError, match="another user"):
+        load_checkpoint(file)
 
 
 def test_the_key_is_readable_by_the_user_alone(file):
@@ -133,14 +137,33 @@ class Fragile:
         return (Path.read_text, (self.path,))
 
 
-def test_a_checkpoint_that_refers_to_what_is_gone_is_told(tmp_path, caplog):
+@pytest.mark.parametrize("content", [b"", b"short", b"x" * 33])
+def test_a_key_that_is_none_never_signs(file, content):
+    """An empty one is what a full disk or a kill leaves; anybody could sign with it."""
+    key = user_state_path("avalanche_ad") / "checkpoint.key"
+    kept = key.read_bytes()
+    key.write_bytes(content)
+    try:
+        with pytest.raises(ResultsError):
+            load_checkpoint(file)
+        save_checkpoint(file, {"answer": 43})
+        made = key.read_bytes()
+        assert len(made) == 32
+        assert made != kept
+        assert load_checkpoint(file)["answer"] == 43
+        assert [path.name for path in key.parent.iterdir()] == [key.name]
+    finally:
+        key.write_bytes(kept)
+
+
+def test_a_checkpoint_that_refers_to_what_is_gone_is_told(tmp_path):
     target = tmp_path / "features"
     target.write_text("here")
     save_checkpoint(tmp_path / "checkpoint", {"data": Fragile(target)})
     assert load_checkpoint(tmp_path / "checkpoint")["data"] == "here"
     target.unlink()
-    assert load_checkpoint(tmp_path / "checkpoint") is None
-    assert "starts anew" in caplog.text
+    with pytest.raises(ResultsError, match="refers to has changed: .*features"):
+        load_checkpoint(tmp_path / "checkpoint")
 
 
 def test_a_crash_keeps_the_checkpoint_before(file):

@@ -10,15 +10,20 @@ import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
+from avalanche.core import SupervisedPlugin
 from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from avalanche_ad.errors import AvalancheADError, DatasetError, ResultsError
 from avalanche_ad.evaluation.names import metric_names
+from avalanche_ad.experiments import runner
 from avalanche_ad.experiments.recipe import load_experiment
+from avalanche_ad.experiments.results import WORKING_MARKER
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache, make_backbone
 
@@ -28,6 +33,12 @@ VARYING = ("seconds", "peak_rss_mb", "git")
 def fixed(results):
     """What must not change from run to run."""
     return {key: value for key, value in results.items() if key not in VARYING}
+
+
+def contents(folder):
+    """Bytes of every file, by name."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 def read(folder):
@@ -53,8 +64,9 @@ def run(place, tiny_stream):
             after_features=calls.append,
             **options,
         )
-        return results, calls[0]
+        return results, calls[0] if calls else 0
 
+    call.recipe = (str(tiny_stream), "naive")
     return call
 
 
@@ -243,12 +255,60 @@ run_experiment(recipe, Path(out), cache=FeatureCache(cache), after_task=kill)
     assert_same_run(out, reference("replay"))
 
 
-def test_a_checkpoint_of_another_run_is_not_used(run, reference, tmp_path):
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        ({"strategy": "naive"}, "strategy's name .replay. → .naive."),
+        ({"strategy": "replay", "seed": 1}, "seed 0 → 1"),
+        (
+            {"strategy": "replay", "overrides": ["training.epochs=3"]},
+            "training.epochs 2 → 3",
+        ),
+    ],
+)
+def test_an_interrupted_run_is_not_overwritten_by_another(
+    run, reference, tmp_path, other, difference
+):
+    partial = interrupted(run, tmp_path / "run", "replay")
+    before = contents(partial)
+    with pytest.raises(ResultsError, match=f"{difference}.*--fresh"):
+        run(tmp_path / "run", **other)
+    assert contents(partial) == before
+    run(tmp_path / "run", "replay")
+    assert_same_run(tmp_path / "run", reference("replay"))
+
+
+def test_an_interrupted_run_is_discarded_on_demand(run, reference, tmp_path):
     interrupted(run, tmp_path / "run", "replay")
     tasks = []
-    run(tmp_path / "run", after_task=lambda task, rows: tasks.append(task))
+    run(tmp_path / "run", after_task=lambda task, _: tasks.append(task), fresh=True)
     assert tasks == [0, 1]
     assert_same_run(tmp_path / "run", reference("naive"))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_an_interrupted_run_goes_on_with_other_versions(
+    run, reference, tmp_path, monkeypatch, caplog
+):
+    interrupted(run, tmp_path / "run")
+    newer = {**runner.package_versions(), "torch": "99.0"}
+    monkeypatch.setattr(runner, "package_versions", lambda: newer)
+    tasks = []
+    run(tmp_path / "run", after_task=lambda task, rows: tasks.append(task))
+    assert tasks == [1]
+    assert "→ 99.0" in caplog.text
+    found = read(tmp_path / "run")
+    assert "99.0" in found["versions"]["begun_with"]
+    assert found["matrix"] == read(reference("naive"))["matrix"]
+
+
+def test_a_run_goes_on_where_it_was_begun(run, tmp_path, caplog):
+    """On the CPU, where it can; a device of another machine makes no difference."""
+    interrupted(run, tmp_path / "run")
+    results, _ = run(tmp_path / "run", device=torch.device("meta"))
+    assert "begun on cpu: it goes on on cpu" in caplog.text
+    assert results["versions"]["device"] == "cpu"
+    assert "begun_with" not in results["versions"]
 
 
 def test_a_checkpoint_of_other_weights_is_not_used(run, tmp_path):
@@ -266,16 +326,141 @@ def test_a_checkpoint_of_other_weights_is_not_used(run, tmp_path):
         about = file.metadata()
     tensors = load_file(weights)
     save_file(tensors | {"mean_8": tensors["mean_8"] + 1}, weights, about)
-    tasks = []
-    results, _ = run(
-        tmp_path / "run",
-        overrides=overrides,
-        after_task=lambda task, rows: tasks.append(task),
-    )
-    assert tasks == [0, 1]
+    with pytest.raises(ResultsError, match="features of the backbone .* changed"):
+        run(tmp_path / "run", overrides=overrides)
+    results, _ = run(tmp_path / "run", overrides=overrides, fresh=True)
     found = results["versions"]["features"]
     assert make_backbone("embedded", weights=weights).fingerprint().startswith(found)
     assert not make_backbone("embedded").fingerprint().startswith(found)
+
+
+class Clicks:
+    """A progress bar that interrupts the run at a training step."""
+
+    def __init__(self, step):
+        self.left = step
+
+    def start(self, what, total):
+        pass
+
+    def report(self, what, done, total):
+        pass
+
+    def advance(self, what):
+        self.left -= 1
+        if self.left == 0:
+            raise Stop
+
+
+EVERY_EPOCH = {"overrides": ["training.epochs=4"], "checkpoint_minutes": 0}
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        *("naive", "joint", "replay", "ewc", "lwf", "cumulative", "gem", "mir"),
+        *("si", "mas", "rwalk", "packnet", "gmm_alignment", "from_scratch"),
+    ],
+)
+def test_a_run_interrupted_inside_a_task_resumes_to_the_same_bits(
+    run, tmp_path, strategy, caplog
+):
+    run(tmp_path / "whole", strategy, **EVERY_EPOCH)
+    steps = []
+
+    class Counting(Clicks):
+        def advance(self, what):
+            steps.append(what)
+
+    # in the second task's third epoch, where there are tasks
+    at = 11 if strategy == "joint" else 20
+    with pytest.raises(Stop):
+        run(tmp_path / "run", strategy, progress=Clicks(at), **EVERY_EPOCH)
+    assert (tmp_path / "run.partial" / "checkpoint").is_file()
+    said = []
+    run(
+        tmp_path / "run",
+        strategy,
+        progress=Counting(0),
+        announce=said.append,
+        **EVERY_EPOCH,
+    )
+    assert "within" in said[0]
+    assert not caplog.records
+    assert 0 < len(steps) <= 15
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_memory_that_has_begun_to_draw_resumes_between_tasks(run, tmp_path, caplog):
+    """A-GEM holds an iterator over its memory, which cannot be stored."""
+    run(tmp_path / "whole", "agem")
+    said = []
+    with pytest.raises(Stop):
+        run(tmp_path / "run", "agem", progress=Clicks(11), checkpoint_minutes=0)
+    (record,) = caplog.records
+    assert "inside a task (TypeError: cannot pickle 'generator'" in record.message
+    assert "resumes after its last finished task" in record.message
+    run(tmp_path / "run", "agem", announce=said.append)
+    assert "before task 2 of 2" in said[0]
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_inside_a_task_nothing_is_saved_before_it_is_time(run, tmp_path):
+    late = {**EVERY_EPOCH, "checkpoint_minutes": 10}
+    with pytest.raises(Stop):
+        run(tmp_path / "run", progress=Clicks(8), **late)
+    assert not (tmp_path / "run.partial").exists()
+
+
+class Hoarder(SupervisedPlugin):
+    """Keeps an iterator that was started, as many plugins do."""
+
+    def __init__(self, at_once=False):
+        super().__init__()
+        self.kept = iter([1]) if not at_once else (number for number in range(3))
+        if at_once:
+            next(self.kept)
+
+    def after_training_exp(self, strategy, **kwargs):
+        self.kept = iter(strategy.dataloader)
+        next(self.kept)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_plugin_that_does_not_pickle_costs_a_warning(
+    run, tmp_path, caplog, monkeypatch, at_once
+):
+    recipe = tmp_path / "hoarder.toml"
+    recipe.write_text(
+        'title = "H"\nsummary = "h"\n[[plugins]]\n'
+        f'type = "hoarding.Hoarder"\nat_once = {str(at_once).lower()}\n'
+    )
+    module = ModuleType("hoarding")
+    module.Hoarder = Hoarder
+    monkeypatch.setitem(sys.modules, "hoarding", module)
+    warned = []
+
+    def after_task(task, rows):
+        warned.append(len(caplog.records))
+
+    run(tmp_path / "run", str(recipe), after_task=after_task)
+    assert (tmp_path / "run" / "results.json").is_file()
+    (record,) = caplog.records
+    assert "no checkpoint can be written (TypeError: cannot pickle" in record.message
+    # what can be found out before training is
+    assert warned[0] == at_once
+
+
+def test_no_place_for_the_key_costs_a_warning(
+    run, reference, tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    run(tmp_path / "run")
+    (record,) = caplog.records
+    assert "no checkpoint can be written (" in record.message
+    assert not (tmp_path / "run" / "learner").exists()
+    assert fixed(read(tmp_path / "run")) == fixed(read(reference("naive")))
 
 
 class Bomb:
@@ -294,24 +479,22 @@ def test_a_checkpoint_of_another_hand_is_not_opened(run, reference, tmp_path):
     bomb = pickle.dumps(Bomb(mark))
     signature = (partial / "checkpoint").read_bytes()[:32]
     (partial / "checkpoint").write_bytes(signature + bomb)
-    tasks = []
-    run(tmp_path / "run", after_task=lambda task, rows: tasks.append(task))
+    with pytest.raises(ResultsError, match="cannot be resumed: it is damaged, or was"):
+        run(tmp_path / "run")
     assert not mark.exists()
-    assert tasks == [0, 1]
-    assert_same_run(tmp_path / "run", reference("naive"))
+    assert (partial / "checkpoint").read_bytes() == signature + bomb
     pickle.loads(bomb)
     assert mark.exists()  # the bomb would have gone off
 
 
-def test_a_checkpoint_whose_features_are_gone_starts_anew(
-    run, reference, tmp_path, caplog
-):
+def test_a_checkpoint_whose_features_are_gone_is_told(run, reference, tmp_path):
     cache = FeatureCache(tmp_path / "cache")
     with pytest.raises(Stop):
         run(tmp_path / "run", "replay", cache=cache, after_task=interrupt_after(1))
     cache.clear()
-    run(tmp_path / "run", "replay", cache=cache)
-    assert "cannot be resumed" in caplog.text
+    with pytest.raises(ResultsError, match="cannot be resumed: what it refers to has"):
+        run(tmp_path / "run", "replay", cache=cache)
+    run(tmp_path / "run", "replay", cache=cache, fresh=True)
     assert_same_run(tmp_path / "run", reference("replay"))
 
 
@@ -328,18 +511,33 @@ def test_a_run_that_fails_leaves_nothing(run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_finished_run_is_replaced_when_the_new_one_is_finished(
+def test_a_finished_run_is_there(run, reference, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(reference("naive"), out)
+    before, said = contents(out), []
+    recipe = load_experiment(*run.recipe)
+    results = run_experiment(recipe, out, announce=said.append)
+    assert results == read(reference("naive"))
+    assert said == [f"{out}: this run is already there; --fresh makes it anew"]
+    assert contents(out) == before
+
+
+def test_a_finished_run_is_made_anew_when_the_new_one_is_finished(
     run, reference, tmp_path
 ):
     out = tmp_path / "run"
     shutil.copytree(reference("naive"), out)
-    (out / "notes.txt").touch()
+    (out / "predictions").mkdir()
+    mine = [out / "notes.txt", out / "report.html", out / "predictions" / "a.png"]
+    for path in mine:
+        path.write_text(path.name)
+    (out / "metrics.csv").write_text("to be replaced")
     with pytest.raises(Stop):
-        run(out, after_task=interrupt_after(1))
-    assert (out / "notes.txt").is_file()
-    run(out)
+        run(out, after_task=interrupt_after(1), fresh=True)
+    assert (out / "metrics.csv").read_text() == "to be replaced"
+    run(out, fresh=True)
     assert_same_run(out, reference("naive"))
-    assert not (out / "notes.txt").exists()
+    assert [path.read_text() for path in mine] == [path.name for path in mine]
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -348,7 +546,7 @@ def test_a_finished_run_is_replaced_when_the_new_one_is_finished(
     [
         (
             {"overrides": ["synthetic.seed=5"]},
-            "of another recipe: remove it, or choose",
+            "of another recipe .synthetic.seed 0 → 5.: remove it, or choose",
         ),
         ({"strategy": "ewc"}, "of another recipe"),
         ({"seed": 1}, "of seed 0, not 1: remove it, or choose another --out"),
@@ -369,8 +567,8 @@ def test_a_finished_run_of_another_recipe_is_refused_before_any_work(
 def test_a_refused_run_leaves_the_checkpoint_beside_the_finished_one(
     run, reference, tmp_path
 ):
-    shutil.copytree(reference("naive"), tmp_path / "run")
     partial = interrupted(run, tmp_path / "run")
+    shutil.copytree(reference("naive"), tmp_path / "run")
     with pytest.raises(ResultsError, match="another recipe"):
         run(tmp_path / "run", "ewc")
     assert (partial / "checkpoint").is_file()
@@ -396,6 +594,7 @@ def test_the_working_folder_itself_is_refused(run, tmp_path, monkeypatch):
 def test_a_run_that_another_process_works_on_is_refused(run, tmp_path):
     partial = tmp_path / "run.partial"
     partial.mkdir()
+    (partial / WORKING_MARKER).touch()
     with (
         FileLock(partial / "run.lock"),
         pytest.raises(ResultsError, match="another process"),

@@ -1,0 +1,198 @@
+"""The state of a run: what it is of, what a checkpoint holds, and going on from one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from avalanche_ad.errors import ResultsError
+from avalanche_ad.evaluation.csv_logger import TidyCSVLogger
+from avalanche_ad.evaluation.metrics import AnomalyMetrics
+from avalanche_ad.experiments.checkpoint import load_checkpoint, save_checkpoint
+from avalanche_ad.experiments.configuration import (
+    configuration_differences,
+    named_differences,
+)
+from avalanche_ad.experiments.device import is_available
+from avalanche_ad.experiments.folder import RunFolder
+
+__all__ = [
+    "Checkpoints",
+    "RunState",
+    "identity_differences",
+    "interrupted_run",
+    "only",
+    "place_differences",
+]
+
+Kind = TypeVar("Kind")
+Identity = Mapping[str, Any]
+"""What a run is of: ``configuration``, ``seed`` and ``versions``, the device and the
+features among them."""
+
+_log = logging.getLogger(__name__)
+
+
+def only(kind: type[Kind], every: Iterable[object]) -> Kind:
+    """Return the one of a class, which every run has."""
+    return next(one for one in every if isinstance(one, kind))
+
+
+@dataclass
+class RunState:
+    """What an interrupted run needs to go on; all of it goes into a checkpoint.
+
+    :param strategy: Avalanche's, with model, plugins, metrics and loggers.
+    :param options: the model's arguments.
+    :param seconds: spent on ``train`` and ``eval`` so far.
+    :param next: the experience to learn next, or that is being learned.
+    :param within: whether that is the case, between two epochs.
+    :param csv_bytes: size of the metrics' file.
+    :param ahead: evaluations of experiences to come.
+    :param untrained: what the untrained model is worth on them.
+    :param begun_with: versions and device that differ from those it goes on with.
+    """
+
+    strategy: Any
+    options: dict[str, Any]
+    seconds: dict[str, float] = field(default_factory=lambda: {"train": 0, "eval": 0})
+    next: int = 0
+    within: bool = False
+    csv_bytes: int = 0
+    ahead: list[dict[str, Any]] = field(default_factory=list)
+    untrained: dict[str, list[float | None]] | None = None
+    begun_with: list[str] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> AnomalyMetrics:
+        """The metrics that results are made from."""
+        return only(AnomalyMetrics, self.strategy.evaluator.metrics)
+
+    @property
+    def logger(self) -> TidyCSVLogger:
+        """The logger of the tidy CSV."""
+        return only(TidyCSVLogger, self.strategy.evaluator.loggers)
+
+
+class Checkpoints:
+    """Writes a run's checkpoints; what cannot be written costs a warning, not the run.
+
+    :param folder: where.
+    :param identity: what the run is of.
+    :param state: what is saved.
+    """
+
+    def __init__(self, folder: RunFolder, identity: Identity, state: RunState) -> None:
+        self.folder = folder
+        self.identity = identity
+        self.state = state
+        self.possible = True
+
+    def probe(self) -> None:
+        """Find out whether a checkpoint can be written, and leave none."""
+        self.save()
+        self.folder.checkpoint.unlink(missing_ok=True)
+
+    def save(self, path: Path | None = None) -> None:
+        """Write the run's state as it is.
+
+        :param path: another file than the checkpoint of the run's folder.
+        """
+        self.state.csv_bytes = self.folder.metrics.stat().st_size
+        content = {"identity": dict(self.identity), "state": self.state}
+        try:
+            save_checkpoint(path or self.folder.checkpoint, content)
+        except Exception as error:  # whatever a plugin's pickling may raise
+            if self.possible:
+                where = " inside a task" if self.state.within else ""
+                _log.warning(
+                    "no checkpoint can be written%s (%s: %s): the run goes on; should "
+                    "it be interrupted, it resumes %s",
+                    where,
+                    type(error).__name__,
+                    (str(error) or type(error).__name__).splitlines()[0],
+                    "after its last finished task" if where else "from an older one",
+                )
+            self.possible = False
+
+
+def identity_differences(before: Identity, now: Identity) -> list[str]:
+    """Return what makes one run another than the other, a line each."""
+    found = configuration_differences(before["configuration"], now["configuration"])
+    if before["seed"] != now["seed"]:
+        found.append(f"seed {before['seed']} → {now['seed']}")
+    was, are = (one["versions"]["features"] for one in (before, now))
+    if was != are:
+        found.append(f"features of the backbone {was} → {are}: its weights changed")
+    return found
+
+
+def place_differences(before: Identity, now: Identity) -> list[str]:
+    """Return which versions and devices two runs do not share, a line each."""
+    old, new = before["versions"], now["versions"]
+    return [
+        f"{name} {old.get(name, 'unset')} → {new.get(name, 'unset')}"
+        for name in dict.fromkeys([*old, *new])
+        if name != "features" and old.get(name) != new.get(name)
+    ]
+
+
+def interrupted_run(
+    folder: RunFolder, identity: Identity, device: torch.device
+) -> dict[str, Any] | None:
+    """Read the checkpoint of an interrupted run, if it is of the run that is wanted.
+
+    Other versions and another device are told in a line. A device that is here is gone
+    on with; the tensors of one that is not move to ``device``.
+
+    :param folder: the run's folder.
+    :param identity: what the run is to be of.
+    :param device: where it is to go on.
+    :return: what the checkpoint holds, ``None`` where there is none.
+    :raises ResultsError: when the interrupted run is another, or cannot be resumed.
+    """
+    path = folder.checkpoint
+    discard = f"discard it with `avalanche-ad run --fresh`, or by removing {path}"
+    try:
+        found = load_checkpoint(path, device)
+        if found is None:
+            return None
+        before, state = found["identity"], found["state"]
+        differences = identity_differences(before, identity)
+    except (ResultsError, KeyError, TypeError, AttributeError) as error:
+        raise ResultsError(
+            f"{path.parent} holds an interrupted run that cannot be resumed: {error}; "
+            f"mend that, or {discard}"
+        ) from error
+    if differences:
+        raise ResultsError(
+            f"{path.parent} holds an interrupted run that is another "
+            f"({named_differences(differences)}): resume it with its own settings, or "
+            f"{discard}"
+        )
+    used = str(state.strategy.device)
+    if is_available(used):
+        identity = {**identity, "versions": {**identity["versions"], "device": used}}
+    else:
+        state.strategy.device = device
+    if used != str(device):
+        _log.warning(
+            "%s was begun on %s: it goes on on %s",
+            path.parent,
+            used,
+            state.strategy.device,
+        )
+    if others := place_differences(before, identity):
+        _log.warning(
+            "%s was begun with others (%s): it goes on, but maybe not to the last bit "
+            "as it would have",
+            path.parent,
+            named_differences(others),
+        )
+        state.begun_with += [one for one in others if one not in state.begun_with]
+    return found
