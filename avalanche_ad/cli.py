@@ -127,6 +127,10 @@ def run(
             help="Make a finished run anew, or discard an interrupted one.",
         ),
     ] = False,
+    start: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--from", help="A finished run to go on from: learn what is new."),
+    ] = None,
     checkpoint_minutes: Annotated[
         float,
         typer.Option(min=0, help="Between checkpoints in a task, at ends of epochs."),
@@ -176,6 +180,7 @@ def run(
             after_task=after_task,
             fresh=fresh,
             checkpoint_minutes=checkpoint_minutes,
+            start=start,
         )
     _print_table(
         comparison_table(

@@ -45,7 +45,8 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
     ``category_names``, mask (M, M) boolean, t the task label. Every test experience
     holds the categories of the train experience with the same index; where the stream
     is blurry, a train experience holds images of other categories too. The data
-    attributes ``defect_type`` and ``path`` ride along outside the items.
+    attributes ``category_name``, ``defect_type`` and ``path`` ride along outside the
+    items.
 
     :param streams: Avalanche streams ``train`` and ``test``.
     :param experiences: names of the categories of each experience; in a blurry stream,
@@ -53,6 +54,8 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
     :param layout: shapes of the packed features, ``None`` for an image stream.
     :param image_size: edge of the images in pixels.
     :param mask_size: edge of the masks in pixels.
+    :param learned: how many of the first experiences were learned elsewhere and hold
+        no image.
     """
 
     def __init__(
@@ -62,12 +65,14 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
         layout: FeatureLayout | None,
         image_size: int,
         mask_size: int,
+        learned: int = 0,
     ) -> None:
         super().__init__(list(streams))
         self.experiences = tuple(tuple(names) for names in experiences)
         self.layout = layout
         self.image_size = image_size
         self.mask_size = mask_size
+        self.learned = learned
 
     @property
     def category_names(self) -> tuple[str, ...]:
@@ -93,6 +98,7 @@ def anomaly_benchmark(
     feature_dtype: Literal["float16", "float32"] = "float16",
     device: str = "cpu",
     progress: Progress | None = None,
+    learned: Sequence[Sequence[str]] = (),
 ) -> AnomalyBenchmark:
     """Turn a data set into a class-incremental stream of anomaly experiences.
 
@@ -120,6 +126,9 @@ def anomaly_benchmark(
     :param feature_dtype: ``"float16"`` or ``"float32"`` on disk.
     :param device: where the backbone runs.
     :param progress: called with (what, done, all) while features are computed.
+    :param learned: names of the categories that a model has learned before, by
+        experience, where the stream goes on with new ones: theirs are the first
+        targets and the first experiences, which hold no image.
     :raises DatasetError: when names or sizes do not fit, or a file cannot be read.
     """
     split = split_categories(
@@ -133,7 +142,13 @@ def anomaly_benchmark(
     check_blurry(blurry, len(split))
     mask_size = mask_size or image_size
     names = [name for experience in split for name in experience]
-    index_of = {name: index for index, name in enumerate(names)}
+    before = [name for experience in learned for name in experience]
+    if again := sorted({*names} & {*before}):
+        raise DatasetError(
+            f"category {again[0]!r} was learned before: expected a stream of new "
+            f"categories alone, or without learned={[list(one) for one in learned]}"
+        )
+    index_of = {name: index for index, name in enumerate([*before, *names])}
     by_category: dict[str, list[Sample]] = {name: [] for name in names}
     for sample in data.samples:
         if sample.category in by_category:
@@ -181,12 +196,15 @@ def anomaly_benchmark(
                 arriving[task].append(sample)
 
     train, test = [], []
-    for task, experience in enumerate(split):
+    # of what was learned before there is nothing: its experiences keep their numbers
+    whole = [*([] for _ in learned), *split]
+    arriving = [*([] for _ in learned), *arriving]
+    for task, experience in enumerate(whole):
         label = task if return_task_id else 0
-        learned = arriving[task]
-        targets = [index_of[sample.category] for sample in learned]
+        brought = arriving[task]
+        targets = [index_of[sample.category] for sample in brought]
         train.append(
-            _dataset(TrainItems(source(learned), targets), learned, targets, label)
+            _dataset(TrainItems(source(brought), targets), brought, targets, label)
         )
         members = [sample for name in experience for sample in by_category[name]]
         tested = [sample for sample in members if sample.split == "test"]
@@ -200,7 +218,12 @@ def anomaly_benchmark(
         with_classes_timeline(benchmark_from_datasets(train=train, test=test))
     )
     return AnomalyBenchmark(
-        list(scenario.streams.values()), split, layout, image_size, mask_size
+        list(scenario.streams.values()),
+        [*learned, *split],
+        layout,
+        image_size,
+        mask_size,
+        len(learned),
     )
 
 
@@ -226,10 +249,12 @@ def _dataset(
         data_attributes=[
             DataAttribute(list(targets), "targets"),
             DataAttribute(
-                ConstantSequence(task_label, len(samples)),
+                # an empty one of Avalanche's breaks its own task labels
+                ConstantSequence(task_label, len(samples)) if samples else [],
                 "targets_task_labels",
                 use_in_getitem=True,
             ),
+            DataAttribute([sample.category for sample in samples], "category_name"),
             DataAttribute([sample.defect_type for sample in samples], "defect_type"),
             DataAttribute([str(sample.path) for sample in samples], "path"),
         ],

@@ -15,6 +15,7 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from avalanche.training.templates.base import BaseTemplate
 
 from avalanche_ad.benchmarks import AnomalyBenchmark, anomaly_benchmark
+from avalanche_ad.benchmarks.order import split_categories
 from avalanche_ad.datasets import AnomalyData, SyntheticAD, open_dataset
 from avalanche_ad.errors import AvalancheADError, RecipeError
 from avalanche_ad.experiments.arguments import (
@@ -54,6 +55,7 @@ __all__ = [
     "build_strategy",
     "check_strategy",
     "open_data",
+    "planned_experiences",
 ]
 
 _GIVEN = {
@@ -84,8 +86,9 @@ def build_benchmark(
     cache: FeatureCache,
     device: torch.device,
     progress: Callable[[str, int, int], None] | None = None,
+    learned: Sequence[Sequence[str]] = (),
 ) -> AnomalyBenchmark:
-    """Build the recipe's feature stream."""
+    """Build the recipe's feature stream, see :func:`anomaly_benchmark`."""
     per_experience = recipe.classes_per_experience
     return anomaly_benchmark(
         data,
@@ -103,6 +106,19 @@ def build_benchmark(
         feature_dtype=recipe.features.dtype,
         device=str(device),
         progress=progress,
+        learned=learned,
+    )
+
+
+def planned_experiences(recipe: BenchmarkRecipe, data: AnomalyData) -> list[list[str]]:
+    """Return the categories of each experience, before any image is read."""
+    return split_categories(
+        data.categories,
+        n_experiences=recipe.n_experiences,
+        classes_per_experience=recipe.classes_per_experience,
+        experiences=recipe.experiences,
+        class_order=recipe.class_order,
+        seed=recipe.order_seed,
     )
 
 

@@ -9,7 +9,10 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 from avalanche.training.supervised import JointTraining
 
-__all__ = ["CheckpointPlugin", "finish_training"]
+__all__ = ["CHECKPOINT_MINUTES", "CheckpointPlugin", "finish_training"]
+
+CHECKPOINT_MINUTES = 10.0
+"""Between two checkpoints within an experience, where nothing else is said."""
 
 
 class CheckpointPlugin(SupervisedPlugin):  # type: ignore[misc]
@@ -26,7 +29,7 @@ class CheckpointPlugin(SupervisedPlugin):  # type: ignore[misc]
     ``save`` is what saves, ``None`` for nothing; it is no part of the saved state.
     """
 
-    def __init__(self, minutes: float) -> None:
+    def __init__(self, minutes: float = CHECKPOINT_MINUTES) -> None:
         super().__init__()
         self.minutes = minutes
         self.save: Callable[[], None] | None = None

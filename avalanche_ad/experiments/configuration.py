@@ -25,6 +25,12 @@ _WORDS = {
 _PLACES = {"data", "features.options.weights"}
 """Where files are, which is not what they are: digests say that."""
 _NAMES = {"benchmark_name": "benchmark", "strategy_name": "strategy's name"}
+_STREAM = {
+    *("benchmark", "dataset", "categories", "n_experiences", "classes_per_experience"),
+    *("experiences", "class_order", "order_seed", "blurry", "blurry_seed"),
+    *("forward_transfer", "synthetic", "data"),
+}
+"""What says which images arrive when, and nothing of how they are learned."""
 _UNSET = object()
 _SHOWN = 3
 _WIDTH = 40
@@ -71,7 +77,7 @@ def updated_configuration(configuration: Mapping[str, Any]) -> Mapping[str, Any]
 
 
 def configuration_differences(
-    before: Mapping[str, Any], now: Mapping[str, Any]
+    before: Mapping[str, Any], now: Mapping[str, Any], *, stream: bool = True
 ) -> list[str]:
     """Return what differs between the configurations of two runs, a line each.
 
@@ -82,6 +88,7 @@ def configuration_differences(
 
     :param before: what :func:`run_configuration` returned once, in any version.
     :param now: likewise.
+    :param stream: whether it counts which images arrive when.
     :return: an empty list for runs of one recipe.
     """
     old = _leaves(updated_configuration(before))
@@ -90,6 +97,8 @@ def configuration_differences(
     for key in dict.fromkeys([*old, *new]):
         was, value = old.get(key, _UNSET), new.get(key, _UNSET)
         place = key in _PLACES and (key == "data" or _UNSET not in (was, value))
+        if key.partition(".")[0] in _STREAM and not stream:
+            continue
         if was != value and not place:
             found.append(f"{key} {_short(was)} → {_short(value)}")
     return found

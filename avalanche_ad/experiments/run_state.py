@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from avalanche.training.supervised import Cumulative, JointTraining
 
 from avalanche_ad.errors import ResultsError
 from avalanche_ad.evaluation.csv_logger import TidyCSVLogger
@@ -19,11 +20,12 @@ from avalanche_ad.experiments.configuration import (
     named_differences,
 )
 from avalanche_ad.experiments.device import is_available
-from avalanche_ad.experiments.folder import RunFolder
+from avalanche_ad.experiments.folder import LEARNER, RunFolder
 
 __all__ = [
     "Checkpoints",
     "RunState",
+    "finished_learner",
     "identity_differences",
     "interrupted_run",
     "only",
@@ -55,6 +57,8 @@ class RunState:
     :param csv_bytes: size of the metrics' file.
     :param ahead: evaluations of experiences to come.
     :param untrained: what the untrained model is worth on them.
+    :param continued: the run that this one went on from, and how many experiences that
+        had learned.
     :param begun_with: versions and device that differ from those it goes on with.
     """
 
@@ -66,6 +70,7 @@ class RunState:
     csv_bytes: int = 0
     ahead: list[dict[str, Any]] = field(default_factory=list)
     untrained: dict[str, list[float | None]] | None = None
+    continued: dict[str, Any] | None = None
     begun_with: list[str] = field(default_factory=list)
 
     @property
@@ -109,21 +114,29 @@ class Checkpoints:
             save_checkpoint(path or self.folder.checkpoint, content)
         except Exception as error:  # whatever a plugin's pickling may raise
             if self.possible:
-                where = " inside a task" if self.state.within else ""
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                what = f"({type(error).__name__}: {reason}): the run goes on, but"
                 _log.warning(
-                    "no checkpoint can be written%s (%s: %s): the run goes on; should "
-                    "it be interrupted, it resumes %s",
-                    where,
-                    type(error).__name__,
-                    (str(error) or type(error).__name__).splitlines()[0],
-                    "after its last finished task" if where else "from an older one",
+                    "no checkpoint can be written inside a task %s should it be "
+                    "interrupted, it resumes after its last finished task"
+                    if self.state.within
+                    else "no checkpoint can be written %s there is nothing to resume "
+                    "it from should it be interrupted, nor to go on from later",
+                    what,
                 )
             self.possible = False
 
 
-def identity_differences(before: Identity, now: Identity) -> list[str]:
-    """Return what makes one run another than the other, a line each."""
-    found = configuration_differences(before["configuration"], now["configuration"])
+def identity_differences(
+    before: Identity, now: Identity, *, stream: bool = True
+) -> list[str]:
+    """Return what makes one run another than the other, a line each.
+
+    :param stream: whether it counts which images arrive when.
+    """
+    found = configuration_differences(
+        before["configuration"], now["configuration"], stream=stream
+    )
     if before["seed"] != now["seed"]:
         found.append(f"seed {before['seed']} → {now['seed']}")
     was, are = (one["versions"]["features"] for one in (before, now))
@@ -162,8 +175,7 @@ def interrupted_run(
         found = load_checkpoint(path, device)
         if found is None:
             return None
-        before, state = found["identity"], found["state"]
-        differences = identity_differences(before, identity)
+        differences = identity_differences(found["identity"], identity)
     except (ResultsError, KeyError, TypeError, AttributeError) as error:
         raise ResultsError(
             f"{path.parent} holds an interrupted run that cannot be resumed: {error}; "
@@ -175,6 +187,59 @@ def interrupted_run(
             f"({named_differences(differences)}): resume it with its own settings, or "
             f"{discard}"
         )
+    _place(path.parent, found, identity, device)
+    return found
+
+
+def finished_learner(
+    run: Path, identity: Identity, device: torch.device
+) -> dict[str, Any]:
+    """Read the learner of a finished run, to go on from with more categories.
+
+    :param run: the run's folder.
+    :param identity: what the run that goes on is to be of; all but the stream must be
+        as it was.
+    :param device: where it is to go on.
+    :return: what the state's file holds.
+    :raises ResultsError: when there is none, it cannot be opened, or it does not fit.
+    """
+    path = run / LEARNER
+    try:
+        found = load_checkpoint(path, device)
+        if found is None:
+            raise ResultsError(f"{LEARNER} is missing")
+        strategy = found["state"].strategy
+        differences = identity_differences(found["identity"], identity, stream=False)
+    except (ResultsError, KeyError, TypeError, AttributeError) as error:
+        raise ResultsError(
+            f"{run}: its learner's state cannot be gone on from: {error}; make the run "
+            "anew by this version and user"
+        ) from error
+    if differences:
+        raise ResultsError(
+            f"{run}: its learner goes on as it was made, and this differs "
+            f"({named_differences(differences)}): give what it was made with"
+        )
+    if isinstance(strategy, (JointTraining, Cumulative)):
+        raise ResultsError(
+            f"{run}: {type(strategy).__name__} learns from all images at once and has "
+            "no state to go on from: run the longer stream as a whole"
+        )
+    if getattr(strategy.model, "categories_at_start", False):
+        raise ResultsError(
+            f"{run}: its model was made for {strategy.model.num_categories} categories "
+            "(categories_at_start) and has no room for more: run the longer stream as "
+            "a whole"
+        )
+    _place(run, found, identity, device)
+    return found
+
+
+def _place(
+    where: Path, found: Mapping[str, Any], identity: Identity, device: torch.device
+) -> None:
+    """Put a state where it can go on, and tell what is other than it was."""
+    before, state = found["identity"], found["state"]
     used = str(state.strategy.device)
     if is_available(used):
         identity = {**identity, "versions": {**identity["versions"], "device": used}}
@@ -183,7 +248,7 @@ def interrupted_run(
     if used != str(device):
         _log.warning(
             "%s was begun on %s: it goes on on %s",
-            path.parent,
+            where,
             used,
             state.strategy.device,
         )
@@ -191,8 +256,7 @@ def interrupted_run(
         _log.warning(
             "%s was begun with others (%s): it goes on, but maybe not to the last bit "
             "as it would have",
-            path.parent,
+            where,
             named_differences(others),
         )
         state.begun_with += [one for one in others if one not in state.begun_with]
-    return found

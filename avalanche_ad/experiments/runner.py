@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,9 +27,11 @@ from avalanche_ad.experiments.build import (
     build_strategy,
     check_strategy,
     open_data,
+    planned_experiences,
 )
 from avalanche_ad.experiments.checkpoint import restore_generators
 from avalanche_ad.experiments.checkpoint_plugin import (
+    CHECKPOINT_MINUTES,
     CheckpointPlugin,
     finish_training,
 )
@@ -57,20 +60,19 @@ from avalanche_ad.experiments.results import (
 from avalanche_ad.experiments.run_state import (
     Checkpoints,
     RunState,
+    finished_learner,
     interrupted_run,
     only,
 )
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models import PackNetFlowGMM
 from avalanche_ad.models.storage import save_model
+from avalanche_ad.training.optimizers import replace_parameters
 from avalanche_ad.training.plugins import CalibrationPlugin
 
 __all__ = ["finished_run", "run_experiment"]
 
 AfterFeatures = Callable[[int], None]
-CHECKPOINT_MINUTES = 10.0
-"""Between two checkpoints within an experience."""
-
 AfterTask = Callable[[int, Sequence[Mapping[str, Any]]], None]
 
 
@@ -90,9 +92,15 @@ def finished_run(
     results = read_results(folder)
     now = run_configuration(recipe, data)
     if differences := configuration_differences(results["config"], now):
+        longer = not configuration_differences(results["config"], now, stream=False)
         raise ResultsError(
             f"{folder} holds a run of another recipe "
             f"({named_differences(differences)}): remove it, or choose another --out"
+            + (
+                f"; --from {folder} goes on from it with new categories"
+                if longer
+                else ""
+            )
         )
     if results["seed"] != seed:
         raise ResultsError(
@@ -116,6 +124,7 @@ def run_experiment(
     after_task: AfterTask | None = None,
     fresh: bool = False,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    start: Path | None = None,
 ) -> dict[str, Any]:
     """Train and evaluate a strategy on a stream, and save the run.
 
@@ -143,6 +152,11 @@ def run_experiment(
         files when it is finished; discard an interrupted one.
     :param checkpoint_minutes: between two checkpoints within an experience, 0 for one
         an epoch.
+    :param start: a finished run to go on from: its learner, whole, learns what is new.
+        The stream begins with the experiences it has learned, or holds new categories
+        alone; then the old ones' images need not be there, and are not evaluated. The
+        seed and all but the stream must be as they were, and the results are those of
+        one run of the whole stream.
     :return: what ``results.json`` holds.
     :raises AvalancheADError: when data, recipe or folder are not as expected, an
         interrupted run in the folder is another, or training breaks.
@@ -170,6 +184,13 @@ def run_experiment(
             },
         }
         checkpoint = None if fresh else interrupted_run(folder, identity, device)
+        elsewhere: Sequence[Sequence[str]] = ()
+        if start is not None:
+            before = read_results(start)["categories"]
+            planned = planned_experiences(recipe.benchmark, data)
+            elsewhere = _elsewhere(start, before, planned)
+            if checkpoint is None:
+                checkpoint = finished_learner(start, identity, device)
         benchmark = build_benchmark(
             recipe.benchmark,
             data,
@@ -177,6 +198,7 @@ def run_experiment(
             cache or FeatureCache(),
             device,
             progress.report if progress else None,
+            elsewhere,
         )
         if after_features:
             after_features(backbone.calls)
@@ -186,22 +208,29 @@ def run_experiment(
             # only now: a wrong command must not cost another run its checkpoint
             folder.clear()
             RNGManager.set_random_seeds(seed)
-            state = _fresh_state(
-                recipe, benchmark, device, folder, seed, checkpoint_minutes
-            )
+            state = _fresh_state(recipe, benchmark, device, folder, seed)
             checkpoints = Checkpoints(folder, identity, state)
             checkpoints.probe()
         else:
             state = checkpoint["state"]
             identity["versions"]["device"] = str(state.strategy.device)
             checkpoints = Checkpoints(folder, identity, state)
+            if not folder.checkpoint.exists():
+                assert start is not None
+                folder.clear()
+                shutil.copyfile(start / folder.metrics.name, folder.metrics)
+                state.continued = {"run": str(start), "experiences": state.next}
+                _make_room(state, benchmark)
             folder.cut_metrics(state.csv_bytes)
             state.logger.path = folder.metrics  # seen from where this run was started
-            tasks = len(benchmark.experiences)
             place = f"{'within' if state.within else 'before'} task {state.next + 1}"
-            announce(f"{out}: goes on {place} of {tasks}, where it was interrupted")
+            announce(
+                f"{out}: goes on {place} of {len(benchmark.experiences)}, from "
+                f"{start or folder.partial}"
+            )
             # last, because building a backbone draws random numbers
             restore_generators(checkpoint)
+        only(CheckpointPlugin, state.strategy.plugins).minutes = checkpoint_minutes
         _learn(recipe, benchmark, state, checkpoints, progress, after_task)
 
         seconds = {
@@ -234,11 +263,52 @@ def run_experiment(
                 state.strategy, benchmark, recipe.benchmark.features.dtype
             ),
         }
+        if state.continued:
+            results["continued"] = state.continued
         _save_model(recipe, benchmark, state, folder)
         checkpoints.save(folder.learner)
         write_json(folder.partial / "results.json", results)
         folder.publish()
     return results
+
+
+def _elsewhere(
+    start: Path, before: Sequence[Sequence[str]], planned: Sequence[Sequence[str]]
+) -> Sequence[Sequence[str]]:
+    """Return the experiences that a run has learned and that a stream leaves out.
+
+    :param start: the run.
+    :param before: the experiences it has learned.
+    :param planned: those of the stream that is to go on.
+    :raises ResultsError: when the stream does not go on from them.
+    """
+    names = {name for experience in before for name in experience}
+    if not any(name in names for experience in planned for name in experience):
+        return before
+    if len(planned) > len(before) and [*planned[: len(before)]] == [*before]:
+        return ()
+    raise ResultsError(
+        f"{start} has learned {[*before]}: expected a stream that begins with these "
+        f"experiences and goes on, or one of other categories alone, got {[*planned]}"
+    )
+
+
+def _make_room(state: RunState, benchmark: AnomalyBenchmark) -> None:
+    """Let a learner have room for the categories to come, as if from the start."""
+    names = benchmark.category_names
+    state.metrics.category_names = names
+    missing = len(benchmark.experiences) - state.next
+    for values in (state.untrained or {}).values():
+        values += [None] * missing
+    model = state.strategy.model
+    before = dict(model.named_parameters())
+    model.resize(len(names))
+    now = dict(model.named_parameters())
+    grown = {
+        before[name]: now[name] for name in before if before[name] is not now[name]
+    }
+    replace_parameters(state.strategy.optimizer, grown)
+    state.strategy.optimized_param_id = now
 
 
 def _fresh_state(
@@ -247,7 +317,6 @@ def _fresh_state(
     device: torch.device,
     folder: RunFolder,
     seed: int,
-    checkpoint_minutes: float,
 ) -> RunState:
     model, options = build_model(recipe.benchmark, benchmark, seed)
     strategy = build_strategy(
@@ -259,7 +328,7 @@ def _fresh_state(
         benchmark.mask_size,
         [ProgressPlugin()],
     )
-    strategy.plugins.insert(0, CheckpointPlugin(checkpoint_minutes))
+    strategy.plugins.insert(0, CheckpointPlugin())
     return RunState(strategy, options)
 
 
@@ -313,7 +382,9 @@ def _learn(
             strategy.train(train if joint else train[task], num_workers=0)
         clock.note("train")
         before = len(state.metrics.history)
-        strategy.eval(test[: task + 1], num_workers=0)
+        strategy.eval(
+            [one for one in test[: task + 1] if len(one.dataset)], num_workers=0
+        )
         if ahead and task + 1 < len(train):
             future = evaluate_apart(
                 strategy, strategy.model, benchmark, [test[task + 1]]
@@ -379,6 +450,7 @@ def _save_model(
         state.options,
         {
             "categories": list(benchmark.category_names),
+            "experiences": [list(names) for names in benchmark.experiences],
             "image_size": benchmark.image_size,
             "mask_size": benchmark.mask_size,
             "backbone": features,

@@ -117,6 +117,7 @@ class AnomalyModel(nn.Module, ABC):
             for kind in ("likelihood", "uncertainty"):
                 self.positions[kind] = PositionStatistics(shapes)
         self._shared = _Shared(None, 0, 0)
+        self.category_names: dict[int, str] = {}
 
     # What a model must say ------------------------------------------------------
 
@@ -165,6 +166,22 @@ class AnomalyModel(nn.Module, ABC):
         return torch.full_like(category, len(self.known_categories))
 
     # What follows ---------------------------------------------------------------
+
+    def name_categories(self, names: Mapping[int, str]) -> None:
+        """Note the names of categories, by which a stream is known to be another.
+
+        :param names: name by index.
+        :raises TrainingError: when an index has another name already.
+        """
+        for index, name in names.items():
+            known = self.category_names.setdefault(index, name)
+            if known != name:
+                raise TrainingError(
+                    f"category {index} is {name!r} in this stream, and the model has "
+                    f"learned {known!r} as that: give the stream "
+                    f"learned=[[{known!r}, …], …], the experiences learned before, and "
+                    "its own categories get indices of their own"
+                )
 
     def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Set the score's normalisation from training normals.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from avalanche_ad.errors import ResultsError
 from avalanche_ad.features.layout import FeatureLayout
@@ -19,7 +19,7 @@ from avalanche_ad.models.packnet_flow_gmm import PackNetFlowGMM
 
 __all__ = ["MODEL_TYPES", "load_model", "save_model"]
 
-MODEL_TYPES: dict[str, type[FlowGMM | FeatureGMM]] = {
+MODEL_TYPES: dict[str, type[AnomalyModel]] = {
     "flow_gmm": FlowGMM,
     "packnet_flow_gmm": PackNetFlowGMM,
     "feature_gmm": FeatureGMM,
@@ -46,7 +46,8 @@ def save_model(
         name: tensor.detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
-    save_file(state, folder / _WEIGHTS)
+    # not save_file, whose errors are no OSError and whose own file stays after a kill
+    (folder / _WEIGHTS).write_bytes(save(state))
     description = {
         "schema": 1,
         "type": kind,
@@ -59,10 +60,13 @@ def save_model(
     (folder / _DESCRIPTION).write_text(text + "\n", "utf-8")
 
 
-def load_model(folder: Path) -> tuple[AnomalyModel, dict[str, Any]]:
+def load_model(
+    folder: Path, types: Mapping[str, type[AnomalyModel]] = MODEL_TYPES
+) -> tuple[AnomalyModel, dict[str, Any]]:
     """Read a model back, in evaluation mode.
 
     :param folder: where :func:`save_model` wrote.
+    :param types: the class that a model saved under a name is made of.
     :return: the model and its description.
     :raises ResultsError: when a file is missing, damaged or of another version.
     """
@@ -81,13 +85,15 @@ def load_model(folder: Path) -> tuple[AnomalyModel, dict[str, Any]]:
                 f"{description['schema']}: it was written by another version"
             )
         layout = FeatureLayout(tuple(tuple(level) for level in description["levels"]))
-        model = MODEL_TYPES[description["type"]](
+        made: Any = types[description["type"]]
+        model: AnomalyModel = made(
             layout,
             num_categories=description["num_categories"],
             **description["options"],
         )
         state = load_file(weights_file)
         model.load_state_dict(state)
+        model.name_categories(dict(enumerate(description.get("categories", ()))))
     except ResultsError:
         raise
     except (

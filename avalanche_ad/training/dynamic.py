@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from weakref import ref
 
@@ -12,16 +13,21 @@ from avalanche.models.packnet import PackNetModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from avalanche_ad.models.base import AnomalyModel
 from avalanche_ad.models.feature_gmm import FeatureGMM
 from avalanche_ad.models.flow_gmm import FlowGMM
 from avalanche_ad.models.latents import Latents, latents_of
 from avalanche_ad.models.packnet_flow_gmm import PackNetFlowGMM
+from avalanche_ad.models.storage import load_model
 
 __all__ = [
+    "DYNAMIC_TYPES",
     "DynamicFeatureGMM",
     "DynamicFlowGMM",
     "DynamicPackNetFlowGMM",
+    "category_names",
     "features_by_category",
+    "load_dynamic_model",
 ]
 
 
@@ -44,6 +50,27 @@ def features_by_category(
                 rows = rows[: limit - sum(map(len, parts))]
             parts.append(x[rows])
     return {category: torch.cat(found[category]) for category in sorted(found)}
+
+
+def category_names(dataset: Any) -> dict[int, str]:  # noqa: ANN401
+    """Return the names of a data set's categories by index, as far as it has them.
+
+    :param dataset: Avalanche's, of an :class:`AnomalyBenchmark` or another.
+    """
+    names = getattr(dataset, "category_name", None)
+    return {} if names is None else dict(zip(dataset.targets, names, strict=True))
+
+
+def load_dynamic_model(folder: Path) -> tuple[AnomalyModel, dict[str, Any]]:
+    """Read a saved model back as strategies grow it, see :func:`load_model`.
+
+    A stream that goes on from it needs ``learned=description["experiences"]``.
+
+    :param folder: of a finished run.
+    :return: the model and its description.
+    :raises ResultsError: when a file is missing, damaged or of another version.
+    """
+    return load_model(folder, DYNAMIC_TYPES)
 
 
 class _Features:
@@ -148,3 +175,11 @@ class DynamicFeatureGMM(FeatureGMM, DynamicModule):  # type: ignore[misc]
 
     def adaptation(self, experience: CLExperience) -> None:
         """Do nothing: categories start when they are fitted."""
+
+
+DYNAMIC_TYPES: dict[str, type[AnomalyModel]] = {
+    "flow_gmm": DynamicFlowGMM,
+    "packnet_flow_gmm": DynamicPackNetFlowGMM,
+    "feature_gmm": DynamicFeatureGMM,
+}
+"""The classes that strategies grow, by the names that models are saved under."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-from torch import nn
-from torch.optim import Adam
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
 
-__all__ = ["make_optimizer", "warmup_cosine"]
+__all__ = ["make_optimizer", "replace_parameters", "warmup_cosine"]
 
 
 def make_optimizer(
@@ -45,6 +47,29 @@ def make_optimizer(
     ]
     used = [group for group in groups if group["params"]]
     return Adam(used, lr=lr, betas=betas, fused=True)
+
+
+@torch.no_grad()
+def replace_parameters(optimizer: Optimizer, grown: Mapping[Tensor, Tensor]) -> None:
+    """Let an optimizer go on with parameters that have more rows than they had.
+
+    What it keeps per row, such as Adam's moments, stays; that of new rows is 0, as
+    where a parameter never had a gradient.
+
+    :param optimizer: any of torch's.
+    :param grown: the parameter that takes each one's place, with rows at its end.
+    """
+    for group in optimizer.param_groups:
+        group["params"] = [grown.get(one, one) for one in group["params"]]
+    for old, new in grown.items():
+        kept = optimizer.state.pop(old, None)
+        if kept is None:
+            continue
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.shape == old.shape:
+                kept[name] = new.new_zeros(new.shape, dtype=value.dtype)
+                kept[name][: len(value)] = value
+        optimizer.state[new] = kept
 
 
 def warmup_cosine(

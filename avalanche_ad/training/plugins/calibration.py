@@ -11,6 +11,7 @@ from torch import Tensor
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.base import AnomalyModel, evaluating
+from avalanche_ad.training.dynamic import category_names
 
 __all__ = ["CalibrationPlugin"]
 
@@ -45,6 +46,17 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.mask_size = mask_size
         self.quantile = quantile
         self.thresholds: dict[int, float] = {}
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Refuse a stream whose categories are not those the model has learned.
+
+        :raises TrainingError: when a category's index has another name.
+        """
+        if isinstance(strategy.model, AnomalyModel):
+            # joint training has several
+            learned = getattr(strategy, "_experiences", None) or [strategy.experience]
+            for experience in learned:
+                strategy.model.name_categories(category_names(experience.dataset))
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Calibrate the strategy's model."""
