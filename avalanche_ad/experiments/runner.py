@@ -155,8 +155,9 @@ def run_experiment(
     :param start: a finished run to go on from: its learner, whole, learns what is new.
         The stream begins with the experiences it has learned, or holds new categories
         alone; then the old ones' images need not be there, and are not evaluated. The
-        seed and all but the stream must be as they were, and the results are those of
-        one run of the whole stream.
+        seed and all but the stream must be as they were. The results are those of one
+        run of the whole stream, where its categories are all evaluated, since an
+        evaluation draws random numbers too.
     :return: what ``results.json`` holds.
     :raises AvalancheADError: when data, recipe or folder are not as expected, an
         interrupted run in the folder is another, or training breaks.

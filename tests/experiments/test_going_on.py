@@ -116,7 +116,8 @@ def test_the_old_images_need_not_be_there(run, first, tmp_path):
 
 
 def test_it_goes_on_and_on_and_is_interrupted(run, tmp_path):
-    steps = [f'experiences=[["{name}"]]' for name in ("bolt", "brush", "gear")]
+    names = ("bolt", "brush", "gear")
+    steps = [f"experiences={[[one] for one in names[:n]]}" for n in (1, 2, 3)]
     run(tmp_path / "0", "gmm_alignment", steps[0])
     run(tmp_path / "1", "gmm_alignment", steps[1], start=tmp_path / "0")
 
@@ -154,11 +155,7 @@ def test_it_goes_on_and_on_and_is_interrupted(run, tmp_path):
         announce=said.append,
     )
     assert "goes on within task 3 of 3" in said[0]
-    run(
-        tmp_path / "whole",
-        "gmm_alignment",
-        'experiences=[["bolt"], ["brush"], ["gear"]]',
-    )
+    run(tmp_path / "whole", "gmm_alignment", steps[2])
     assert_same_model(tmp_path / "2", tmp_path / "whole")
     assert found["continued"]["experiences"] == 2
 
