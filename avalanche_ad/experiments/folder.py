@@ -43,7 +43,8 @@ _MEANING = (
 )
 _RESULTS = "results.json"
 _FILES = (_RESULTS, "metrics.csv", "model.json", "model.safetensors", LEARNER)
-_CHECKPOINT, _LOCK, _FORMER, _MOVED = "checkpoint", "run.lock", "former", ".complete"
+_CHECKPOINT, _PROBE, _LOCK = "checkpoint", "probe", "run.lock"
+_FORMER, _MOVED = "former", ".complete"
 _ASIDE = ".partial"
 # what file systems put into a new volume
 _VOLUME = {"lost+found", ".Trashes", ".fseventsd", "System Volume Information"}
@@ -66,6 +67,11 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """The checkpoint of an interrupted run."""
         return self.partial / _CHECKPOINT
+
+    @property
+    def probe(self) -> Path:
+        """A checkpoint to see whether one can be written."""
+        return self.partial / _PROBE
 
     @property
     def metrics(self) -> Path:
@@ -97,7 +103,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what another run left."""
-        _remove_files(self.partial, (*_FILES, _CHECKPOINT))
+        _remove_files(self.partial, (*_FILES, _CHECKPOINT, _PROBE))
 
     def cut_metrics(self, size: int) -> None:
         """Cut the CSV back to what it held at the checkpoint."""

@@ -100,8 +100,8 @@ class Checkpoints:
 
     def probe(self) -> None:
         """Find out whether a checkpoint can be written, and leave none."""
-        self.save()
-        self.folder.checkpoint.unlink(missing_ok=True)
+        self.save(self.folder.probe)
+        self.folder.probe.unlink(missing_ok=True)
 
     def save(self, path: Path | None = None) -> None:
         """Write the run's state as it is.

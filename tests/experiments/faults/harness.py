@@ -4,9 +4,12 @@ Started with the library of ``faults.c`` preloaded:
 
     harness.py LIBRARY STREAM CACHE WORK SCENARIO {every|some}
 
-prints a JSON object: how many calls there are, how many were made to fail, and a line
-for everything that was not as it must be. Each run is a fork of this process, so that
-importing is paid once.
+prints a JSON object: how many calls there are, how many runs had one fail, and a line
+for everything that was not as it must be. ``every`` fails each call in every way,
+``some`` each call in one of the ways in turn. Each run is a fork of this process, so
+that importing is paid once. Scenarios: ``new``, a run in a new folder; ``fresh``, one
+over a finished run and a person's files; ``volume``, one in a mount point; and
+``careless``, which moves the run as nobody should, to see that it is noticed.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from pathlib import Path
 import torch
 
 from avalanche_ad.errors import AvalancheADError
+from avalanche_ad.experiments.folder import RunFolder
 from avalanche_ad.experiments.recipe import load_experiment
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
@@ -46,6 +50,14 @@ MINE = {"notes.txt": "mine", "predictions/a.png": "also mine"}
 DONE, TOLD, DEFECT = 0, 10, 20
 
 
+def careless(folder):
+    """What destroys a finished run where the last step fails."""
+    folder.checkpoint.unlink(missing_ok=True)
+    shutil.rmtree(folder.out)
+    folder.partial.rename(folder.out)
+    folder.partial.mkdir()
+
+
 class Harness:
     def __init__(self, library, stream, cache, work, scenario):
         self.shim = ctypes.CDLL(library)
@@ -63,7 +75,10 @@ class Harness:
         self.scenario = scenario
         self.out = work / "run"
         self.inside = scenario == "volume"
+        self.fresh = scenario in ("fresh", "careless")
         self.wrong = []
+        if scenario == "careless":
+            RunFolder.publish = careless
 
     def run(self, fresh=False):
         """One run in this process."""
@@ -102,7 +117,7 @@ class Harness:
         if self.scenario == "volume":
             self.out.mkdir()
             (self.out / "lost+found").mkdir()
-        if self.scenario == "fresh":
+        if self.fresh:
             shutil.copytree(self.work.with_name("finished"), self.out)
             for name, text in MINE.items():
                 (self.out / name).parent.mkdir(exist_ok=True)
@@ -140,7 +155,7 @@ class Harness:
             expect(named, "no folder is named")
             if "it is complete in" in told:
                 expect(set(complete) & set(named), "no complete run where it is said")
-        if self.scenario == "fresh":
+        if self.fresh:
             former = partials[0] / "former"
             both = complete or self.digest(former)
             expect(both, "the finished run is gone")
@@ -163,33 +178,33 @@ class Harness:
         # of a process that was killed as it tidied up
         others -= {"checkpoint", "run.lock", ".avalanche_ad_partial"}
         expect(not others, f"left in the run: {sorted(others)}")
-        if self.scenario == "fresh":
+        if self.fresh:
             kept = all((self.out / n).read_text() == t for n, t in MINE.items())
             expect(kept, "a person's file is gone")
 
     def all(self, kinds, every):
         report = self.work.with_name("report")
-        fresh = self.scenario == "fresh"
-        if fresh:
+        if self.fresh:
             finished = self.work.with_name("finished")
             shutil.rmtree(finished, ignore_errors=True)
             self.fork()
             self.out.rename(finished)
         self.prepare()
-        code = self.fork((0, 0, 0, 1), fresh, report)
+        code = self.fork((0, 0, 0, 1), self.fresh, report)
         assert code == DONE, report.read_text()
         calls = report.read_text().splitlines()
         self.expected = self.digest(self.out)
         assert self.expected
-        # the first is tried and removed, the second is of the first task
-        saved = [
+        saved = next(
             number
             for number, call in enumerate(calls, 1)
             if call.startswith("rename") and call.endswith("/checkpoint.partial")
-        ][1]
+        )
         failed = 0
-        for number in range(1, len(calls) + 1):
-            chosen = kinds if every else {kinds[number % len(kinds)], "SIGKILL"}
+        first = saved if self.scenario == "careless" else 1
+        for number in range(first, len(calls) + 1):
+            turn = (number + len(self.scenario)) % len(kinds)
+            chosen = kinds if every else kinds[turn : turn + 1]
             for kind in chosen:
                 value = KINDS[kind]
                 sticky = value >= STICKY
@@ -197,9 +212,10 @@ class Harness:
                 self.checkpointed = number > saved
                 error = value - STICKY if sticky else value
                 report.write_text("")
-                code = self.fork((number, error, sticky, 0), fresh, report)
+                code = self.fork((number, error, sticky, 0), self.fresh, report)
                 where = f"{kind} at call {number} of {len(calls)}, {calls[number - 1]}"
                 self.check(where, code, report.read_text())
+                print(number, kind, len(self.wrong), file=sys.stderr, flush=True)
                 failed += 1
         return {"calls": len(calls), "failed": failed, "wrong": self.wrong}
 
