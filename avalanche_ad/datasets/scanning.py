@@ -6,6 +6,7 @@ a data set stops at the first error; checking one collects them all.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,7 +14,7 @@ from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeAlias
 
-from avalanche_ad.datasets.disk import Problem
+from avalanche_ad.datasets.disk import Problem, plural
 from avalanche_ad.datasets.loading import IMAGE_SUFFIXES
 from avalanche_ad.datasets.sample import GOOD, Sample
 
@@ -21,13 +22,17 @@ __all__ = [
     "Found",
     "Layout",
     "choose_categories",
+    "count_images",
     "find_folders",
+    "ignored",
     "is_system_file",
     "missing_mask",
     "missing_root",
     "report_unreadable",
     "scan_category",
     "scan_official",
+    "stray_images",
+    "unknown_folders",
 ]
 
 Found: TypeAlias = Iterator[Sample | Problem]
@@ -47,12 +52,14 @@ class Layout:
     :param masks: folder of a defect's masks below the category; ``{defect}`` is filled.
     :param mask_stems: names of an image's mask without its extension, the first that
         exists is taken; ``{stem}`` is filled.
+    :param unused: folders of a category that are known to be no part of it.
     """
 
     good: str = GOOD
     images: str = "."
     masks: str = "ground_truth/{defect}"
     mask_stems: tuple[str, ...] = ("{stem}_mask",)
+    unused: tuple[str, ...] = ()
 
 
 def report_unreadable(
@@ -138,6 +145,7 @@ def scan_official(
         found = _names(folder.name for folder in find_folders(root))
         yield Problem(root, f"no category found; expected {content}; found {found}")
         return
+    yield from unknown_folders(root, official, "no category of this data set")
     for category in choose_categories(root, official, asked):
         if isinstance(category, Problem):
             yield category
@@ -161,6 +169,13 @@ def scan_category(folder: Path, category: str, layout: Layout) -> Found:
     """
     yield from _scan_train(folder / "train", category, layout)
     yield from _scan_test(folder, category, layout)
+    masks = Path(layout.masks).parts[0]
+    known = ("train", "test", masks, *layout.unused)
+    yield from unknown_folders(folder, known, "neither train nor test")
+    if masks != "test":
+        used = [path.name for path in find_folders(folder / "test")]
+        reason = "masks without a folder of this name in test"
+        yield from unknown_folders(folder / masks, (*used, layout.good), reason)
 
 
 def _scan_train(folder: Path, category: str, layout: Layout) -> Found:
@@ -168,16 +183,19 @@ def _scan_train(folder: Path, category: str, layout: Layout) -> Found:
     images, problems = _list_images(good)
     yield from problems
     if not images:
-        yield Problem(good, f"no training image; expected files {_SUFFIXES}")
+        deeper = count_images(good)
+        hint = f"; {plural(deeper, 'image')} in folders inside it: move them up"
+        yield Problem(
+            good,
+            f"no training image; expected files {_SUFFIXES}{hint if deeper else ''}",
+        )
     for path in images.values():
         yield Sample(path, category, "train")
+    reason = f"training uses only the normal images in {layout.good!r}"
     for other in find_folders(folder):
         if other.name != layout.good:
-            yield Problem(
-                other,
-                f"ignored: training uses only the normal images in {layout.good!r}",
-                "note",
-            )
+            yield ignored(other, reason)
+    yield from stray_images(folder)
 
 
 def _scan_test(folder: Path, category: str, layout: Layout) -> Found:
@@ -187,6 +205,7 @@ def _scan_test(folder: Path, category: str, layout: Layout) -> Found:
         images, problems = _list_images(defect / layout.images)
         yield from problems
         if not images:
+            # what there is in folders inside it has been counted
             yield Problem(defect, f"ignored: no image in it {_SUFFIXES}", "note")
         elif defect.name == layout.good:
             for path in images.values():
@@ -194,6 +213,7 @@ def _scan_test(folder: Path, category: str, layout: Layout) -> Found:
         else:
             yield from _pair_masks(folder, category, layout, defect.name, images)
         empty = empty and not images
+    yield from stray_images(test)
     if empty:
         yield Problem(
             test,
@@ -221,7 +241,7 @@ def _pair_masks(
         used.add(name)
     for name, mask in masks.items():
         if name not in used:
-            yield Problem(mask, "ignored: mask without an image", "note")
+            yield ignored(mask, "mask without an image")
 
 
 def missing_mask(sample: Sample) -> Problem:
@@ -263,6 +283,56 @@ def find_folders(folder: Path) -> list[Path]:
     ]
 
 
+def ignored(path: Path, reason: str) -> Problem:
+    """Return the note of a file or folder that is passed over.
+
+    :param path: the file or folder; the images in a folder, and below it, are counted.
+    :param reason: why it is passed over.
+    """
+    if not path.is_dir():
+        return Problem(path, f"ignored: {reason}", "note", files=1)
+    count = count_images(path)
+    lost = f"; {plural(count, 'image')} in it" if count else ""
+    return Problem(path, f"ignored: {reason}{lost}", "note", files=count)
+
+
+def count_images(folder: Path) -> int:
+    """Count the images in a folder and below it, hidden ones left out."""
+    count = 0
+    for _where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_system_file(Path(name))]
+        count += sum(_is_image_name(name) for name in names)
+    return count
+
+
+def unknown_folders(folder: Path, known: Sequence[str], reason: str) -> Found:
+    """Yield notes of a folder's own images, and of folders with images not known.
+
+    :param folder: the folder; may be missing.
+    :param known: names of the folders that are read.
+    :param reason: why the others are not.
+    """
+    yield from stray_images(folder)
+    for other in find_folders(folder):
+        if other.name not in known and count_images(other):
+            yield ignored(other, reason)
+
+
+def stray_images(folder: Path) -> Found:
+    """Yield a note where images lie in a folder that should only hold folders."""
+    entries = folder.iterdir() if folder.is_dir() else iter(())
+    count = sum(_is_image_name(path.name) and not path.is_dir() for path in entries)
+    if count:
+        verb = "lies" if count == 1 else "lie"
+        message = f"ignored: {plural(count, 'image')} that {verb} in it, in no folder"
+        yield Problem(folder, message, "note", files=count)
+
+
+def _is_image_name(name: str) -> bool:
+    suffix = Path(name).suffix.lower()
+    return suffix in IMAGE_SUFFIXES and not is_system_file(Path(name))
+
+
 def _list_images(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     """Return a folder's images by stem, sorted by name, and what is odd about it."""
     images: dict[str, Path] = {}
@@ -271,9 +341,13 @@ def _list_images(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     for path in sorted(entries, key=lambda path: path.name):
         if is_system_file(Path(path.name)):
             continue
-        if path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
-            kind = "not an image" if path.is_file() else "a folder among images"
-            problems.append(Problem(path, f"ignored: {kind}", "note"))
+        if not path.exists():
+            reason = "link to a file that is not there; restore it or remove the link"
+            problems.append(Problem(path, reason))
+        elif path.is_dir():
+            problems.append(ignored(path, "a folder among images"))
+        elif path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+            problems.append(ignored(path, "not an image"))
         elif path.stem in images:
             other = images[path.stem].name
             problems.append(
