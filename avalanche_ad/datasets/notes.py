@@ -159,14 +159,14 @@ def _content(mask: npt.NDArray[np.bool_]) -> Iterator[Remark]:
         yield Remark(text, telling=True)
         return
     if mask.all():
-        text = "that covers the whole image: is it inverted? White must be the defect"
+        text = "covering the whole image: inverted? White must be the defect"
         yield Remark(text, telling=True)
         return
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     if mask.mean() > 0.5 and border.mean() >= _INVERTED:
         text = (
-            "that covers up to {level} % of the image and nearly all of its border: is "
-            "it inverted? White must be the defect"
+            "covering up to {level} % of the image and nearly all of its border: "
+            "inverted? White must be the defect"
         )
         yield Remark(text, round(100 * float(mask.mean())), telling=True)
 
@@ -177,13 +177,9 @@ def _passed_over(data: DiskData) -> str:
     count = sum(note.files for note in notes)
     if not count:
         return ""
-    root = Path(commonpath([*(note.path.parent for note in notes), *_roots(data)]))
-    shown = ", ".join(
-        f"{plural(note.files, 'file')} in {note.path.relative_to(root)}"
-        if note.path.is_dir()
-        else str(note.path.relative_to(root))
-        for note in notes[:_EXAMPLES]
-    )
+    folders = [n.path if n.path.is_dir() else n.path.parent for n in notes]
+    root = Path(commonpath([*folders, *(s.path.parent for s in data.samples)]))
+    shown = ", ".join(_shown(note, root) for note in notes[:_EXAMPLES])
     more = ", …" if len(notes) > _EXAMPLES else ""
     return (
         f"{plural(count, 'file')} below {root} "
@@ -192,5 +188,8 @@ def _passed_over(data: DiskData) -> str:
     )
 
 
-def _roots(data: DiskData) -> Iterator[Path]:
-    return (sample.path.parent for sample in data.samples)
+def _shown(note: Problem, root: Path) -> str:
+    if not note.path.is_dir():
+        return str(note.path.relative_to(root))
+    where = "it" if note.path == root else note.path.relative_to(root)
+    return f"{plural(note.files, 'image')} in {where}"
