@@ -387,7 +387,7 @@ def _from_levels(
     else:
         values = np.unique(levels)
     values = values[values > 0]
-    darkest, brightest = values[0], values[-1]
+    darkest, brightest = float(values[0]), float(values[-1])
     numbers = len(values) <= _MOST_NUMBERS and (
         brightest <= _LARGEST_NUMBER or darkest * _NOISE >= brightest
     )
