@@ -31,6 +31,8 @@ _ASSOCIATED_ALPHA = 1
 
 def is_deep_colour(image: Image.Image) -> bool:
     """Whether a file opened but not yet decoded has several channels of 16 bits."""
+    if image.format not in {"PNG", "TIFF"}:
+        return False
     return image.mode in {"RGB", "RGBA", "CMYK"} and (
         ";16" in raw_mode(image)
         or (_is_planar(image) and max(_tag(image, _BITS_PER_SAMPLE, (1,))) == 16)

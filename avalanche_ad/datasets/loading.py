@@ -25,6 +25,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -333,9 +334,7 @@ def _deep_pixels(path: Path, image: Image.Image) -> tuple[npt.NDArray[np.uint16]
 
 def _eight_bit(pixels: npt.NDArray[np.uint16], brightest: int) -> npt.NDArray[np.uint8]:
     """Scale deep pixels to 0-255, rounded to nearest, as RGB."""
-    values = np.arange(_SIXTEEN_BIT_MAX + 1, dtype=np.int64)
-    table = np.minimum((values * 255 + brightest // 2) // brightest, 255)
-    scaled = table.astype(np.uint8)[pixels]
+    scaled = _scale_table(brightest)[pixels]
     if scaled.ndim == 2:
         return np.repeat(scaled[:, :, None], 3, axis=2)
     if scaled.shape[2] == 4:
@@ -343,6 +342,13 @@ def _eight_bit(pixels: npt.NDArray[np.uint16], brightest: int) -> npt.NDArray[np
         ink = Image.frombytes("CMYK", (width, height), scaled.tobytes())
         return np.array(ink.convert("RGB"))
     return scaled
+
+
+@cache
+def _scale_table(brightest: int) -> npt.NDArray[np.uint8]:
+    values = np.arange(_SIXTEEN_BIT_MAX + 1, dtype=np.int64)
+    scaled = (values * 255 + brightest // 2) // brightest
+    return np.minimum(scaled, 255).astype(np.uint8)
 
 
 def _levels(
