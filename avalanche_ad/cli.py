@@ -425,7 +425,7 @@ def check(
             lambda done, total: progress.report("checking", done, total),
         )
     for problem in problems:
-        typer.echo(f"{problem.severity}: {problem}")
+        typer.echo(_one_line(f"{problem.severity}: {problem}"))
     from avalanche_ad.datasets.disk import plural
 
     errors = sum(problem.severity == "error" for problem in problems)
@@ -595,7 +595,7 @@ class _LineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = "note" if hasattr(record, "note") else "warning"
-        line = f"{kind}: {record.getMessage()}"
+        line = _one_line(f"{kind}: {record.getMessage()}")
         if line not in self.told:  # every run of a comparison opens the same data
             self.told.add(line)
             _err.print(line, soft_wrap=True)
@@ -662,8 +662,12 @@ def _run(arguments: list[str]) -> int:
 
 
 def _tell(message: str) -> None:
-    line = " ".join(part.strip() for part in message.splitlines())
-    _err.print(f"error: {line}", style="red", soft_wrap=True)
+    _err.print(f"error: {_one_line(message)}", style="red", soft_wrap=True)
+
+
+def _one_line(message: str) -> str:
+    """Join lines: names of files may hold any character."""
+    return " ".join(part.strip() for part in message.splitlines())
 
 
 if __name__ == "__main__":

@@ -399,7 +399,7 @@ def _from_levels(
     )
     if numbers and not lossy:
         return drawn, []
-    bright: npt.NDArray[np.bool_] = levels >= brightest / 2
+    bright: npt.NDArray[np.bool_] = np.greater_equal(levels, brightest / 2)
     what = "in a lossy format" if lossy else "with noise or blurred edges"
     if np.array_equal(bright, drawn):
         return drawn, [Remark(f"{what}; use PNG with the values 0 and 255")]

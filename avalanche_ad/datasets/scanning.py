@@ -40,6 +40,7 @@ _Arguments = ParamSpec("_Arguments")
 
 _SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 _SHOWN_NAMES = 8
+_MOST_COUNTED = 10_000
 _SUFFIXES = f"({', '.join(sorted(IMAGE_SUFFIXES))})"
 
 
@@ -292,16 +293,24 @@ def ignored(path: Path, reason: str) -> Problem:
     if not path.is_dir():
         return Problem(path, f"ignored: {reason}", "note", files=1)
     count = count_images(path)
-    lost = f"; {plural(count, 'image')} in it" if count else ""
+    least = "at least " if count >= _MOST_COUNTED else ""
+    lost = f"; {least}{plural(count, 'image')} in it" if count else ""
     return Problem(path, f"ignored: {reason}{lost}", "note", files=count)
 
 
 def count_images(folder: Path) -> int:
-    """Count the images in a folder and below it, hidden ones left out."""
-    count = 0
+    """Count the images in a folder and below it, hidden ones left out.
+
+    It stops at 10,000, or when it has seen ten times as many files: a folder beside
+    the data may hold anything.
+    """
+    count = seen = 0
     for _where, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not is_system_file(Path(name))]
         count += sum(_is_image_name(name) for name in names)
+        seen += len(names)
+        if count >= _MOST_COUNTED or seen >= 10 * _MOST_COUNTED:
+            break
     return count
 
 

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from avalanche_ad.datasets import check_dataset, is_system_file, open_dataset
+from avalanche_ad.datasets import (
+    check_dataset,
+    is_system_file,
+    open_dataset,
+    scanning,
+)
 from avalanche_ad.datasets.mvtec_3d import MVTEC_3D_CATEGORIES
 from avalanche_ad.datasets.visa import VISA_CATEGORIES
 from avalanche_ad.errors import DatasetError
@@ -133,3 +138,13 @@ def test_an_unreadable_folder_is_one_error(folder_tree, monkeypatch):
     problem = next(p for p in check_dataset("folder", root) if p.severity == "error")
     assert problem.path == closed
     assert problem.message.startswith("cannot be read: Permission denied")
+
+
+def test_counting_stops_in_a_huge_folder(folder_tree, image_file, monkeypatch):
+    monkeypatch.setattr(scanning, "_MOST_COUNTED", 2)
+    root = folder_tree(("gear",))
+    for number in range(2):
+        image_file(root / "other" / str(number) / "000.png")
+        image_file(root / "other" / str(number) / "001.png")
+    (note,) = check_dataset("folder", root)
+    assert note.message == "ignored: no train/good in it; at least 2 images in it"

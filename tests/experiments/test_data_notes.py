@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +107,21 @@ class Pipe:
 
     def __init__(self, sent):
         self.send = sent.append
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names cannot be there")
+def test_names_of_any_bytes_are_told_in_lines(cli, stream, data, tmp_path):
+    good = os.fsencode(data / "bolt/train/good")
+    for name in (b"\xff.txt", b"new\nline.txt"):
+        Path(os.fsdecode(good + b"/" + name)).write_bytes(b"")
+    arguments = ("-b", stream, "--data", data)
+    listed = cli("check", *arguments)
+    assert listed.code == 0
+    assert "new line.txt: ignored: not an image" in listed.out
+    out = ("--out", tmp_path / "run", "--cache", tmp_path / "cache")
+    done = cli("run", *arguments, "-s", "feature_gmm", *out)
+    assert done.code == 0
+    assert "4 files below" in notes(done.err)[0]
 
 
 def test_check_counts_one_as_one(cli, stream, data):
