@@ -263,15 +263,14 @@ def is_system_file(path: Path, root: Path | None = None) -> bool:
 
     :param path: a file or folder.
     :param root: the folder that was searched: what it is itself in does not count.
-        Without it, the folders of a relative path count, those of an absolute do not.
+        Without it, hidden folders of a relative path count, of an absolute they do not.
     """
     if root is not None:
         path = path.relative_to(root)
+    if any(name.lower() in _SYSTEM_NAMES for name in path.parts):
+        return True
     names = (path.name,) if path.is_absolute() else path.parts
-    return any(
-        name.lower() in _SYSTEM_NAMES or (name.startswith(".") and name != "..")
-        for name in names
-    )
+    return any(name.startswith(".") and name != ".." for name in names)
 
 
 def find_folders(folder: Path) -> list[Path]:

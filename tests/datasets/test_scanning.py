@@ -33,6 +33,7 @@ from avalanche_ad.errors import DatasetError
 def test_hidden_and_system_files_are_known(name):
     assert is_system_file(Path(name))
     assert is_system_file(Path("/.data/images", name), Path("/.data/images"))
+    assert is_system_file(Path("/images/__MACOSX/000.png"))
 
 
 @pytest.mark.parametrize("name", ["000.png", "a.b.png", "good/000.png", "../000.png"])
