@@ -446,7 +446,9 @@ def check(
             lambda done, total: progress.report("checking", done, total),
         )
     for problem in problems:
-        typer.echo(f"{problem.severity}: {problem}")
+        typer.echo(_one_line(f"{problem.severity}: {problem}"))
+    from avalanche_ad.datasets.disk import plural
+
     errors = sum(problem.severity == "error" for problem in problems)
     notes = len(problems) - errors
     if not errors:
@@ -455,12 +457,13 @@ def check(
         found = open_data(recipe, data)
         train = sum(sample.split == "train" for sample in found.samples)
         _err.print(
-            f"{loaded.benchmark_name}: {len(found.categories)} categories, {train} "
-            f"training and {len(found.samples) - train} test images "
+            f"{loaded.benchmark_name}: "
+            f"{plural(len(found.categories), 'category', 'categories')}, {train} "
+            f"training and {plural(len(found.samples) - train, 'test image')} "
             f"{'drawn' if data is None else f'in {data}'}",
             soft_wrap=True,
         )
-    _err.print(f"{errors} error{'s' * (errors != 1)}, {notes} note{'s' * (notes != 1)}")
+    _err.print(f"{plural(errors, 'error')}, {plural(notes, 'note')}")
     if errors:
         raise typer.Exit(2)
 
@@ -605,10 +608,18 @@ def _print_table(table: Table) -> None:
 
 
 class _LineHandler(logging.Handler):
-    """Print what the package logs as lines, like its warnings."""
+    """Print what the package logs as lines, like its warnings; each line once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.told: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        _err.print(f"warning: {record.getMessage()}", soft_wrap=True)
+        kind = "note" if hasattr(record, "note") else "warning"
+        line = _one_line(f"{kind}: {record.getMessage()}")
+        if line not in self.told:  # every run of a comparison opens the same data
+            self.told.add(line)
+            _err.print(line, soft_wrap=True)
 
 
 def _show_warning(
@@ -640,7 +651,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = [argument for argument in given if argument != "--debug"] or ["--help"]
     if debug:
         raise SystemExit(app(given, prog_name="avalanche-ad", standalone_mode=False))
-    log, handler = logging.getLogger("avalanche_ad"), _LineHandler(logging.WARNING)
+    log, handler = logging.getLogger("avalanche_ad"), _LineHandler()
     log.addHandler(handler)
     try:
         with warnings.catch_warnings():
@@ -672,8 +683,12 @@ def _run(arguments: list[str]) -> int:
 
 
 def _tell(message: str) -> None:
-    line = " ".join(part.strip() for part in message.splitlines())
-    _err.print(f"error: {line}", style="red", soft_wrap=True)
+    _err.print(f"error: {_one_line(message)}", style="red", soft_wrap=True)
+
+
+def _one_line(message: str) -> str:
+    """Join lines: names of files may hold any character."""
+    return " ".join(part.strip() for part in message.splitlines())
 
 
 if __name__ == "__main__":

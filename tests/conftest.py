@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -150,3 +153,104 @@ def trained_run(
     outcome = process("run", "-b", tiny_stream, "-s", "naive", "--out", folder)
     assert outcome.code == 0, outcome.err
     return TrainedRun(folder, outcome)
+
+
+def encode_png16(pixels: np.ndarray, filters: Sequence[int] = (0,)) -> bytes:
+    """Return a PNG of 16 bits a channel; rows take turns in their filter.
+
+    :param pixels: (H, W, C), uint16, of 1 to 4 channels.
+    """
+    height, width, channels = pixels.shape
+    step = 2 * channels
+    rows = pixels.astype(">u2").reshape(height, -1).view(np.uint8).astype(int)
+    above = np.vstack([np.zeros_like(rows[:1]), rows[:-1]])
+    lines = b""
+    for number, (row, up) in enumerate(zip(rows, above, strict=True)):
+        left = np.concatenate([np.zeros(step, int), row])[: len(row)]
+        corner = np.concatenate([np.zeros(step, int), up])[: len(row)]
+        guess = left + up - corner
+        nearest = np.abs(guess - np.stack([left, up, corner])).argmin(axis=0)
+        paeth = np.choose(nearest, [left, up, corner])
+        kind = filters[number % len(filters)]
+        line = row - (0 * row, left, up, (left + up) // 2, paeth)[kind]
+        lines += bytes([kind]) + (line % 256).astype(np.uint8).tobytes()
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(name + content)
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+        )
+
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines))
+    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
+
+
+def encode_tiff16(
+    pixels: np.ndarray,
+    order: str = "<",
+    planar: int = 1,
+    deflate: bool = False,
+    photometric: int = 2,
+    extra: int | None = None,
+    rows: int | None = None,
+) -> bytes:
+    """Return a TIFF of 16 bits a channel, with any tags.
+
+    :param pixels: (H, W, C), uint16.
+    :param order: ``"<"`` or ``">"``, the order of bytes.
+    :param planar: 2 for channels one after the other.
+    :param rows: rows in a strip, all by default.
+    """
+    height, width, channels = pixels.shape
+    rows = rows or height
+    planes = [pixels] if planar == 1 else list(pixels.transpose(2, 0, 1))
+    strips = [
+        plane[top : top + rows].astype(f"{order}u2").tobytes()
+        for plane in planes
+        for top in range(0, height, rows)
+    ]
+    if deflate:
+        strips = [zlib.compress(strip) for strip in strips]
+    starts = np.cumsum([8, *map(len, strips)]).tolist()
+    body = b"".join(strips)
+    body += b"\0" * (len(body) % 2)
+    entries = []
+
+    def add(tag: int, kind: str, *values: int) -> None:
+        nonlocal body
+        content = struct.pack(order + kind * len(values), *values)
+        if len(content) > 4:
+            at = 8 + len(body)
+            body += content + b"\0" * (len(content) % 2)
+            content = struct.pack(f"{order}I", at)
+        head = struct.pack(f"{order}HHI", tag, {"H": 3, "I": 4}[kind], len(values))
+        entries.append(head + content.ljust(4, b"\0"))
+
+    add(256, "I", width)
+    add(257, "I", height)
+    add(258, "H", *[16] * channels)
+    add(259, "H", 8 if deflate else 1)
+    add(262, "H", photometric)
+    add(273, "I", *starts[:-1])
+    add(277, "H", channels)
+    add(278, "I", rows)
+    add(279, "I", *map(len, strips))
+    add(284, "H", planar)
+    if extra is not None:
+        add(338, "H", extra)
+    head = b"II" if order == "<" else b"MM"
+    start = head + struct.pack(f"{order}HI", 42, 8 + len(body))
+    count = struct.pack(f"{order}H", len(entries))
+    return start + body + count + b"".join(entries) + b"\0" * 4
+
+
+@pytest.fixture
+def png16() -> Callable[..., bytes]:
+    return encode_png16
+
+
+@pytest.fixture
+def tiff16() -> Callable[..., bytes]:
+    return encode_tiff16

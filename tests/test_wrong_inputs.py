@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.numpy import save_file
 
 from avalanche_ad.datasets.mvtec_ad import MVTEC_AD_CATEGORIES
@@ -38,13 +38,14 @@ LEARNER = 'title = "Own"\nsummary = "Own."\n'
 class Place:
     """A folder to make a mistake in, and what a command needs besides."""
 
-    def __init__(self, folder, cli, process, stream, run, monkeypatch):
+    def __init__(self, folder, cli, process, stream, run, monkeypatch, png16):
         self.folder = folder
         self.cli = cli
         self.process = process
         self.stream = stream
         self.trained = run
         self.monkeypatch = monkeypatch
+        self.png16 = png16
 
     def __truediv__(self, name):
         return self.folder / name
@@ -231,6 +232,108 @@ def _(place):
     place.data()
     place.image("set/bolt/train/good/0.jpg")
     return place.run_on(place / "set")
+
+
+@wrong(DATA, "a link to an image that is not there", "good/2.png", "link to a file")
+def _(place):
+    (place.data() / "bolt/train/good/2.png").symlink_to(place / "elsewhere.png")
+    return place.run_on(place / "set")
+
+
+@wrong(
+    DATA,
+    "training images in a folder too deep",
+    "no training image",
+    "2 images in folders inside it",
+)
+def _(place):
+    good = place.data() / "gear/train/good"
+    good.rename(place / "set1")
+    good.mkdir()
+    (place / "set1").rename(good / "set1")
+    return place.run_on(place / "set")
+
+
+FAST = FOLDER + '[features]\nbackbone = "filterbank"\n'
+
+
+@wrong(
+    DATA,
+    "images in folders that are not read",
+    "2 files below",
+    "are ignored: 1 image in",
+    "avalanche-ad check",
+    code=0,
+    start="note: ",
+)
+def _(place):
+    for category in ("bolt", "gear"):
+        place.image(f"set/{category}/train/good/night/0.png")
+    return place.run_on(place.data(), FAST, "-s", "feature_gmm")
+
+
+@wrong(
+    DATA,
+    "colour of 12 bits in files of 16",
+    "16-bit colour of which 12 bits are used",
+    "rescale to the full range",
+    code=0,
+    start="note: ",
+)
+def _(place):
+    data = place.data()
+    for path in data.glob("*/t*/*/*.png"):
+        with Image.open(path) as image:
+            pixels = np.asarray(image).astype(np.uint16) * 16
+        path.write_bytes(place.png16(pixels))
+    return place.run_on(data, FAST, "-s", "feature_gmm")
+
+
+@wrong(DATA, "inverted masks", "covering up to", "inverted?", code=0, start="note: ")
+def _(place):
+    data = place.data()
+    for path in data.glob("*/ground_truth/*/*.png"):
+        with Image.open(path) as image:
+            ImageOps.invert(image).save(path)
+    return place.run_on(data, FAST, "-s", "feature_gmm")
+
+
+@wrong(
+    DATA,
+    "masks in a lossy format",
+    "2 masks",
+    "from half of their brightest value on",
+    code=0,
+    start="note: ",
+)
+def _(place):
+    data = place.data()
+    for path in data.glob("*/ground_truth/*/*.png"):
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".jpg"), quality=50)
+        path.unlink()
+    return place.run_on(data, FAST, "-s", "feature_gmm")
+
+
+@wrong(
+    DATA,
+    "a mask drawn on the image turned by its EXIF orientation",
+    "1 mask",
+    "turned back",
+    code=0,
+    start="note: 1 mask",
+)
+def _(place):
+    data, exif = place.data(), Image.Exif()
+    exif[0x0112] = 6
+    path = place.image("set/bolt/test/hole/0.png", size=(80, 100))
+    with Image.open(path) as image:
+        image.load()
+        image.save(path, exif=exif)
+    mask = np.zeros((100, 80), dtype=np.uint8)
+    mask[8:20, 8:40] = 255
+    Image.fromarray(mask).save(data / "bolt/ground_truth/hole/0_mask.png")
+    return place.run_on(data, FAST, "-s", "feature_gmm")
 
 
 @wrong(DATA, "a data set that lacks a category", "'cable'", "not found")
@@ -980,9 +1083,10 @@ def _(place):
 
 
 @pytest.fixture
-def place(tmp_path, cli, process, tiny_stream, trained_run, monkeypatch):
+def place(tmp_path, cli, process, tiny_stream, trained_run, monkeypatch, png16):
     monkeypatch.chdir(tmp_path)
-    return Place(tmp_path, cli, process, tiny_stream, trained_run.folder, monkeypatch)
+    run = trained_run.folder
+    return Place(tmp_path, cli, process, tiny_stream, run, monkeypatch, png16)
 
 
 def message(outcome, start):

@@ -27,6 +27,7 @@ from avalanche_ad.benchmarks.items import (
 from avalanche_ad.benchmarks.order import split_categories
 from avalanche_ad.datasets.loading import image_size as image_size_of
 from avalanche_ad.datasets.loading import resize_mask
+from avalanche_ad.datasets.notes import Remarks, mask_and_remarks, tell
 from avalanche_ad.datasets.sample import AnomalyData, Sample
 from avalanche_ad.datasets.validation import mask_of_another_size, verify
 from avalanche_ad.errors import DatasetError
@@ -107,7 +108,8 @@ def anomaly_benchmark(
     with a backbone attached; both give the same scores.
 
     All masks are loaded here, and every image of an image stream is decoded once, so
-    that no file can break training.
+    that no file can break training. What the reader passed over and what is odd about
+    files is logged as a warning, one line for each kind.
 
     :param data: the data set.
     :param n_experiences: see :func:`split_categories`, as the four that follow.
@@ -195,6 +197,7 @@ def anomaly_benchmark(
             for sample, task in zip(own, tasks, strict=True):
                 arriving[task].append(sample)
 
+    remarks = Remarks()
     train, test = [], []
     # of what was learned before there is nothing: its experiences keep their numbers
     whole = [*([] for _ in learned), *split]
@@ -209,11 +212,14 @@ def anomaly_benchmark(
         members = [sample for name in experience for sample in by_category[name]]
         tested = [sample for sample in members if sample.split == "test"]
         targets = [index_of[sample.category] for sample in tested]
-        masks = PackedMasks([_mask(data, sample, mask_size) for sample in tested])
+        masks = PackedMasks(
+            [_mask(data, sample, mask_size, remarks) for sample in tested]
+        )
         anomalous = [sample.is_anomaly for sample in tested]
         items = TestItems(source(tested), targets, anomalous, masks)
         test.append(_dataset(items, tested, targets, label))
 
+    tell(data, [sample for own in by_category.values() for sample in own], remarks)
     scenario = with_task_labels(
         with_classes_timeline(benchmark_from_datasets(train=train, test=test))
     )
@@ -227,11 +233,16 @@ def anomaly_benchmark(
     )
 
 
-def _mask(data: AnomalyData, sample: Sample, size: int) -> npt.NDArray[np.bool_]:
+def _mask(
+    data: AnomalyData, sample: Sample, size: int, remarks: Remarks
+) -> npt.NDArray[np.bool_]:
     """Return an image's mask at mask size; a normal image's is not looked for."""
     if not sample.is_anomaly:
         return np.zeros((size, size), dtype=np.bool_)
-    mask = data.mask(sample)
+    mask, found = mask_and_remarks(data, sample)
+    for remark in found:
+        where = sample.mask_path or sample.path
+        remarks.add("mask", sample.category, [where], remark)
     expected = image_size_of(sample.path) if sample.path.is_file() else mask.shape
     if mask.shape != expected:
         raise DatasetError(str(mask_of_another_size(sample, mask.shape, expected)))

@@ -13,17 +13,23 @@ import numpy.typing as npt
 
 from avalanche_ad.datasets.loading import (
     LOADING_RULES,
+    Remark,
     file_digest,
     image_size,
     load_image,
-    load_mask,
+    read_mask,
 )
 from avalanche_ad.datasets.sample import Sample
 from avalanche_ad.errors import DatasetError
 
-__all__ = ["DiskData", "Problem", "Severity"]
+__all__ = ["DiskData", "Problem", "Severity", "plural"]
 
 Severity = Literal["error", "note"]
+
+
+def plural(count: int, singular: str, plural: str | None = None) -> str:
+    """Return a number with its noun: 1 image, 2 images."""
+    return f"{count} {singular if count == 1 else plural or singular + 's'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +39,13 @@ class Problem:
     :param path: the file or folder it is about.
     :param message: what was expected, what was found and how to mend it, in one line.
     :param severity: an ``"error"`` stops a run; a ``"note"`` does not.
+    :param files: how many files the note says are passed over.
     """
 
     path: Path
     message: str
     severity: Severity = "error"
+    files: int = 0
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}"
@@ -49,31 +57,35 @@ class DiskData:
 
     :param name: short name, for example ``"mvtec_ad"``.
     :param samples: all samples, sorted by category, split, defect type and path.
+    :param notes: what the reader passed over.
     """
 
     name: str
     samples: tuple[Sample, ...] = field(repr=False)
+    notes: tuple[Problem, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
     def open(cls, name: str, found: Iterable[Sample | Problem]) -> DiskData:
         """Collect what a scan finds, and stop at the first error.
 
         :param name: short name of the data set.
-        :param found: samples, the categories in order, and problems; notes are passed
-            over.
+        :param found: samples, the categories in order, and problems; notes are kept.
         :raises DatasetError: at the first problem that is an error.
         """
         samples: list[Sample] = []
+        notes: list[Problem] = []
         for item in found:
             if isinstance(item, Sample):
                 samples.append(item)
             elif item.severity == "error":
                 raise DatasetError(str(item))
+            else:
+                notes.append(item)
         order = {c: i for i, c in enumerate(dict.fromkeys(s.category for s in samples))}
         samples.sort(
             key=lambda s: (order[s.category], s.split, s.defect_type, str(s.path))
         )
-        return cls(name, tuple(samples))
+        return cls(name, tuple(samples), tuple(notes))
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -93,11 +105,18 @@ class DiskData:
         :raises DatasetError: when a file is missing or damaged, or an anomalous
             sample names no mask.
         """
+        return self.read_mask(sample)[0]
+
+    def read_mask(self, sample: Sample) -> tuple[npt.NDArray[np.bool_], list[Remark]]:
+        """Return the defect mask and what is odd about its file.
+
+        :raises DatasetError: as ``mask``.
+        """
         if sample.mask_path is not None:
-            return load_mask(sample.mask_path)
+            return read_mask(sample.mask_path, sample.path)
         if sample.is_anomaly:
             raise DatasetError(f"{sample.path}: anomalous image without mask")
-        return np.zeros(image_size(sample.path), dtype=np.bool_)
+        return np.zeros(image_size(sample.path), dtype=np.bool_), []
 
     def fingerprint(self, sample: Sample) -> str:
         """Return a hexadecimal digest of the file's content and the loading rules.

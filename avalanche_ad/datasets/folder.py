@@ -12,9 +12,11 @@ from avalanche_ad.datasets.scanning import (
     Layout,
     choose_categories,
     find_folders,
+    ignored,
     missing_root,
     report_unreadable,
     scan_category,
+    stray_images,
 )
 
 __all__ = ["read_folder", "scan_folder"]
@@ -52,9 +54,10 @@ def scan_folder(root: Path, categories: Sequence[str] | None = None) -> Found:
     if not known:
         yield Problem(root, f"no category found; expected {_CONTENT}")
         return
+    yield from stray_images(root)
     for folder in folders:
         if folder.name not in known:
-            yield Problem(folder, f"ignored: no train/{GOOD} in it", "note")
+            yield ignored(folder, f"no train/{GOOD} in it")
     for category in choose_categories(root, known, categories):
         if isinstance(category, Problem):
             yield category

@@ -23,7 +23,12 @@ MVTEC_3D_CATEGORIES = (
     "tire",
 )
 
-_LAYOUT = Layout(images="rgb", masks="test/{defect}/gt", mask_stems=("{stem}",))
+_LAYOUT = Layout(
+    images="rgb",
+    masks="test/{defect}/gt",
+    mask_stems=("{stem}",),
+    unused=("validation",),
+)
 
 
 def read_mvtec_3d(root: Path, categories: Sequence[str] | None = None) -> DiskData:

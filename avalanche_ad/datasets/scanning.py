@@ -6,6 +6,7 @@ a data set stops at the first error; checking one collects them all.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,7 +14,7 @@ from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeAlias
 
-from avalanche_ad.datasets.disk import Problem
+from avalanche_ad.datasets.disk import Problem, plural
 from avalanche_ad.datasets.loading import IMAGE_SUFFIXES
 from avalanche_ad.datasets.sample import GOOD, Sample
 
@@ -21,19 +22,25 @@ __all__ = [
     "Found",
     "Layout",
     "choose_categories",
+    "count_images",
     "find_folders",
+    "ignored",
+    "is_system_file",
     "missing_mask",
     "missing_root",
     "report_unreadable",
     "scan_category",
     "scan_official",
+    "stray_images",
+    "unknown_folders",
 ]
 
 Found: TypeAlias = Iterator[Sample | Problem]
 _Arguments = ParamSpec("_Arguments")
 
-_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
+_SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 _SHOWN_NAMES = 8
+_MOST_COUNTED = 10_000
 _SUFFIXES = f"({', '.join(sorted(IMAGE_SUFFIXES))})"
 
 
@@ -46,12 +53,14 @@ class Layout:
     :param masks: folder of a defect's masks below the category; ``{defect}`` is filled.
     :param mask_stems: names of an image's mask without its extension, the first that
         exists is taken; ``{stem}`` is filled.
+    :param unused: folders of a category that are known to be no part of it.
     """
 
     good: str = GOOD
     images: str = "."
     masks: str = "ground_truth/{defect}"
     mask_stems: tuple[str, ...] = ("{stem}_mask",)
+    unused: tuple[str, ...] = ()
 
 
 def report_unreadable(
@@ -137,6 +146,7 @@ def scan_official(
         found = _names(folder.name for folder in find_folders(root))
         yield Problem(root, f"no category found; expected {content}; found {found}")
         return
+    yield from unknown_folders(root, official, "no category of this data set")
     for category in choose_categories(root, official, asked):
         if isinstance(category, Problem):
             yield category
@@ -160,6 +170,13 @@ def scan_category(folder: Path, category: str, layout: Layout) -> Found:
     """
     yield from _scan_train(folder / "train", category, layout)
     yield from _scan_test(folder, category, layout)
+    masks = Path(layout.masks).parts[0]
+    known = ("train", "test", masks, *layout.unused)
+    yield from unknown_folders(folder, known, "neither train nor test")
+    if masks != "test":
+        used = [path.name for path in find_folders(folder / "test")]
+        reason = "masks without a folder of this name in test"
+        yield from unknown_folders(folder / masks, (*used, layout.good), reason)
 
 
 def _scan_train(folder: Path, category: str, layout: Layout) -> Found:
@@ -167,16 +184,19 @@ def _scan_train(folder: Path, category: str, layout: Layout) -> Found:
     images, problems = _list_images(good)
     yield from problems
     if not images:
-        yield Problem(good, f"no training image; expected files {_SUFFIXES}")
+        deeper = count_images(good)
+        hint = f"; {plural(deeper, 'image')} in folders inside it: move them up"
+        yield Problem(
+            good,
+            f"no training image; expected files {_SUFFIXES}{hint if deeper else ''}",
+        )
     for path in images.values():
         yield Sample(path, category, "train")
+    reason = f"training uses only the normal images in {layout.good!r}"
     for other in find_folders(folder):
         if other.name != layout.good:
-            yield Problem(
-                other,
-                f"ignored: training uses only the normal images in {layout.good!r}",
-                "note",
-            )
+            yield ignored(other, reason)
+    yield from stray_images(folder)
 
 
 def _scan_test(folder: Path, category: str, layout: Layout) -> Found:
@@ -186,6 +206,7 @@ def _scan_test(folder: Path, category: str, layout: Layout) -> Found:
         images, problems = _list_images(defect / layout.images)
         yield from problems
         if not images:
+            # what there is in folders inside it has been counted
             yield Problem(defect, f"ignored: no image in it {_SUFFIXES}", "note")
         elif defect.name == layout.good:
             for path in images.values():
@@ -193,6 +214,7 @@ def _scan_test(folder: Path, category: str, layout: Layout) -> Found:
         else:
             yield from _pair_masks(folder, category, layout, defect.name, images)
         empty = empty and not images
+    yield from stray_images(test)
     if empty:
         yield Problem(
             test,
@@ -220,7 +242,7 @@ def _pair_masks(
         used.add(name)
     for name, mask in masks.items():
         if name not in used:
-            yield Problem(mask, "ignored: mask without an image", "note")
+            yield ignored(mask, "mask without an image")
 
 
 def missing_mask(sample: Sample) -> Problem:
@@ -233,12 +255,90 @@ def missing_mask(sample: Sample) -> Problem:
     )
 
 
+def is_system_file(path: Path, root: Path | None = None) -> bool:
+    """Whether a file or folder is the system's or hidden, and nobody's image.
+
+    Names that begin with a dot (macOS leaves ``._000.png`` beside ``000.png``),
+    ``Thumbs.db``, ``desktop.ini`` and ``__MACOSX``, and all that is in such a folder.
+
+    :param path: a file or folder.
+    :param root: the folder that was searched: what it is itself in does not count.
+        Without it, hidden folders of a relative path count, of an absolute they do not.
+    """
+    if root is not None:
+        path = path.relative_to(root)
+    if any(name.lower() in _SYSTEM_NAMES for name in path.parts):
+        return True
+    names = (path.name,) if path.is_absolute() else path.parts
+    return any(name.startswith(".") and name != ".." for name in names)
+
+
 def find_folders(folder: Path) -> list[Path]:
     """Return the visible folders inside a folder, by name; none if it is missing."""
     if not folder.is_dir():
         return []
     entries = sorted(folder.iterdir(), key=lambda path: path.name)
-    return [path for path in entries if path.is_dir() and not path.name.startswith(".")]
+    return [
+        path for path in entries if path.is_dir() and not is_system_file(path, folder)
+    ]
+
+
+def ignored(path: Path, reason: str) -> Problem:
+    """Return the note of a file or folder that is passed over.
+
+    :param path: the file or folder; the images in a folder, and below it, are counted.
+    :param reason: why it is passed over.
+    """
+    if not path.is_dir():
+        return Problem(path, f"ignored: {reason}", "note", files=1)
+    count = count_images(path)
+    least = "at least " if count >= _MOST_COUNTED else ""
+    lost = f"; {least}{plural(count, 'image')} in it" if count else ""
+    return Problem(path, f"ignored: {reason}{lost}", "note", files=count)
+
+
+def count_images(folder: Path) -> int:
+    """Count the images in a folder and below it, hidden ones left out.
+
+    It stops at 10,000, or when it has seen ten times as many files: a folder beside
+    the data may hold anything.
+    """
+    count = seen = 0
+    for _where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_system_file(Path(name))]
+        count += sum(_is_image_name(name) for name in names)
+        seen += len(names)
+        if count >= _MOST_COUNTED or seen >= 10 * _MOST_COUNTED:
+            break
+    return count
+
+
+def unknown_folders(folder: Path, known: Sequence[str], reason: str) -> Found:
+    """Yield notes of a folder's own images, and of folders with images not known.
+
+    :param folder: the folder; may be missing.
+    :param known: names of the folders that are read.
+    :param reason: why the others are not.
+    """
+    yield from stray_images(folder)
+    for other in find_folders(folder):
+        if other.name not in known and count_images(other):
+            yield ignored(other, reason)
+
+
+def stray_images(folder: Path) -> Found:
+    """Yield a note where images lie in a folder that should only hold folders."""
+    entries = folder.iterdir() if folder.is_dir() else iter(())
+    count = sum(_is_image_name(path.name) and not path.is_dir() for path in entries)
+    if count:
+        verb = "lies" if count == 1 else "lie"
+        message = f"ignored: {plural(count, 'image')} that {verb} in it, in no folder"
+        yield Problem(folder, message, "note", files=count)
+
+
+def _is_image_name(name: str) -> bool:
+    suffix = Path(name).suffix.lower()
+    return suffix in IMAGE_SUFFIXES and not is_system_file(Path(name))
 
 
 def _list_images(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
@@ -247,12 +347,15 @@ def _list_images(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     problems = []
     entries = folder.iterdir() if folder.is_dir() else iter(())
     for path in sorted(entries, key=lambda path: path.name):
-        # Hidden files: macOS leaves "._000.png" beside "000.png".
-        if path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES:
+        if is_system_file(Path(path.name)):
             continue
-        if path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
-            kind = "not an image" if path.is_file() else "a folder among images"
-            problems.append(Problem(path, f"ignored: {kind}", "note"))
+        if not path.exists():
+            reason = "link to a file that is not there; restore it or remove the link"
+            problems.append(Problem(path, reason))
+        elif path.is_dir():
+            problems.append(ignored(path, "a folder among images"))
+        elif path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+            problems.append(ignored(path, "not an image"))
         elif path.stem in images:
             other = images[path.stem].name
             problems.append(

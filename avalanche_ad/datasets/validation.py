@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from os.path import commonpath
 from pathlib import Path
 
 from avalanche_ad.datasets.disk import Problem, Severity
-from avalanche_ad.datasets.loading import describe_conversion
+from avalanche_ad.datasets.loading import image_remarks
+from avalanche_ad.datasets.notes import Remarks, mask_and_remarks
 from avalanche_ad.datasets.sample import AnomalyData, Sample, Split
 from avalanche_ad.datasets.scanning import missing_mask
 from avalanche_ad.errors import DatasetError
@@ -17,8 +17,6 @@ __all__ = ["MINIMUM_SIDE", "Problem", "Progress", "Severity", "find_problems", "
 
 MINIMUM_SIDE = 16
 """Shortest side of an image in pixels; below it feature levels vanish."""
-
-_LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg"})
 
 Progress = Callable[[int, int], None]
 """Called after every image with the number done and the number in all."""
@@ -30,8 +28,9 @@ def find_problems(data: AnomalyData, progress: Progress | None = None) -> list[P
     Errors, which would break a run: a file that is missing, empty, truncated or no
     image; an image smaller than ``MINIMUM_SIDE``; an anomalous image in the train
     split, without mask, or with a mask of another size. Notes, which would not: images
-    that loading converts; masks that are all zero, cover everything or are lossy; a
-    test split of one class; a test image that is also a training image.
+    that loading converts; masks that are all zero, noisy, drawn on the turned image or
+    look inverted; a test split of one class; a test image that is also a training
+    image.
 
     :param data: a data set on disk or in memory.
     :param progress: called after every image with (done, total).
@@ -54,7 +53,7 @@ def verify(data: AnomalyData, progress: Progress | None = None) -> None:
 
 def _iterate(data: AnomalyData, progress: Progress | None) -> Iterator[Problem]:
     yield from _check_splits(data)
-    conversions: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    remarks = Remarks()
     digests: dict[Split, dict[str, list[Path]]] = {
         "train": defaultdict(list),
         "test": defaultdict(list),
@@ -65,21 +64,18 @@ def _iterate(data: AnomalyData, progress: Progress | None) -> Iterator[Problem]:
             size = data.image(sample).shape[:2]
             yield from _check_size(sample, size)
             digests[sample.split][data.fingerprint(sample)].append(sample.path)
-            if sample.path.is_file() and (how := describe_conversion(sample.path)):
-                conversions[sample.category, how].append(sample.path)
+            if sample.path.is_file():
+                for remark in image_remarks(sample.path):
+                    remarks.add("image", sample.category, [sample.path], remark)
         except DatasetError as error:
             yield _from_error(error, sample.path)
         if sample.is_anomaly:
-            yield from _check_mask(data, sample, size)
+            yield from _check_mask(data, sample, size, remarks)
         if progress:
             progress(done, len(data.samples))
     yield from _check_leaks(digests)
     # One line for each category: whole categories are grey in the usual data sets.
-    for (_, how), paths in conversions.items():
-        where = Path(commonpath(paths))
-        yield Problem(
-            where, f"{len(paths)} image{'s' * (len(paths) > 1)} {how}", "note"
-        )
+    yield from remarks.problems()
 
 
 def _check_size(sample: Sample, size: Sequence[int]) -> Iterator[Problem]:
@@ -91,7 +87,7 @@ def _check_size(sample: Sample, size: Sequence[int]) -> Iterator[Problem]:
 
 
 def _check_mask(
-    data: AnomalyData, sample: Sample, size: Sequence[int] | None
+    data: AnomalyData, sample: Sample, size: Sequence[int] | None, remarks: Remarks
 ) -> Iterator[Problem]:
     """Check the mask of an anomalous image; ``size`` is the image's, if it is known."""
     mask_path = sample.mask_path
@@ -100,27 +96,14 @@ def _check_mask(
         return
     where = mask_path or sample.path
     try:
-        mask = data.mask(sample)
+        mask, found = mask_and_remarks(data, sample)
     except DatasetError as error:
         yield _from_error(error, where)
         return
     if size is not None and mask.shape != tuple(size):
         yield mask_of_another_size(sample, mask.shape, size)
-    if not mask.any():
-        yield Problem(
-            where,
-            f"mask is all zero, but {sample.path} is anomalous; its pixels count as "
-            "normal",
-            "note",
-        )
-    elif mask.all():
-        yield Problem(where, "mask covers the whole image; is it inverted?", "note")
-    if mask_path and mask_path.suffix.lower() in _LOSSY_SUFFIXES:
-        yield Problem(
-            where,
-            "mask in a lossy format, whose blurred edges count as defect; use PNG",
-            "note",
-        )
+    for remark in found:
+        remarks.add("mask", sample.category, [where], remark)
 
 
 def mask_of_another_size(

@@ -6,14 +6,17 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from avalanche_ad.datasets.disk import DiskData, Problem
+from avalanche_ad.datasets.disk import DiskData, Problem, plural
+from avalanche_ad.datasets.loading import IMAGE_SUFFIXES
 from avalanche_ad.datasets.sample import GOOD, Sample, Split
 from avalanche_ad.datasets.scanning import (
     Found,
     choose_categories,
+    is_system_file,
     missing_mask,
     missing_root,
     report_unreadable,
+    unknown_folders,
 )
 
 __all__ = ["VISA_CATEGORIES", "read_visa", "scan_visa"]
@@ -72,6 +75,7 @@ def scan_visa(root: Path, categories: Sequence[str] | None = None) -> Found:
             samples.append(item)
     if not samples:
         return
+    yield from unknown_folders(root, VISA_CATEGORIES, "no category of this data set")
     for category in choose_categories(root, VISA_CATEGORIES, categories):
         if isinstance(category, Problem):
             yield category
@@ -100,6 +104,23 @@ def _check_category(root: Path, category: str, samples: list[Sample]) -> Found:
             if sample.mask_path is not None and not sample.mask_path.is_file():
                 yield missing_mask(sample)
             yield sample
+    named = {sample.path for sample in samples}
+    folders = sorted({path.parent for path in named})
+    for folder in folders:
+        images = [path for path in _images_in(folder) if path not in named]
+        if images:
+            reason = f"ignored: {plural(len(images), 'image')} in it not in {_TABLE}"
+            yield Problem(folder, reason, "note", files=len(images))
+
+
+def _images_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not is_system_file(path, folder)
+    ]
 
 
 def _read_table(root: Path) -> Iterator[Sample | Problem]:

@@ -183,7 +183,8 @@ class _Messages(logging.Handler):
         self.messages = messages
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.messages.send(("warning", record.getMessage(), ""))
+        if not hasattr(record, "note"):  # on the data: the parent has told it
+            self.messages.send(("warning", record.getMessage(), ""))
 
 
 def _end_with_parent() -> None:

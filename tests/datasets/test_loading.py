@@ -10,14 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import Image, ImageOps
 
 from avalanche_ad.datasets.loading import (
-    describe_conversion,
     file_digest,
+    image_remarks,
     image_size,
     load_image,
     load_mask,
+    read_mask,
     resize_image,
     resize_mask,
 )
@@ -44,13 +45,17 @@ def save(tmp_path):
     return write
 
 
+def told(path: Path) -> str:
+    return "; ".join(map(str, image_remarks(path)))
+
+
 @on_disk
 @given(pixels=COLOUR, suffix=st.sampled_from([".png", ".bmp", ".tif", ".TIFF"]))
 def test_colour_is_kept(save, pixels, suffix):
     path = save(Image.fromarray(pixels), f"image{suffix}")
     np.testing.assert_array_equal(load_image(path), pixels)
     assert image_size(path) == pixels.shape[:2]
-    assert describe_conversion(path) is None
+    assert image_remarks(path) == []
 
 
 @on_disk
@@ -60,7 +65,7 @@ def test_grey_becomes_three_equal_channels(save, pixels):
     image = load_image(path)
     assert image.dtype == np.uint8
     np.testing.assert_array_equal(image, np.stack([pixels] * 3, axis=2))
-    assert "grey" in describe_conversion(path)
+    assert "grey" in told(path)
 
 
 @on_disk
@@ -69,12 +74,12 @@ def test_sixteen_bit_is_scaled_by_its_full_range(save, pixels, suffix):
     path = save(Image.fromarray(pixels), f"image.{suffix}")
     expected = np.rint(pixels / 65535 * 255).astype(np.uint8)
     np.testing.assert_array_equal(load_image(path), np.stack([expected] * 3, axis=2))
-    assert "16-bit" in describe_conversion(path)
+    assert "16-bit" in told(path)
 
 
 def test_sixteen_bit_that_uses_few_bits_is_described_as_dark(save):
     path = save(Image.fromarray(np.full((4, 4), 4095, dtype=np.uint16)))
-    assert "12 bits are used, nearly black" in describe_conversion(path)
+    assert "12 bits are used, nearly black" in told(path)
 
 
 @on_disk
@@ -84,7 +89,7 @@ def test_alpha_is_dropped_not_blended(save, pixels, alpha):
     image.putalpha(alpha)
     path = save(image)
     np.testing.assert_array_equal(load_image(path), pixels)
-    assert "alpha" in describe_conversion(path)
+    assert "alpha" in told(path)
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "LA", "CMYK", "YCbCr"])
@@ -109,15 +114,142 @@ def test_exif_orientation_is_ignored_and_described(save):
     image = Image.fromarray(np.zeros((5, 9, 3), dtype=np.uint8))
     path = save(image, "image.jpg", exif=exif)
     assert load_image(path).shape == (5, 9, 3)
-    assert "EXIF" in describe_conversion(path)
+    assert "EXIF" in told(path)
 
 
 @on_disk
-@given(pixels=GREY)
-def test_mask_is_true_wherever_not_zero(save, pixels):
-    mask = load_mask(save(Image.fromarray(pixels)))
+@given(pixels=GREY, top=st.sampled_from([1, 15, 63]))
+def test_mask_that_numbers_its_defects_is_true_wherever_not_zero(save, pixels, top):
+    pixels = pixels % (top + 1) // (top // 16 + 1)  # at most 16 numbers
+    mask, remarks = read_mask(save(Image.fromarray(pixels)))
     assert mask.dtype == np.bool_
     np.testing.assert_array_equal(mask, pixels != 0)
+    assert not remarks
+
+
+def test_mask_of_numbers_far_apart_is_true_wherever_not_zero(save):
+    pixels = np.array([[0, 40, 80], [120, 0, 250]], dtype=np.uint8)
+    mask, remarks = read_mask(save(Image.fromarray(pixels)))
+    np.testing.assert_array_equal(mask, pixels != 0)
+    assert not remarks
+
+
+def square(side: int = 48) -> np.ndarray:
+    mask = np.zeros((side, side), dtype=np.bool_)
+    mask[16:32, 8:32] = True
+    return mask
+
+
+@pytest.mark.parametrize("name", ["mask.png", "mask.jpg", "mask.webp", "mask.tif"])
+@pytest.mark.parametrize("noise", [(1, 9), (0, 9), (0, 40)])
+def test_noise_of_a_mask_is_no_defect(save, name, noise):
+    dark = np.random.default_rng(0).integers(*noise, (48, 48))
+    pixels = np.where(square(), 255 - dark, dark).astype(np.uint8)
+    options = {"quality": 75} if name.endswith(("jpg", "webp")) else {}
+    mask, remarks = read_mask(save(Image.fromarray(pixels), name, **options))
+    np.testing.assert_array_equal(mask, square())
+    (remark,) = remarks
+    assert remark.telling
+    assert "from half of their brightest value on" in str(remark)
+
+
+def test_blurred_edges_of_a_mask_are_cut_at_half(save):
+    large = Image.fromarray(square(96).astype(np.uint8) * 255)
+    path = save(large.resize((50, 50), Image.Resampling.BILINEAR))
+    mask, remarks = read_mask(path)
+    np.testing.assert_array_equal(mask, np.asarray(Image.open(path)) >= 127.5)
+    assert "blurred edges" in str(remarks[0])
+
+
+def test_mask_in_a_lossy_format_that_lost_nothing_is_told_by_check_alone(save):
+    image = Image.new("L", (16, 16), 255)
+    mask, (remark,) = read_mask(save(image, "mask.jpg"))
+    assert mask.all()
+    assert not remark.telling
+    assert "lossy" in str(remark)
+
+
+def test_mask_that_is_nearly_black_is_told(save):
+    pixels = np.random.default_rng(0).integers(0, 30, (48, 48)).astype(np.uint8)
+    _, (remark,) = read_mask(save(Image.fromarray(pixels), "mask.jpg"))
+    assert "nearly black" in str(remark)
+    assert remark.telling
+
+
+@pytest.mark.parametrize("colour", [0, 255])
+def test_mask_whose_colour_says_nothing_is_in_its_alpha_channel(save, colour):
+    pixels = np.full((48, 48, 4), colour, dtype=np.uint8)
+    pixels[:, :, 3] = square() * 255
+    mask, (remark,) = read_mask(save(Image.fromarray(pixels)))
+    np.testing.assert_array_equal(mask, square())
+    assert "alpha" in str(remark)
+    assert remark.telling
+
+
+def test_transparent_pixels_of_a_mask_are_background(save):
+    pixels = np.zeros((48, 48, 4), dtype=np.uint8)
+    pixels[:, :, 3] = square() * 255
+    pixels[20:, :, :3] = 255
+    mask, (remark,) = read_mask(save(Image.fromarray(pixels)))
+    expected = square()
+    expected[:20] = False
+    np.testing.assert_array_equal(mask, expected)
+    assert "transparent" in str(remark)
+
+
+UPRIGHT = {
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+
+
+def oriented(save, pixels, name, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return save(Image.fromarray(np.ascontiguousarray(pixels)), name, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("own", [1, 3, 6])
+def test_mask_drawn_on_the_upright_image_is_turned_back(save, orientation, own):
+    """As Pillow, and NumPy above, turn; the mask may be stored turned itself."""
+    stored = np.zeros((12, 20), dtype=np.uint8)
+    stored[1:4, 2:9] = 255
+    colour = np.repeat(stored[:, :, None], 3, axis=2)
+    image = oriented(save, colour, "image.jpg", orientation)
+    with Image.open(image) as opened:
+        shown = np.asarray(ImageOps.exif_transpose(opened))
+        np.testing.assert_array_equal(shown, UPRIGHT[orientation](np.asarray(opened)))
+    drawn = UPRIGHT[orientation](stored)
+    if own != 1:  # turning by 90 degrees the other way, or by 180, takes it back
+        drawn = UPRIGHT[{3: 3, 6: 8}[own]](drawn)
+    path = oriented(save, drawn, "mask.png", own)
+    mask, remarks = read_mask(path, image)
+    same_way = (own == 6) == (orientation >= 5)
+    if own == orientation:
+        assert not remarks
+    elif same_way:
+        assert "which their size does not tell" in str(remarks[0])
+        np.testing.assert_array_equal(mask, drawn > 0)
+        return
+    else:
+        assert "turned back" in str(remarks[0])
+    np.testing.assert_array_equal(mask, stored > 0)
+
+
+def test_mask_drawn_on_the_stored_pixels_stays(save):
+    stored = np.zeros((12, 20), dtype=np.uint8)
+    stored[1:4, 2:9] = 255
+    colour = np.repeat(stored[:, :, None], 3, axis=2)
+    image = oriented(save, colour, "image.jpg", 6)
+    mask, remarks = read_mask(save(Image.fromarray(stored), "mask.png"), image)
+    np.testing.assert_array_equal(mask, stored > 0)
+    assert not remarks
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])

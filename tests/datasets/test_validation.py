@@ -160,7 +160,7 @@ def test_odd_masks_are_noted(folder_tree, mask_file):
     assert {p.severity for p in problems} == {"note"}
     assert [p.path for p in problems] == [empty, *[full.with_suffix(".jpg")] * 2]
     assert "all zero" in problems[0].message
-    assert "covers the whole image" in problems[1].message
+    assert "covering the whole image" in problems[1].message
     assert "lossy" in problems[2].message
 
 
@@ -236,7 +236,7 @@ class InMemory:
 
 def test_data_in_memory_is_checked_too():
     (note,) = find_problems(InMemory())
-    assert "covers the whole image" in note.message
+    assert "covering the whole image" in note.message
     broken = InMemory()
     broken.mask = lambda sample: np.ones((8, 8), dtype=np.bool_)
     broken.samples = (
