@@ -348,7 +348,7 @@ def test_a_finished_run_is_replaced_when_the_new_one_is_finished(
     [
         (
             {"overrides": ["synthetic.seed=5"]},
-            "of another recipe: remove it, or choose",
+            r"of another recipe \(synthetic.seed 0 → 5\): remove it, or choose",
         ),
         ({"strategy": "ewc"}, "of another recipe"),
         ({"seed": 1}, "of seed 0, not 1: remove it, or choose another --out"),
