@@ -313,8 +313,8 @@ class FeatureCache:
         free = shutil.disk_usage(self.root).free
         if free < needed + _SPARE_BYTES:
             raise CacheError(
-                f"the feature cache {self.root} has {free / 1e9:.2f} GB left, "
-                f"{needed / 1e9:.2f} GB needed; {_MEND}, or free space with "
+                f"the feature cache {self.root} has {_readable(free)} left, "
+                f"{_readable(needed)} needed; {_MEND}, or free space with "
                 "`avalanche-ad cache clear`"
             )
 
@@ -468,6 +468,14 @@ def _checksum(path: Path) -> str:
             file.seek(block * _BLOCK)
             digest.update(file.read(_BLOCK))
     return digest.hexdigest()
+
+
+def _readable(size: int) -> str:
+    """Return a number of bytes in the unit that shows its size."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if size >= unit:
+            return f"{size / unit:.2f} {name}"
+    return f"{size / 1e3:.2f} kB"
 
 
 def _folder_bytes(folder: Path) -> int:

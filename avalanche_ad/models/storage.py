@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from avalanche_ad.errors import ResultsError
 from avalanche_ad.features.layout import FeatureLayout
@@ -46,7 +46,8 @@ def save_model(
         name: tensor.detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
-    save_file(state, folder / _WEIGHTS)
+    # not save_file, which writes for the owner alone, whatever the umask says
+    (folder / _WEIGHTS).write_bytes(save(state))
     description = {
         "schema": 1,
         "type": kind,
