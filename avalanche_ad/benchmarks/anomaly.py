@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ from avalanche_ad.benchmarks.items import (
     TrainItems,
 )
 from avalanche_ad.benchmarks.order import split_categories
+from avalanche_ad.datasets.digest import category_digests
 from avalanche_ad.datasets.loading import image_size as image_size_of
 from avalanche_ad.datasets.loading import resize_mask
 from avalanche_ad.datasets.sample import AnomalyData, Sample
@@ -53,6 +54,8 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
     :param layout: shapes of the packed features, ``None`` for an image stream.
     :param image_size: edge of the images in pixels.
     :param mask_size: edge of the masks in pixels.
+    :param digests: of each category's images and masks, see
+        :func:`~avalanche_ad.datasets.category_digests`.
     """
 
     def __init__(
@@ -62,12 +65,14 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
         layout: FeatureLayout | None,
         image_size: int,
         mask_size: int,
+        digests: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(list(streams))
         self.experiences = tuple(tuple(names) for names in experiences)
         self.layout = layout
         self.image_size = image_size
         self.mask_size = mask_size
+        self.digests = dict(digests or {})
 
     @property
     def category_names(self) -> tuple[str, ...]:
@@ -148,6 +153,12 @@ def anomaly_benchmark(
     if backbone is None:
         verify(data, _about(progress, "checking images"))
 
+    # every file is read once: the cache and the digests go by the same
+    fingerprints = {
+        sample: data.fingerprint(sample)
+        for samples in by_category.values()
+        for sample in samples
+    }
     rows: dict[Sample, tuple[Any, int]] = {}
     layout: FeatureLayout | None = None
     if backbone is not None:
@@ -161,6 +172,7 @@ def anomaly_benchmark(
                 dtype=feature_dtype,
                 device=device,
                 progress=_about(progress, f"features of {name}"),
+                fingerprints=[fingerprints[sample] for sample in samples],
             )
             rows.update((sample, (features, row)) for row, sample in enumerate(samples))
             layout = features.layout
@@ -200,7 +212,12 @@ def anomaly_benchmark(
         with_classes_timeline(benchmark_from_datasets(train=train, test=test))
     )
     return AnomalyBenchmark(
-        list(scenario.streams.values()), split, layout, image_size, mask_size
+        list(scenario.streams.values()),
+        split,
+        layout,
+        image_size,
+        mask_size,
+        category_digests(data, names, fingerprints),
     )
 
 

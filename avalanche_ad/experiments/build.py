@@ -15,7 +15,12 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from avalanche.training.templates.base import BaseTemplate
 
 from avalanche_ad.benchmarks import AnomalyBenchmark, anomaly_benchmark
-from avalanche_ad.datasets import AnomalyData, SyntheticAD, open_dataset
+from avalanche_ad.datasets import (
+    AnomalyData,
+    SyntheticAD,
+    category_digests,
+    open_dataset,
+)
 from avalanche_ad.errors import AvalancheADError, RecipeError
 from avalanche_ad.experiments.arguments import (
     check_arguments,
@@ -23,6 +28,7 @@ from avalanche_ad.experiments.arguments import (
     check_types,
 )
 from avalanche_ad.experiments.classes import resolve
+from avalanche_ad.experiments.provenance import features_id
 from avalanche_ad.experiments.recipe import (
     BenchmarkRecipe,
     ExperimentRecipe,
@@ -53,6 +59,8 @@ __all__ = [
     "build_model",
     "build_strategy",
     "check_strategy",
+    "data_digests",
+    "features_now",
     "open_data",
 ]
 
@@ -70,6 +78,29 @@ def open_data(recipe: BenchmarkRecipe, root: Path | None) -> AnomalyData:
             recipe.image_size, categories=recipe.selection, **drawn.model_dump()
         )
     return open_dataset(recipe.dataset, root, recipe.selection)
+
+
+def data_digests(recipe: BenchmarkRecipe, root: Path | None) -> dict[str, str] | None:
+    """Return the digests of the recipe's data as it is now, by category.
+
+    :return: None where its folder is gone or not given: finished runs are read without.
+    :raises DatasetError: when something is there that is not as expected.
+    """
+    if recipe.dataset != "synthetic" and (root is None or not root.is_dir()):
+        return None
+    return category_digests(open_data(recipe, root))
+
+
+def features_now(recipe: BenchmarkRecipe) -> str | None:
+    """Return what a weight file of the user's own gives now, see :func:`features_id`.
+
+    :return: None for a backbone without one, and where the file is gone: finished runs
+        are read without.
+    """
+    weights = recipe.features.options.get("weights")
+    if weights is None or not Path(weights).is_file():
+        return None
+    return features_id(build_backbone(recipe))
 
 
 def build_backbone(recipe: BenchmarkRecipe) -> Backbone:

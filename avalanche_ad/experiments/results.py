@@ -21,6 +21,7 @@ from avalanche_ad.evaluation.functional import (
     step_mean,
 )
 from avalanche_ad.experiments.configuration import updated_configuration
+from avalanche_ad.experiments.provenance import check_same_data
 
 __all__ = [
     "SCHEMA",
@@ -143,7 +144,8 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
 
     :param folder: a run's folder, or one with runs in it.
     :raises ResultsError: when there is none, when one is damaged, or when they cannot
-        stand in one table: of several streams, or twice the same strategy and seed.
+        stand in one table: of several streams, of other images, or twice the
+        same strategy and seed.
     """
     if not folder.is_dir():
         raise ResultsError(f"{folder}: no such folder; give one that holds runs")
@@ -158,6 +160,10 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
         deeper = sorted({path.parents[1] for path in folder.glob("*/*/results.json")})
         instead = f": give {' or '.join(map(str, deeper))}" if deeper else ""
         raise ResultsError(f"{folder} holds no finished run{instead}")
+    check_same_data(
+        [(path.name, run.get("data")) for path, run in found.items()],
+        "report on folders that hold runs of the same images each",
+    )
     first, *others = found
     for other in others:
         for key in ("benchmark", "categories"):

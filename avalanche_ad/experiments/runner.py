@@ -15,6 +15,7 @@ from avalanche.training.determinism.rng_manager import RNGManager
 from avalanche.training.supervised import Cumulative, JointTraining
 
 from avalanche_ad.benchmarks import AnomalyBenchmark
+from avalanche_ad.datasets import category_digests
 from avalanche_ad.errors import ResultsError
 from avalanche_ad.evaluation.csv_logger import TidyCSVLogger
 from avalanche_ad.evaluation.metrics import AnomalyMetrics
@@ -43,6 +44,7 @@ from avalanche_ad.experiments.forward import evaluate_apart, untrained_values
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.progress_plugin import ProgressPlugin
 from avalanche_ad.experiments.provenance import (
+    check_data_of_run,
     features_id,
     git_commit,
     package_versions,
@@ -167,9 +169,11 @@ def run_experiment(
     device = device or torch.device("cpu")
     configuration = json.loads(json.dumps(run_configuration(recipe, data_root)))
     with run_folder(out) as folder:
-        finished_run(out, recipe, data_root, seed)  # of another recipe: refused
+        before = finished_run(out, recipe, data_root, seed)  # or refused
         # the data first: a backbone may have to be downloaded
         data = open_data(recipe.benchmark, data_root)
+        if before is not None:
+            check_data_of_run(out, before.get("data"), category_digests(data))
         backbone = build_backbone(recipe.benchmark)
         identity = {
             "configuration": configuration,
@@ -194,6 +198,9 @@ def run_experiment(
         )
         if after_features:
             after_features(backbone.calls)
+        if checkpoint is not None:
+            made = checkpoint.get("data")
+            check_data_of_run(folder.partial, made, benchmark.digests)
         features = time.perf_counter() - started
 
         if checkpoint is None:
@@ -207,7 +214,8 @@ def run_experiment(
             state.logger.path = folder.metrics  # seen from where this run was started
             # last, because building a backbone draws random numbers
             restore_generators(checkpoint)
-        _learn(recipe, benchmark, state, folder, identity, progress, after_task)
+        kept = {"identity": identity, "data": benchmark.digests}
+        _learn(recipe, benchmark, state, folder, kept, progress, after_task)
 
         seconds = {
             "features": features,
@@ -223,6 +231,7 @@ def run_experiment(
             "categories": [list(names) for names in benchmark.experiences],
             "versions": identity["versions"],
             "config": configuration,
+            "data": benchmark.digests,
             "git": commit,
             **summarise(
                 history,
@@ -267,7 +276,7 @@ def _learn(
     benchmark: AnomalyBenchmark,
     state: _State,
     folder: RunFolder,
-    identity: dict[str, Any],
+    kept: dict[str, Any],
     progress: RunProgress | None,
     after_task: AfterTask | None,
 ) -> None:
@@ -313,7 +322,7 @@ def _learn(
         if task + 1 < len(train):
             state.next = task + 1
             state.csv_bytes = folder.metrics.stat().st_size
-            save_checkpoint(folder.checkpoint, {"identity": identity, "state": state})
+            save_checkpoint(folder.checkpoint, {**kept, "state": state})
 
 
 def _training_steps(

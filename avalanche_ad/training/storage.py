@@ -113,8 +113,8 @@ class MaterializedBuffer(ExemplarsBuffer):  # type: ignore[misc]
         if not (max_size > 0 and 0 < max_mb < math.inf):
             raise TrainingError(
                 "MaterializedBuffer: expected max_size and max_mb above 0 and finite, "
-                f"got {counted(max_size, 'image')} and {max_mb} MB: give it room for an "
-                "image of each category"
+                f"got {counted(max_size, 'image')} and {max_mb} MB: give it room for "
+                "an image of each category"
             )
         super().__init__(max_size)
         self.max_mb = max_mb
