@@ -21,8 +21,8 @@ def category_digests(
 
     It covers the content of every image and mask with its split and its defect type,
     in the reader's order, and no path: a data set that is moved or copied keeps its
-    digests. A mask that is no file is decided by what decides its image, see
-    :meth:`AnomalyData.fingerprint`.
+    digests. A mask that is drawn, whose path names it and is no file, is decided by
+    what decides its image, see :meth:`AnomalyData.fingerprint`.
 
     :param data: the data set.
     :param categories: of which categories, all by default.
@@ -35,10 +35,17 @@ def category_digests(
     for sample in data.samples:
         if sample.category not in digests:
             continue
-        mask = None
-        if sample.mask_path is not None and sample.mask_path.is_file():
-            mask = file_digest(sample.mask_path)
         image = known.get(sample) or data.fingerprint(sample)
-        entry = [sample.split, sample.defect_type, image, mask]
+        entry = [sample.split, sample.defect_type, image, _mask(data, sample)]
         digests[sample.category].update(json.dumps(entry).encode())
     return {name: digest.hexdigest() for name, digest in digests.items()}
+
+
+def _mask(data: AnomalyData, sample: Sample) -> str | None:
+    """Return a digest of an image's mask, None where there is nothing to add."""
+    if sample.mask_path is not None:
+        return file_digest(sample.mask_path) if sample.mask_path.is_file() else None
+    if not sample.is_anomaly:
+        return None
+    pixels = data.mask(sample)
+    return hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()
