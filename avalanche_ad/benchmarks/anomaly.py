@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from avalanche.benchmarks import CLScenario, benchmark_from_datasets
+from avalanche.benchmarks.scenarios.generic_scenario import ExperienceAttribute
 from avalanche.benchmarks.scenarios.supervised import with_classes_timeline
 from avalanche.benchmarks.scenarios.task_aware import with_task_labels
 from avalanche.benchmarks.utils import (
@@ -73,11 +74,39 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
         self.image_size = image_size
         self.mask_size = mask_size
         self.digests = dict(digests or {})
+        for stream in self.streams.values():
+            stream.benchmark = self
+            for experience in stream:
+                # for metrics alone, as Avalanche hides the rest of a stream in training
+                experience.benchmark = ExperienceAttribute(self)
 
     @property
     def category_names(self) -> tuple[str, ...]:
         """Names of the categories in order of arrival; target y is the index."""
         return tuple(name for names in self.experiences for name in names)
+
+    @property
+    def n_classes(self) -> int:
+        """How many categories the stream has."""
+        return len(self.category_names)
+
+    @property
+    def n_classes_per_exp(self) -> list[int]:
+        """How many categories are at home in each experience."""
+        return [len(names) for names in self.experiences]
+
+    @property
+    def classes_order(self) -> list[int]:
+        """Targets of the categories in order of arrival, by which they are counted."""
+        return list(range(self.n_classes))
+
+    @property
+    def classes_in_experience(self) -> dict[str, list[set[int]]]:
+        """The categories of each experience by the name of the stream."""
+        return {
+            name: [set(experience.classes_in_this_experience) for experience in stream]
+            for name, stream in self.streams.items()
+        }
 
 
 def anomaly_benchmark(
