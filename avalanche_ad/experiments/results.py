@@ -124,7 +124,11 @@ def read_results(folder: Path) -> dict[str, Any]:
             f"{path}: cannot read the results ({error}); "
             "remove the folder and run the experiment again"
         ) from None
-    if not isinstance(content, dict) or not content.keys() >= _KEYS:
+    if (
+        not isinstance(content, dict)
+        or not content.keys() >= _KEYS
+        or not isinstance(content.get("data", {}), dict)
+    ):
         raise ResultsError(
             f"{path}: not the results of a run; "
             "remove the folder and run the experiment again"
@@ -160,10 +164,6 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
         deeper = sorted({path.parents[1] for path in folder.glob("*/*/results.json")})
         instead = f": give {' or '.join(map(str, deeper))}" if deeper else ""
         raise ResultsError(f"{folder} holds no finished run{instead}")
-    check_same_data(
-        [(path.name, run.get("data")) for path, run in found.items()],
-        "report on folders that hold runs of the same images each",
-    )
     first, *others = found
     for other in others:
         for key in ("benchmark", "categories"):
@@ -172,6 +172,10 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
                     f"{first} and {other} are runs on different streams ({key}); "
                     "report on folders that hold one stream each"
                 )
+    check_same_data(
+        [(path.name, run.get("data")) for path, run in found.items()],
+        "report on folders that hold runs of the same images each",
+    )
     owners: dict[tuple[str, int], Path] = {}
     for path, run in found.items():
         twin = owners.setdefault((run["strategy"], run["seed"]), path)

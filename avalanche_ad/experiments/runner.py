@@ -45,6 +45,7 @@ from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.progress_plugin import ProgressPlugin
 from avalanche_ad.experiments.provenance import (
     check_data_of_run,
+    check_same_features,
     features_id,
     git_commit,
     package_versions,
@@ -175,6 +176,10 @@ def run_experiment(
         if before is not None:
             check_data_of_run(out, before.get("data"), category_digests(data))
         backbone = build_backbone(recipe.benchmark)
+        features = features_id(backbone)
+        if before is not None:
+            made = before.get("versions", {}).get("features")
+            check_same_features(backbone.name, [(out.name, made), ("now", features)])
         identity = {
             "configuration": configuration,
             "seed": seed,
@@ -182,7 +187,7 @@ def run_experiment(
                 **package_versions(),
                 "device": str(device),
                 # one name, one file: its weights may be others than they were
-                "features": features_id(backbone),
+                "features": features,
             },
         }
         checkpoint = load_checkpoint(folder.checkpoint)
@@ -201,7 +206,7 @@ def run_experiment(
         if checkpoint is not None:
             made = checkpoint.get("data")
             check_data_of_run(folder.partial, made, benchmark.digests)
-        features = time.perf_counter() - started
+        waited = time.perf_counter() - started
 
         if checkpoint is None:
             # only now: a wrong command must not cost another run its checkpoint
@@ -218,9 +223,9 @@ def run_experiment(
         _learn(recipe, benchmark, state, folder, kept, progress, after_task)
 
         seconds = {
-            "features": features,
+            "features": waited,
             **state.seconds,
-            "total": features + sum(state.seconds.values()),
+            "total": waited + sum(state.seconds.values()),
         }
         history = [*state.metrics.history, *state.ahead]
         results = {

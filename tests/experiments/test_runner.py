@@ -385,6 +385,22 @@ def test_a_finished_run_of_other_images_is_refused_before_any_work(
     assert read(out) == content
 
 
+def test_a_finished_run_of_other_weights_is_refused_wherever_they_lie(run, tmp_path):
+    weights = tmp_path / "own.safetensors"
+    own = files("avalanche_ad.features") / "data" / "embedded.safetensors"
+    weights.write_bytes(own.read_bytes())
+    named = "features.options.weights={}"
+    run(tmp_path / "run", overrides=[named.format(weights)])
+    moved = weights.rename(tmp_path / "moved.safetensors")
+    run(tmp_path / "run", overrides=[named.format(moved)])
+    with safe_open(moved, framework="pt") as file:
+        about = file.metadata()
+    tensors = load_file(moved)
+    save_file(tensors | {"mean_8": tensors["mean_8"] + 1}, moved, about)
+    with pytest.raises(ResultsError, match=r"different features .*: run; .*: now"):
+        run(tmp_path / "run", overrides=[named.format(moved)])
+
+
 def test_a_checkpoint_of_other_images_is_not_used(
     run, reference, tmp_path, monkeypatch
 ):

@@ -200,6 +200,11 @@ class Bench:
         results = finished_run(folder, recipe, self.data_root, seed)
         if results is not None:
             check_data_of_run(folder, results.get("data"), self.stream.digests)
+            made = results.get("versions", {}).get("features")
+            check_same_features(
+                recipe.benchmark.features.backbone,
+                [(folder.name, made), ("now", features_now(recipe.benchmark))],
+            )
             return results
         return run_experiment(
             recipe,
