@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from avalanche_ad import __version__
-from avalanche_ad.errors import AvalancheADError, RecipeError
+from avalanche_ad.errors import AvalancheADError, RecipeError, counted
 
 if TYPE_CHECKING:
     from avalanche_ad.experiments.recipe import ExperimentRecipe
@@ -192,7 +192,8 @@ def run(
         return
     seconds = results["seconds"]
     _err.print(
-        f"features {seconds['features']:.0f} s ({backbone_calls} backbone calls), "
+        f"features {seconds['features']:.0f} s "
+        f"({counted(backbone_calls, 'backbone call')}), "
         f"training {seconds['train']:.0f} s, "
         f"evaluation {seconds['eval']:.0f} s; saved in {folder}",
         soft_wrap=True,
@@ -273,7 +274,7 @@ def compare(
             against=reference,
             published=shown,
         )
-    over = f"{len(numbers)} seed{'s' * (len(numbers) > 1)}"
+    over = counted(len(numbers), "seed")
     title = f"{stream.title}, {over} (forgetting: positive = forgot)"
     _print_table(comparison_table(comparison_rows(results), title))
     tables = [against_section(results, reference)] if reference else []
@@ -368,8 +369,7 @@ def report(
     with writing(path, "the page"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, page)
-    runs = f"{len(results)} run{'s' * (len(results) != 1)}"
-    _err.print(f"{runs}: {path}", soft_wrap=True)
+    _err.print(f"{counted(len(results), 'run')}: {path}", soft_wrap=True)
 
 
 def _numbers(seeds: str) -> list[int]:
@@ -447,7 +447,6 @@ def check(
         )
     for problem in problems:
         typer.echo(_one_line(f"{problem.severity}: {problem}"))
-    from avalanche_ad.datasets.disk import plural
 
     errors = sum(problem.severity == "error" for problem in problems)
     notes = len(problems) - errors
@@ -457,13 +456,12 @@ def check(
         found = open_data(recipe, data)
         train = sum(sample.split == "train" for sample in found.samples)
         _err.print(
-            f"{loaded.benchmark_name}: "
-            f"{plural(len(found.categories), 'category', 'categories')}, {train} "
-            f"training and {plural(len(found.samples) - train, 'test image')} "
+            f"{loaded.benchmark_name}: {counted(len(found.categories), 'category')}, "
+            f"{train} training and {counted(len(found.samples) - train, 'test image')} "
             f"{'drawn' if data is None else f'in {data}'}",
             soft_wrap=True,
         )
-    _err.print(f"{plural(errors, 'error')}, {plural(notes, 'note')}")
+    _err.print(f"{counted(errors, 'error')}, {counted(notes, 'note')}")
     if errors:
         raise typer.Exit(2)
 
@@ -488,7 +486,7 @@ def synthesize(
         write_mvtec_layout(
             made, folder, lambda done, total: progress.report("writing", done, total)
         )
-    _err.print(f"{len(made.samples)} images in {folder}", soft_wrap=True)
+    _err.print(f"{counted(len(made.samples), 'image')} in {folder}", soft_wrap=True)
 
 
 @app.command()
@@ -528,7 +526,8 @@ def cache(
         _print_table(table)
     total = sum(entry.bytes for entry in entries) / 1e6
     _err.print(
-        f"{len(entries)} entries, {total:.1f} MB in {store.root}", soft_wrap=True
+        f"{counted(len(entries), 'entry')}, {total:.1f} MB in {store.root}",
+        soft_wrap=True,
     )
 
 

@@ -1,4 +1,4 @@
-"""The one exception family of the package.
+"""The one exception family of the package, and what its messages share.
 
 Every error a person can cause ends as one of these, with a message of one line that
 says what was found, where, what was expected and how to mend it. The command line
@@ -20,6 +20,7 @@ __all__ = [
     "RunBusyError",
     "TrainingError",
     "WeightsError",
+    "counted",
     "writing",
 ]
 
@@ -54,6 +55,22 @@ class ResultsError(AvalancheADError):
 
 class RunBusyError(ResultsError):
     """Another process is working on the run."""
+
+
+def counted(count: int, what: str, many: str | None = None) -> str:
+    """Return a number with its noun.
+
+    :param count: how many.
+    :param what: the noun in the singular.
+    :param many: its plural, where that is not made with an s, or a y that becomes ies.
+
+    >>> counted(1, "category"), counted(2, "category"), counted(0, "run")
+    ('1 category', '2 categories', '0 runs')
+    """
+    if many is None:
+        ends = what.endswith("y") and what[-2:-1] not in "aeiou"
+        many = f"{what[:-1]}ies" if ends else f"{what}s"
+    return f"{count} {what if count == 1 else many}"
 
 
 @contextmanager

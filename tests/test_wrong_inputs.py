@@ -105,6 +105,13 @@ class Place:
     def copied_run(self):
         return Path(shutil.copytree(self.trained, self / "copy"))
 
+    def of_other_images(self, run, digest="0"):
+        """Let a run say that it was made with other images of a category."""
+        content = json.loads((run / "results.json").read_text())
+        content["data"]["bolt"] = digest
+        (run / "results.json").write_text(json.dumps(content))
+        return run
+
 
 @dataclass(frozen=True)
 class Wrong:
@@ -529,6 +536,54 @@ def _(place):
     return place.plugin("avalanche.training.plugins.ReplyPlugin")
 
 
+# Modules of other names each, for one process has one of a name.
+
+
+@wrong(RECIPES, "a plugin of a module that does not exist", "no module", "beside")
+def _(place):
+    return place.plugin("nowhere_at_all.Keeps")
+
+
+@wrong(RECIPES, "a plugin beside the recipe that is not there", "mean 'KeepsOne'")
+def _(place):
+    plugin = (
+        "from avalanche.core import SupervisedPlugin\nclass {}(SupervisedPlugin): 0\n"
+    )
+    place.write("keeping.py", plugin.format("KeepsOne"))
+    return place.plugin("keeping.KeepsOn")
+
+
+@wrong(RECIPES, "a plugin whose module misses another", "'not_installed' (imported by")
+def _(place):
+    place.write("missing_one.py", "import not_installed\n")
+    return place.plugin("missing_one.Keeps")
+
+
+@wrong(RECIPES, "a plugin whose module is no Python", "SyntaxError", "line 1")
+def _(place):
+    place.write("unfinished.py", "class Keeps(\n")
+    return place.plugin("unfinished.Keeps")
+
+
+@wrong(RECIPES, "a plugin whose module fails", "KeyError: 'HOME_OF_X'", "line 2")
+def _(place):
+    place.write("failing.py", "import os\nos.environ['HOME_OF_X']\n")
+    return place.plugin("failing.Keeps")
+
+
+@wrong(RECIPES, "plugins of two modules of one name", "'twin'", "rename")
+def _(place):
+    plugin = (
+        "from avalanche.core import SupervisedPlugin\nclass {}(SupervisedPlugin): 0\n"
+    )
+    for folder in "ab":
+        place.write(f"{folder}/twin.py", plugin.format("Keeps"))
+        content = LEARNER + "[[plugins]]\ntype = 'twin.Keeps'\n"
+        place.write(f"{folder}/{folder}.toml", content)
+    both = f"{place / 'a/a.toml'},{place / 'b/b.toml'}"
+    return place.cli("compare", "-b", place.stream, "--strategies", both)
+
+
 @wrong(RECIPES, "a class that is no plugin", "'os.PathLike'", "not a subclass")
 def _(place):
     return place.plugin("os.PathLike")
@@ -880,6 +935,11 @@ def _(place):
     return place.run("--out", place.copied_run(), "--seed", 1)
 
 
+@wrong(DISK, "`run` into a run of other images", "bolt changed", "--out")
+def _(place):
+    return place.run("--out", place.of_other_images(place.copied_run()))
+
+
 @wrong(DISK, "`report` of a folder that is not there", "no such folder")
 def _(place):
     return place.cli("report", place / "runs")
@@ -908,6 +968,15 @@ def _(place):
     return place.cli("report", place / "runs")
 
 
+@wrong(DISK, "`report` of runs of other images", "bolt changed (a | b)", "report on")
+def _(place):
+    (place / "runs").mkdir()
+    for seed, name in enumerate("ab"):
+        place.copied_run().rename(place / "runs" / name)
+        place.of_other_images(place / "runs" / name, str(seed))
+    return place.cli("report", place / "runs")
+
+
 @wrong(DISK, "`report` of two runs of one strategy and seed", "both runs of naive")
 def _(place):
     (place / "runs").mkdir()
@@ -927,6 +996,14 @@ def _(place):
     shutil.copytree(place.trained, place / "all/naive-seed0")
     command = ["compare", "-b", place.stream, "--strategies", "naive"]
     return place.cli(*command, "--out", place / "all", "--set", "training.epochs=1")
+
+
+@wrong(DISK, "`compare` into runs of other images", "bolt changed", "--out")
+def _(place):
+    (place / "all").mkdir()
+    place.of_other_images(place.copied_run()).rename(place / "all/naive-seed0")
+    command = ["compare", "-b", place.stream, "--strategies", "naive"]
+    return place.cli(*command, "--out", place / "all", "--seeds", "0,1")
 
 
 @wrong(DISK, "`compare` into runs of other features", "do not compare", "--out")

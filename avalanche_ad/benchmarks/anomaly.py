@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from avalanche.benchmarks import CLScenario, benchmark_from_datasets
+from avalanche.benchmarks.scenarios.generic_scenario import ExperienceAttribute
 from avalanche.benchmarks.scenarios.supervised import with_classes_timeline
 from avalanche.benchmarks.scenarios.task_aware import with_task_labels
 from avalanche.benchmarks.utils import (
@@ -25,6 +26,7 @@ from avalanche_ad.benchmarks.items import (
     TrainItems,
 )
 from avalanche_ad.benchmarks.order import split_categories
+from avalanche_ad.datasets.digest import category_digests
 from avalanche_ad.datasets.loading import image_size as image_size_of
 from avalanche_ad.datasets.loading import resize_mask
 from avalanche_ad.datasets.notes import Remarks, mask_and_remarks, tell
@@ -55,6 +57,8 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
     :param layout: shapes of the packed features, ``None`` for an image stream.
     :param image_size: edge of the images in pixels.
     :param mask_size: edge of the masks in pixels.
+    :param digests: of each category's images and masks, see
+        :func:`~avalanche_ad.datasets.category_digests`.
     :param learned: how many of the first experiences were learned elsewhere and hold
         no image.
     """
@@ -66,6 +70,7 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
         layout: FeatureLayout | None,
         image_size: int,
         mask_size: int,
+        digests: Mapping[str, str] | None = None,
         learned: int = 0,
     ) -> None:
         super().__init__(list(streams))
@@ -74,11 +79,40 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
         self.image_size = image_size
         self.mask_size = mask_size
         self.learned = learned
+        self.digests = dict(digests or {})
+        for stream in self.streams.values():
+            stream.benchmark = self
+            for experience in stream:
+                # for metrics alone, as Avalanche hides the rest of a stream in training
+                experience.benchmark = ExperienceAttribute(self)
 
     @property
     def category_names(self) -> tuple[str, ...]:
         """Names of the categories in order of arrival; target y is the index."""
         return tuple(name for names in self.experiences for name in names)
+
+    @property
+    def n_classes(self) -> int:
+        """How many categories the stream has."""
+        return len(self.category_names)
+
+    @property
+    def n_classes_per_exp(self) -> list[int]:
+        """How many categories are at home in each experience."""
+        return [len(names) for names in self.experiences]
+
+    @property
+    def classes_order(self) -> list[int]:
+        """Targets of the categories in order of arrival, by which they are counted."""
+        return list(range(self.n_classes))
+
+    @property
+    def classes_in_experience(self) -> dict[str, list[set[int]]]:
+        """The categories of each experience by the name of the stream."""
+        return {
+            name: [set(experience.classes_in_this_experience) for experience in stream]
+            for name, stream in self.streams.items()
+        }
 
 
 def anomaly_benchmark(
@@ -165,6 +199,12 @@ def anomaly_benchmark(
     if backbone is None:
         verify(data, _about(progress, "checking images"))
 
+    # every file is read once: the cache and the digests go by the same
+    fingerprints = {
+        sample: data.fingerprint(sample)
+        for samples in by_category.values()
+        for sample in samples
+    }
     rows: dict[Sample, tuple[Any, int]] = {}
     layout: FeatureLayout | None = None
     if backbone is not None:
@@ -178,6 +218,7 @@ def anomaly_benchmark(
                 dtype=feature_dtype,
                 device=device,
                 progress=_about(progress, f"features of {name}"),
+                fingerprints=[fingerprints[sample] for sample in samples],
             )
             rows.update((sample, (features, row)) for row, sample in enumerate(samples))
             layout = features.layout
@@ -229,6 +270,7 @@ def anomaly_benchmark(
         layout,
         image_size,
         mask_size,
+        category_digests(data, names, fingerprints),
         len(learned),
     )
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from avalanche_ad.errors import DatasetError
+from avalanche_ad.errors import DatasetError, counted
 
 __all__ = ["split_categories"]
 
@@ -66,8 +66,8 @@ def split_categories(
     elif n_experiences is not None:
         if not 1 <= n_experiences <= len(order):
             raise DatasetError(
-                f"n_experiences: expected 1 to {len(order)} for {len(order)} "
-                f"categories, got {n_experiences}"
+                f"n_experiences: expected 1 to {len(order)} for "
+                f"{counted(len(order), 'category')}, got {n_experiences}"
             )
         base, extra = divmod(len(order), n_experiences)
         sizes = [base + (index < extra) for index in range(n_experiences)]
@@ -84,7 +84,7 @@ def split_categories(
         if any(size < 1 for size in sizes) or sum(sizes) != len(order):
             raise DatasetError(
                 f"classes_per_experience: expected positive sizes that add up to "
-                f"{len(order)} categories, got {sizes} (sum {sum(sizes)})"
+                f"{counted(len(order), 'category')}, got {sizes} (sum {sum(sizes)})"
             )
     names = iter(order)
     return [[next(names) for _ in range(size)] for size in sizes]

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from avalanche_ad.datasets.btad import read_btad
+from avalanche_ad.datasets.digest import category_digests
 from avalanche_ad.datasets.disk import DiskData, Problem
 from avalanche_ad.datasets.folder import read_folder
 from avalanche_ad.datasets.mvtec_3d import read_mvtec_3d
@@ -35,6 +36,7 @@ __all__ = [
     "Problem",
     "Sample",
     "SyntheticAD",
+    "category_digests",
     "check_dataset",
     "find_problems",
     "is_system_file",

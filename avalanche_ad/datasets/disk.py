@@ -22,14 +22,9 @@ from avalanche_ad.datasets.loading import (
 from avalanche_ad.datasets.sample import Sample
 from avalanche_ad.errors import DatasetError
 
-__all__ = ["DiskData", "Problem", "Severity", "plural"]
+__all__ = ["DiskData", "Problem", "Severity"]
 
 Severity = Literal["error", "note"]
-
-
-def plural(count: int, singular: str, plural: str | None = None) -> str:
-    """Return a number with its noun: 1 image, 2 images."""
-    return f"{count} {singular if count == 1 else plural or singular + 's'}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from avalanche_ad.datasets.disk import DiskData, Problem, plural
+from avalanche_ad.datasets.disk import DiskData, Problem
 from avalanche_ad.datasets.loading import Remark, image_remarks, read_header
 from avalanche_ad.datasets.sample import AnomalyData, Sample
-from avalanche_ad.errors import DatasetError
+from avalanche_ad.errors import DatasetError, counted
 
 __all__ = ["NOTE", "Remarks", "mask_and_remarks", "tell"]
 
@@ -70,7 +70,7 @@ class Remarks:
         for (kind, _, text), group in self._groups.items():
             where = Path(commonpath(group.paths))
             what = text.format(level=group.level)
-            count = plural(len(group.paths), kind)
+            count = counted(len(group.paths), kind)
             yield Problem(where, f"{count} {what}", "note")
 
     def lines(self) -> Iterator[str]:
@@ -85,7 +85,7 @@ class Remarks:
             names = [category for category, _ in groups]
             shown = ", ".join(names[:_SHOWN]) + ", …" * (len(names) > _SHOWN)
             example = groups[0][1].paths[0]
-            yield f"{plural(count, kind)} of {shown} {what} (such as {example})"
+            yield f"{counted(count, kind)} of {shown} {what} (such as {example})"
 
 
 def mask_and_remarks(
@@ -182,7 +182,7 @@ def _passed_over(data: DiskData) -> str:
     shown = ", ".join(_shown(note, root) for note in notes[:_EXAMPLES])
     more = ", …" if len(notes) > _EXAMPLES else ""
     return (
-        f"{plural(count, 'file')} below {root} "
+        f"{counted(count, 'file')} below {root} "
         f"{'is' if count == 1 else 'are'} ignored: {shown}{more}; "
         "avalanche-ad check with the same -b and --data lists them"
     )
@@ -192,4 +192,4 @@ def _shown(note: Problem, root: Path) -> str:
     if not note.path.is_dir():
         return str(note.path.relative_to(root))
     where = "it" if note.path == root else note.path.relative_to(root)
-    return f"{plural(note.files, 'image')} in {where}"
+    return f"{counted(note.files, 'image')} in {where}"

@@ -69,4 +69,7 @@ class AnomalyData(Protocol):
         """
 
     def fingerprint(self, sample: Sample) -> str:
-        """Return a hexadecimal digest of all that decides the image's pixels."""
+        """Return a hexadecimal digest of all that decides the image's pixels.
+
+        Of those of its mask as well, where ``mask_path`` names one that is no file.
+        """

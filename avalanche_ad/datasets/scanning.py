@@ -14,9 +14,10 @@ from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeAlias
 
-from avalanche_ad.datasets.disk import Problem, plural
+from avalanche_ad.datasets.disk import Problem
 from avalanche_ad.datasets.loading import IMAGE_SUFFIXES
 from avalanche_ad.datasets.sample import GOOD, Sample
+from avalanche_ad.errors import counted
 
 __all__ = [
     "Found",
@@ -185,7 +186,7 @@ def _scan_train(folder: Path, category: str, layout: Layout) -> Found:
     yield from problems
     if not images:
         deeper = count_images(good)
-        hint = f"; {plural(deeper, 'image')} in folders inside it: move them up"
+        hint = f"; {counted(deeper, 'image')} in folders inside it: move them up"
         yield Problem(
             good,
             f"no training image; expected files {_SUFFIXES}{hint if deeper else ''}",
@@ -293,7 +294,7 @@ def ignored(path: Path, reason: str) -> Problem:
         return Problem(path, f"ignored: {reason}", "note", files=1)
     count = count_images(path)
     least = "at least " if count >= _MOST_COUNTED else ""
-    lost = f"; {least}{plural(count, 'image')} in it" if count else ""
+    lost = f"; {least}{counted(count, 'image')} in it" if count else ""
     return Problem(path, f"ignored: {reason}{lost}", "note", files=count)
 
 
@@ -332,7 +333,7 @@ def stray_images(folder: Path) -> Found:
     count = sum(_is_image_name(path.name) and not path.is_dir() for path in entries)
     if count:
         verb = "lies" if count == 1 else "lie"
-        message = f"ignored: {plural(count, 'image')} that {verb} in it, in no folder"
+        message = f"ignored: {counted(count, 'image')} that {verb} in it, in no folder"
         yield Problem(folder, message, "note", files=count)
 
 

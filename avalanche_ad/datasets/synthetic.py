@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 
 import numpy as np
 import numpy.typing as npt
@@ -385,10 +385,10 @@ def write_mvtec_layout(
                 "remove it or choose another folder"
             )
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        aside = target.parent / f".{target.name}-{token_hex(4)}"
+        aside.mkdir()
         try:
             _write_images(data, aside, progress)
-            aside.chmod(0o755)
             if target.exists():
                 target.rmdir()
             aside.rename(target)

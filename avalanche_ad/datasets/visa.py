@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from avalanche_ad.datasets.disk import DiskData, Problem, plural
+from avalanche_ad.datasets.disk import DiskData, Problem
 from avalanche_ad.datasets.loading import IMAGE_SUFFIXES
 from avalanche_ad.datasets.sample import GOOD, Sample, Split
 from avalanche_ad.datasets.scanning import (
@@ -18,6 +18,7 @@ from avalanche_ad.datasets.scanning import (
     report_unreadable,
     unknown_folders,
 )
+from avalanche_ad.errors import counted
 
 __all__ = ["VISA_CATEGORIES", "read_visa", "scan_visa"]
 
@@ -109,7 +110,7 @@ def _check_category(root: Path, category: str, samples: list[Sample]) -> Found:
     for folder in folders:
         images = [path for path in _images_in(folder) if path not in named]
         if images:
-            reason = f"ignored: {plural(len(images), 'image')} in it not in {_TABLE}"
+            reason = f"ignored: {counted(len(images), 'image')} in it not in {_TABLE}"
             yield Problem(folder, reason, "note", files=len(images))
 
 

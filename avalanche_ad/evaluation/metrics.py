@@ -13,7 +13,7 @@ from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name, stream_type
 
-from avalanche_ad.errors import AvalancheADError
+from avalanche_ad.errors import AvalancheADError, counted
 from avalanche_ad.evaluation.csv_logger import learning_experience
 from avalanche_ad.evaluation.functional import (
     UndefinedMetricWarning,
@@ -302,9 +302,9 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
     def _category_name(self, index: int) -> str:
         if not 0 <= index < len(self.category_names):
             raise AvalancheADError(
-                f"the stream holds category index {index}, but only "
-                f"{len(self.category_names)} category names were given; pass the names "
-                "of all categories of the benchmark"
+                f"the stream holds category index {index}, and the names of "
+                f"{counted(len(self.category_names), 'category')} were given; pass "
+                "those of all categories of the benchmark"
             )
         return self.category_names[index]
 

@@ -16,18 +16,24 @@ from avalanche.training.templates.base import BaseTemplate
 
 from avalanche_ad.benchmarks import AnomalyBenchmark, anomaly_benchmark
 from avalanche_ad.benchmarks.order import split_categories
-from avalanche_ad.datasets import AnomalyData, SyntheticAD, open_dataset
+from avalanche_ad.datasets import (
+    AnomalyData,
+    SyntheticAD,
+    category_digests,
+    open_dataset,
+)
 from avalanche_ad.errors import AvalancheADError, RecipeError
 from avalanche_ad.experiments.arguments import (
     check_arguments,
     check_names,
     check_types,
 )
+from avalanche_ad.experiments.classes import resolve
+from avalanche_ad.experiments.provenance import features_id
 from avalanche_ad.experiments.recipe import (
     BenchmarkRecipe,
     ExperimentRecipe,
     SyntheticRecipe,
-    resolve,
 )
 from avalanche_ad.experiments.unsupported import UNSUPPORTED_ARGUMENTS
 from avalanche_ad.features import Backbone, FeatureCache, make_backbone
@@ -54,6 +60,8 @@ __all__ = [
     "build_model",
     "build_strategy",
     "check_strategy",
+    "data_digests",
+    "features_now",
     "open_data",
     "planned_experiences",
 ]
@@ -72,6 +80,29 @@ def open_data(recipe: BenchmarkRecipe, root: Path | None) -> AnomalyData:
             recipe.image_size, categories=recipe.selection, **drawn.model_dump()
         )
     return open_dataset(recipe.dataset, root, recipe.selection)
+
+
+def data_digests(recipe: BenchmarkRecipe, root: Path | None) -> dict[str, str] | None:
+    """Return the digests of the recipe's data as it is now, by category.
+
+    :return: None where its folder is gone or not given: finished runs are read without.
+    :raises DatasetError: when something is there that is not as expected.
+    """
+    if recipe.dataset != "synthetic" and (root is None or not root.is_dir()):
+        return None
+    return category_digests(open_data(recipe, root))
+
+
+def features_now(recipe: BenchmarkRecipe) -> str | None:
+    """Return what a weight file of the user's own gives now, see :func:`features_id`.
+
+    :return: None for a backbone without one, and where the file is gone: finished runs
+        are read without.
+    """
+    weights = recipe.features.options.get("weights")
+    if weights is None or not Path(weights).is_file():
+        return None
+    return features_id(build_backbone(recipe))
 
 
 def build_backbone(recipe: BenchmarkRecipe) -> Backbone:
@@ -158,7 +189,7 @@ def build_strategy(
     """
     training = recipe.benchmark.training
     plugins = [
-        _made(made, _objects(made, arguments), f"plugin {made.__name__}")
+        _made(made, _objects(made, arguments, recipe.folder), f"plugin {made.__name__}")
         for made, arguments in _plugins(recipe)
     ]
     if training.epochs:
@@ -170,7 +201,7 @@ def build_strategy(
         ]
     plugins += [CalibrationPlugin(training.calibration_images, mask_size)]
     plugins += extra_plugins
-    strategy = resolve(recipe.strategy.strategy, (BaseTemplate,), "strategy")
+    strategy = _strategy(recipe)
     arguments = {
         "model": model,
         "optimizer": make_optimizer(
@@ -204,7 +235,7 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
         known to break, or the strategy does not fit the stream.
     """
     plugins = _plugins(recipe)
-    strategy = resolve(recipe.strategy.strategy, (BaseTemplate,), "strategy")
+    strategy = _strategy(recipe)
     check_names(strategy, recipe.strategy.options, "strategy")
     if given := sorted(_GIVEN & recipe.strategy.options.keys()):
         raise RecipeError(
@@ -236,16 +267,22 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
             )
 
 
+def _strategy(recipe: ExperimentRecipe) -> type:
+    """Return the class of the recipe's strategy."""
+    name = recipe.strategy.strategy
+    return resolve(name, (BaseTemplate,), "strategy", recipe.folder)
+
+
 def _plugins(recipe: ExperimentRecipe) -> list[tuple[type, dict[str, Any]]]:
     """Return the classes of the recipe's plugins with their arguments, checked."""
     found = []
     for plugin in recipe.strategy.plugins:
-        made = resolve(plugin.type, (BasePlugin,), "plugin")
+        made = resolve(plugin.type, (BasePlugin,), "plugin", recipe.folder)
         check_arguments(made, plugin.arguments, "plugin")
         _check_values(made, plugin.arguments, "plugin")
         for name, value in plugin.arguments.items():
             if isinstance(value, dict) or name == "storage_policy":
-                _storage_policy(value, made, name)
+                _storage_policy(value, made, name, recipe.folder)
         found.append((made, plugin.arguments))
     return found
 
@@ -271,11 +308,12 @@ def _check_values(made: type, arguments: Mapping[str, Any], what: str) -> None:
 
 
 def _storage_policy(
-    table: object, plugin: type, argument: str
+    table: object, plugin: type, argument: str, folder: Path | None
 ) -> tuple[type, dict[str, Any]]:
     """Return the storage policy's class that a table names, and its arguments.
 
     :param plugin: whose argument the table is.
+    :param folder: where its module may be.
     :raises RecipeError: when it is no such table.
     """
     where = f"plugin {plugin.__name__}: {argument}"
@@ -287,7 +325,7 @@ def _storage_policy(
             f"arguments, got {found}"
         )
     arguments = {key: value for key, value in table.items() if key != "type"}
-    made = resolve(table["type"], (ExemplarsBuffer,), f"{where}: type")
+    made = resolve(table["type"], (ExemplarsBuffer,), f"{where}: type", folder)
     check_arguments(made, arguments, "storage policy")
     _check_values(made, arguments, "storage policy")
     tables = [name for name, value in arguments.items() if isinstance(value, dict)]
@@ -298,12 +336,14 @@ def _storage_policy(
     return made, arguments
 
 
-def _objects(plugin: type, arguments: dict[str, Any]) -> dict[str, Any]:
+def _objects(
+    plugin: type, arguments: dict[str, Any], folder: Path | None
+) -> dict[str, Any]:
     """Build the storage policies that tables among a plugin's arguments describe."""
     built = dict(arguments)
     for name, value in arguments.items():
         if isinstance(value, dict):
-            made, own = _storage_policy(value, plugin, name)
+            made, own = _storage_policy(value, plugin, name, folder)
             built[name] = _made(made, own, f"storage policy {made.__name__}")
     return built
 
@@ -313,7 +353,7 @@ def _made(made: type, arguments: dict[str, Any], what: str) -> Any:  # noqa: ANN
         return made(**arguments)
     except AvalancheADError:
         raise
-    except (TypeError, ValueError, AssertionError) as error:
+    except Exception as error:  # whatever a class of the user's own does
         # an assertion without words: the line says what was expected
         line = traceback.extract_tb(error.__traceback__)[-1].line
         reason = str(error).splitlines()[0] if str(error) else line

@@ -5,23 +5,33 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
 from avalanche_ad import __version__
 from avalanche_ad.errors import ResultsError
-from avalanche_ad.features import Backbone
 
 __all__ = [
+    "check_data_of_run",
+    "check_same_data",
     "check_same_features",
     "features_id",
     "git_commit",
     "package_versions",
     "peak_rss_mb",
 ]
+
+if TYPE_CHECKING:
+    from avalanche_ad.features import Backbone
+
+Kind = TypeVar("Kind")
+
+_MEND = "take another folder with --out, or remove the older runs"
+_NAMED = 5
 
 
 def features_id(backbone: Backbone) -> str:
@@ -37,17 +47,68 @@ def check_same_features(backbone: str, made: Iterable[tuple[str, str | None]]) -
         None of those by early versions, which are left out.
     :raises ResultsError: when features differ.
     """
-    groups: dict[str, list[str]] = {}
-    for name, features in made:
-        if features is not None:
-            groups.setdefault(features, []).append(name)
+    groups = _grouped(made)
     if len(groups) > 1:
-        named = "; ".join(f"{key}: {', '.join(who)}" for key, who in groups.items())
+        named = "; ".join(f"{key}: {', '.join(who)}" for key, who in groups)
         raise ResultsError(
             f"runs were made with different features of backbone {backbone} ({named}), "
-            "so they do not compare; take another folder with --out, or remove the "
-            "older runs"
+            f"so they do not compare; {_MEND}"
         )
+
+
+def check_same_data(
+    made: Iterable[tuple[str, Mapping[str, str] | None]], mend: str = _MEND
+) -> None:
+    """Refuse results that do not compare, for images or masks changed between them.
+
+    :param made: what the results are called, and the digests of their data by category,
+        as :attr:`AnomalyBenchmark.digests`; None of those by early versions, which are
+        left out.
+    :param mend: what to do about it.
+    :raises ResultsError: when digests differ; it names the categories.
+    """
+    groups = _grouped(made)
+    if len(groups) > 1:
+        every = [digests for digests, _ in groups]
+        names = dict.fromkeys(name for digests in every for name in digests)
+        changed = [n for n in names if len({one.get(n) for one in every}) > 1]
+        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+        named = " | ".join(", ".join(who) for _, who in groups)
+        raise ResultsError(
+            f"runs were made with different images or masks: "
+            f"{', '.join(changed[:_NAMED])}{more} changed ({named}), so they do not "
+            f"compare; {mend}"
+        )
+
+
+def check_data_of_run(
+    folder: Path, made: Mapping[str, str] | None, now: Mapping[str, str] | None
+) -> None:
+    """Refuse a run that was made with other images than there are now.
+
+    :param folder: the run's folder.
+    :param made: digests of the data it was made with, None where it keeps none.
+    :param now: digests of the data as it is, None where it cannot be read.
+    :raises ResultsError: naming the categories that changed.
+    """
+    check_same_data(
+        [(folder.name, made), ("the data as it is now", now)],
+        f"choose another --out, remove {folder}, or give the data it was made with",
+    )
+
+
+def _grouped(made: Iterable[tuple[str, Kind | None]]) -> list[tuple[Kind, list[str]]]:
+    """Return what results keep of their origin, each with the names of the results."""
+    groups: list[tuple[Kind, list[str]]] = []
+    for name, kept in made:
+        if not kept:
+            continue
+        who = next((who for other, who in groups if other == kept), None)
+        if who is None:
+            groups.append((kept, [name]))
+        else:
+            who.append(name)
+    return groups
 
 
 def peak_rss_mb() -> float:

@@ -7,8 +7,6 @@ whole before anything runs; unknown keys, wrong types and unknown names are refu
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -19,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from avalanche_ad.datasets import DATASETS
 from avalanche_ad.errors import RecipeError
-from avalanche_ad.experiments.unsupported import UNSUPPORTED
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,7 +36,6 @@ __all__ = [
     "list_recipes",
     "load_experiment",
     "read_toml",
-    "resolve",
     "unknown",
 ]
 
@@ -252,12 +248,17 @@ class StrategyRecipe(_Strict):
 
 
 class ExperimentRecipe(_Strict):
-    """A benchmark and a strategy, merged: what one run does."""
+    """A benchmark and a strategy, merged: what one run does.
+
+    ``folder`` is that of the strategy's file, where modules are that its classes may
+    come from. It is no part of what is recorded: a moved file is the same recipe.
+    """
 
     benchmark_name: str
     strategy_name: str
     benchmark: BenchmarkRecipe
     strategy: StrategyRecipe
+    folder: Path | None = Field(default=None, exclude=True, repr=False)
 
 
 def list_recipes(kind: Literal["strategies", "benchmarks"]) -> dict[str, Path]:
@@ -332,42 +333,14 @@ def load_experiment(
     if isinstance(whole.model, FeatureGMMRecipe):
         untrained = whole.training.model_copy(update={"epochs": 0})
         whole = whole.model_copy(update={"training": untrained})
+    shipped = strategy_file in list_recipes("strategies").values()
     return ExperimentRecipe(
         benchmark_name=benchmark_name,
         strategy_name=strategy_name,
         benchmark=whole,
         strategy=_validated(StrategyRecipe, learner, where),
+        folder=None if shipped else strategy_file.resolve().parent,
     )
-
-
-def resolve(path: object, bases: tuple[type, ...], what: str) -> type:
-    """Return the class a dotted path names, if it is one of the expected kind.
-
-    :param path: for example ``avalanche.training.plugins.EWCPlugin``.
-    :param bases: the class must derive from one of these.
-    :param what: how to call it in an error.
-    :raises RecipeError: when it does not exist or is something else.
-    """
-    if not isinstance(path, str):
-        raise RecipeError(
-            f"{what}: expected a dotted path as text, such as "
-            f"'avalanche.training.plugins.EWCPlugin', got {path!r}"
-        )
-    module_name, _, name = path.rpartition(".")
-    if name in UNSUPPORTED and module_name.startswith("avalanche."):
-        raise RecipeError(f"{what} {path!r} cannot work here: {UNSUPPORTED[name]}")
-    try:
-        module = importlib.import_module(module_name)
-        found = getattr(module, name)
-    except (ImportError, AttributeError, TypeError, ValueError):
-        raise RecipeError(
-            f"{what} {path!r}: there is no such class; expected a dotted path such as "
-            "'avalanche.training.plugins.EWCPlugin'"
-        ) from None
-    if not (inspect.isclass(found) and issubclass(found, bases)):
-        expected = " or ".join(f"{base.__module__}.{base.__name__}" for base in bases)
-        raise RecipeError(f"{what} {path!r} is not a subclass of {expected}")
-    return found
 
 
 def _find(kind: Literal["strategies", "benchmarks"], name: str) -> tuple[str, Path]:

@@ -21,6 +21,7 @@ from avalanche_ad.evaluation.functional import (
     step_mean,
 )
 from avalanche_ad.experiments.configuration import updated_configuration
+from avalanche_ad.experiments.provenance import check_same_data
 
 __all__ = [
     "SCHEMA",
@@ -132,7 +133,11 @@ def read_results(folder: Path) -> dict[str, Any]:
             f"{path}: cannot read the results ({error}); "
             "remove the folder and run the experiment again"
         ) from None
-    if not isinstance(content, dict) or not content.keys() >= _KEYS:
+    if (
+        not isinstance(content, dict)
+        or not content.keys() >= _KEYS
+        or not isinstance(content.get("data", {}), dict)
+    ):
         raise ResultsError(
             f"{path}: not the results of a run; "
             "remove the folder and run the experiment again"
@@ -152,7 +157,8 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
 
     :param folder: a run's folder, or one with runs in it.
     :raises ResultsError: when there is none, when one is damaged, or when they cannot
-        stand in one table: of several streams, or twice the same strategy and seed.
+        stand in one table: of several streams, of other images, or twice the
+        same strategy and seed.
     """
     if not folder.is_dir():
         raise ResultsError(f"{folder}: no such folder; give one that holds runs")
@@ -175,6 +181,10 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
                     f"{first} and {other} are runs on different streams ({key}); "
                     "report on folders that hold one stream each"
                 )
+    check_same_data(
+        [(path.name, run.get("data")) for path, run in found.items()],
+        "report on folders that hold runs of the same images each",
+    )
     owners: dict[tuple[str, int], Path] = {}
     for path, run in found.items():
         twin = owners.setdefault((run["strategy"], run["seed"]), path)

@@ -34,8 +34,8 @@ __all__ = [
 
 Kind = TypeVar("Kind")
 Identity = Mapping[str, Any]
-"""What a run is of: ``configuration``, ``seed`` and ``versions``, the device and the
-features among them."""
+"""What a run is of: ``configuration``, ``seed``, ``versions``, the device and the
+features among them, and when it is known the digests of its ``data``."""
 
 _log = logging.getLogger(__name__)
 

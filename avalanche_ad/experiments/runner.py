@@ -26,6 +26,8 @@ from avalanche_ad.experiments.build import (
     build_model,
     build_strategy,
     check_strategy,
+    data_digests,
+    features_now,
     open_data,
     planned_experiences,
 )
@@ -45,6 +47,8 @@ from avalanche_ad.experiments.forward import evaluate_apart, untrained_values
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.progress_plugin import ProgressPlugin
 from avalanche_ad.experiments.provenance import (
+    check_data_of_run,
+    check_same_features,
     features_id,
     git_commit,
     package_versions,
@@ -169,6 +173,7 @@ def run_experiment(
     with run_folder(out) as folder:
         finished = finished_run(out, recipe, data_root, seed)  # of another: refused
         if finished is not None and not fresh:
+            _check_origin(out, finished, recipe, data_root)
             announce(f"{out}: this run is already there; --fresh makes it anew")
             return finished
         # the data first: a backbone may have to be downloaded
@@ -203,7 +208,13 @@ def run_experiment(
         )
         if after_features:
             after_features(backbone.calls)
-        features = time.perf_counter() - started
+        made = checkpoint["identity"].get("data", {}) if checkpoint else {}
+        if start is None:
+            check_data_of_run(folder.partial, made, benchmark.digests)
+        else:
+            check_data_of_run(start, *_shared(made, benchmark.digests))
+        identity["data"] = {**made, **benchmark.digests}
+        waited = time.perf_counter() - started
 
         if checkpoint is None:
             # only now: a wrong command must not cost another run its checkpoint
@@ -235,9 +246,9 @@ def run_experiment(
         _learn(recipe, benchmark, state, checkpoints, progress, after_task)
 
         seconds = {
-            "features": features,
+            "features": waited,
             **state.seconds,
-            "total": features + sum(state.seconds.values()),
+            "total": waited + sum(state.seconds.values()),
         }
         history = [*state.metrics.history, *state.ahead]
         versions = dict(identity["versions"])
@@ -251,6 +262,7 @@ def run_experiment(
             "categories": [list(names) for names in benchmark.experiences],
             "versions": versions,
             "config": configuration,
+            "data": identity["data"],
             "git": commit,
             **summarise(
                 history,
@@ -271,6 +283,29 @@ def run_experiment(
         write_json(folder.partial / "results.json", results)
         folder.publish()
     return results
+
+
+def _check_origin(
+    out: Path, finished: Mapping[str, Any], recipe: ExperimentRecipe, data: Path | None
+) -> None:
+    """Refuse a finished run of other images or features than there are now."""
+    made, now = finished.get("data") or {}, data_digests(recipe.benchmark, data)
+    if now is not None and "continued" in finished:
+        made, now = _shared(made, now)
+    check_data_of_run(out, made, now)
+    features = finished.get("versions", {}).get("features")
+    check_same_features(
+        recipe.benchmark.features.backbone,
+        [(out.name, features), ("now", features_now(recipe.benchmark))],
+    )
+
+
+def _shared(
+    made: Mapping[str, str], now: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return two data sets' digests of the categories that both have."""
+    names = [name for name in made if name in now]
+    return {name: made[name] for name in names}, {name: now[name] for name in names}
 
 
 def _elsewhere(

@@ -18,11 +18,17 @@ from avalanche_ad.experiments.build import (
     build_backbone,
     build_benchmark,
     check_strategy,
+    data_digests,
+    features_now,
     open_data,
 )
 from avalanche_ad.experiments.parallel import Job, run_jobs
 from avalanche_ad.experiments.progress import RunProgress
-from avalanche_ad.experiments.provenance import check_same_features, features_id
+from avalanche_ad.experiments.provenance import (
+    check_same_data,
+    check_same_features,
+    features_id,
+)
 from avalanche_ad.experiments.recipe import BenchmarkRecipe, ExperimentRecipe
 from avalanche_ad.experiments.results import read_results
 from avalanche_ad.experiments.runner import finished_run, run_experiment
@@ -61,8 +67,9 @@ def compare(
     """Run every recipe with every seed, and write the comparison.
 
     A run lives in ``OUT/STRATEGY-seedN``. One that is finished with the same recipe is
-    read, not run again; one of another recipe, or of features that the backbone no
-    longer gives, is refused, not overwritten, before anything runs. After every run the
+    read, not run again; one of another recipe, of images that have changed since, or of
+    features that the backbone no longer gives, is refused, not overwritten, before
+    anything runs. After every run the
     tables are written, see
     :func:`~avalanche_ad.reporting.comparison.write_comparison`, and at the end the
     figures.
@@ -211,30 +218,55 @@ class _Comparison:
     def read(self, data_root: Path | None) -> None:
         """Read the runs that are finished.
 
-        :raises ResultsError: when one is damaged or of another recipe or seed, or of
-            features that the backbone of this name no longer gives.
+        :raises ResultsError: when one is damaged or of another recipe or seed, of other
+            images than there are now, or of features that the backbone of this name no
+            longer gives.
         """
         for job in self.every:
             result = finished_run(job.folder, job.recipe, data_root, job.seed)
             if result is None:
                 continue
             self.found[job] = result
-        made = [
-            (job.folder.name, result.get("versions", {}).get("features"))
-            for job, result in self.found.items()
-        ]
-        if self.found and len(self.found) < len(self.every):
-            open_data(self.stream, data_root)  # before a backbone that may be fetched
-            made.append(("those to be made", features_id(build_backbone(self.stream))))
-        check_same_features(self.stream.features.backbone, made)
+        if self.found:
+            self._check_origin(data_root)
         for number, job in enumerate(self.found, 1):
             self.announce(f"[{number}/{len(self.every)}] {job}: already there")
         if self.found:
             self._write()
 
+    def _check_origin(self, data_root: Path | None) -> None:
+        """Refuse finished runs of other images or features than there are now.
+
+        Where nothing is left to be made, the data and a weight file count as far as
+        they are still there.
+        """
+        left = len(self.found) < len(self.every)
+        now = "those to be made" if left else "what is there now"
+        data = data_digests(self.stream, data_root)
+        if left and data is None:
+            open_data(self.stream, data_root)  # says what is missing
+        check_same_data(
+            [
+                *((j.folder.name, r.get("data")) for j, r in self.found.items()),
+                (now, data),
+            ]
+        )
+        # a backbone may have to be fetched, so only after the data
+        stream = self.stream
+        features = features_id(build_backbone(stream)) if left else features_now(stream)
+        made = [
+            (job.folder.name, result.get("versions", {}).get("features"))
+            for job, result in self.found.items()
+        ]
+        check_same_features(stream.features.backbone, [*made, (now, features)])
+
     def note(self, job: Job, result: dict[str, Any]) -> None:
-        """Take in a finished run."""
+        """Take in a finished run.
+
+        :raises ResultsError: when images were changed while the runs were made.
+        """
         self.found[job] = result
+        check_same_data((j.folder.name, r.get("data")) for j, r in self.found.items())
         self._write()
 
     def fails(self, job: Job, error: AvalancheADError) -> bool:

@@ -130,6 +130,7 @@ class FeatureCache:
         device: torch.device | str = "cpu",
         batch_size: int = 16,
         progress: Progress | None = None,
+        fingerprints: Sequence[str] | None = None,
     ) -> CachedFeatures:
         """Return the features of samples, computing them if no run has before.
 
@@ -145,18 +146,22 @@ class FeatureCache:
         :param device: where the backbone computes; it is left there.
         :param batch_size: images per call of the backbone.
         :param progress: called with (images done, images in all).
+        :param fingerprints: what ``data`` gives as those of the samples, where they are
+            known: then no image is read when the entry exists.
         :raises CacheError: when the folder cannot be written, the disk is full or a
             feature is not finite in ``dtype``.
         """
         if dtype not in ("float16", "float32"):
             raise CacheError(f"features are kept as float16 or float32, not {dtype!r}")
+        if fingerprints is None:
+            fingerprints = [data.fingerprint(sample) for sample in samples]
         source = {
             "format": _FORMAT,
             "loading": LOADING_RULES,
             "backbone": backbone.fingerprint(),
             "image_size": image_size,
             "dtype": dtype,
-            "images": [data.fingerprint(sample) for sample in samples],
+            "images": list(fingerprints),
         }
         key = hashlib.sha256(json.dumps(source).encode()).hexdigest()[:32]
         folder = self.root / key
@@ -313,8 +318,8 @@ class FeatureCache:
         free = shutil.disk_usage(self.root).free
         if free < needed + _SPARE_BYTES:
             raise CacheError(
-                f"the feature cache {self.root} has {free / 1e9:.2f} GB left, "
-                f"{needed / 1e9:.2f} GB needed; {_MEND}, or free space with "
+                f"the feature cache {self.root} has {_readable(free)} left, "
+                f"{_readable(needed)} needed; {_MEND}, or free space with "
                 "`avalanche-ad cache clear`"
             )
 
@@ -468,6 +473,14 @@ def _checksum(path: Path) -> str:
             file.seek(block * _BLOCK)
             digest.update(file.read(_BLOCK))
     return digest.hexdigest()
+
+
+def _readable(size: int) -> str:
+    """Return a number of bytes in the unit that shows its size."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if size >= unit:
+            return f"{size / unit:.2f} {name}"
+    return f"{size / 1e3:.2f} kB"
 
 
 def _folder_bytes(folder: Path) -> int:

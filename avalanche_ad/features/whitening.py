@@ -30,11 +30,11 @@ Array = npt.NDArray[np.float64]
 
 def main() -> None:
     """Compute the statistics and write the file."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path = Path(__file__).parent / "data" / "whitening.safetensors"
     path.parent.mkdir(exist_ok=True)
-    save_file(statistics(drawn_images()), path)
+    path.write_bytes(save(statistics(drawn_images())))
 
 
 def drawn_images() -> Tensor:

@@ -46,7 +46,8 @@ def save_model(
         name: tensor.detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
-    # not save_file, whose errors are no OSError and whose own file stays after a kill
+    # not save_file, whose errors are no OSError, whose own file stays after a kill, and
+    # which writes for the owner alone, whatever the umask says
     (folder / _WEIGHTS).write_bytes(save(state))
     description = {
         "schema": 1,

@@ -72,7 +72,7 @@ def export(
     :param card: what is known about the weights, as JSON values.
     :raises RecipeError: see :func:`check_levels`.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     check_levels(trunk.architecture, columns, strides)
     kept = trunk.architecture.up_to(columns.stages[-1])
@@ -89,10 +89,10 @@ def export(
     aside = path.with_name(f"{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     about = metadata(kept, columns, card)
-    save_file(tensors, aside, about)
+    # not save_file, which writes for the owner alone, whatever the umask says
+    aside.write_bytes(save(tensors, about))
     tensors |= _statistics(EmbeddedBackbone(weights=aside), images)
-    save_file(tensors, aside, about)
-    aside.chmod(0o644)  # safetensors writes for the owner alone
+    aside.write_bytes(save(tensors, about))
     aside.replace(path)
 
 

@@ -63,8 +63,8 @@ def write_comparison(
     rows = comparison_rows(results)
     seeds = sorted({result["seed"] for result in results})
     intro = (
-        f"Mean ± standard deviation (n − 1) over seeds {', '.join(map(str, seeds))}. "
-        "– : undefined."
+        f"Mean ± standard deviation (n − 1) over seed{'s' * (len(seeds) > 1)} "
+        f"{', '.join(map(str, seeds))}. – : undefined."
     )
     sections = comparison_sections(rows)
     texts: dict[str, str | None] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ from avalanche_ad.reporting.tables import (
 
 __all__ = ["report_page"]
 
+_DIGEST = 12
 
 Runs = Sequence[Mapping[str, Any]]
 
@@ -146,6 +148,12 @@ def _stream_settings(run: Mapping[str, Any]) -> dict[str, str]:
     return _flat({"data": config.get("data"), **config.get("benchmark", {})})
 
 
+def _image_settings(run: Mapping[str, Any]) -> dict[str, str]:
+    """Return digests of a run's images, none of an early version's."""
+    digests = run.get("data") or {}
+    return {f"images of {name}": value[:_DIGEST] for name, value in digests.items()}
+
+
 def _unshared(settings: Sequence[Mapping[str, str]]) -> list[str]:
     """Return the names whose values are not the same everywhere."""
     names = dict.fromkeys(name for one in settings for name in one)
@@ -155,7 +163,11 @@ def _unshared(settings: Sequence[Mapping[str, str]]) -> list[str]:
 def _difference_sections(results: Runs) -> list[Section]:
     """Return the settings that not all runs share, and seeds of a strategy should."""
     groups: list[tuple[str, Runs, list[dict[str, str]]]] = [
-        ("", results, [_stream_settings(run) for run in results])
+        (
+            "",
+            results,
+            [_stream_settings(run) | _image_settings(run) for run in results],
+        )
     ]
     for strategy, runs in by_strategy(results).items():
         own = [_flat(run["config"].get("strategy", {})) for run in runs]
@@ -207,18 +219,28 @@ def _settings(results: Runs) -> list[tuple[str, dict[str, str]]]:
 
 def _origin_section(results: Runs) -> Section:
     """Return which versions made which runs."""
-    lines: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    lines: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for run in results:
         versions = ", ".join(f"{k} {v}" for k, v in run.get("versions", {}).items())
-        made = (run.get("git") or UNDEFINED, versions)
+        made = (run.get("git") or UNDEFINED, versions, _data_id(run))
         lines.setdefault(made, []).append(run)
     return Section(
         "Made with",
-        "The commit is that of a checkout; – : an installed package.",
-        ["commit", "versions", "runs (strategy and seeds)"],
+        "The commit is that of a checkout; – : an installed package. Runs of one data "
+        "digest saw the same images and masks; – : a run that did not record it.",
+        ["commit", "versions", "data", "runs (strategy and seeds)"],
         [[*made, _named(runs)] for made, runs in lines.items()],
-        left=3,
+        left=4,
     )
+
+
+def _data_id(run: Mapping[str, Any]) -> str:
+    """Return a short digest of all that a run learned and was tested on."""
+    digests = run.get("data")
+    if not digests:
+        return UNDEFINED
+    text = json.dumps(sorted(digests.items())).encode()
+    return hashlib.blake2b(text, digest_size=16).hexdigest()[:_DIGEST]
 
 
 def _flat(settings: object, above: str = "") -> dict[str, str]:

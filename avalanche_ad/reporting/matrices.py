@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
+from avalanche_ad.errors import counted
 from avalanche_ad.reporting.tables import Section, by_strategy, number
 
 __all__ = ["matrix_sections", "mean_matrices", "mean_matrix", "mean_steps"]
@@ -81,7 +82,7 @@ def matrix_sections(
                 [f"after {name}", *[number(value) for value in row]]
                 for name, row in zip(names, matrices[metric][strategy], strict=True)
             ]
-            caption = f"Mean over {len(runs)} seed{'s' * (len(runs) > 1)}."
+            caption = f"Mean over {counted(len(runs), 'seed')}."
             title = f"{strategy}: {metric.replace('_', ' ').replace('auroc', 'AUROC')}"
             sections.append(Section(title, caption, ["", *names], lines))
     return sections

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from avalanche_ad.errors import counted
 from avalanche_ad.reporting.matrices import mean_matrices
 from avalanche_ad.reporting.tables import (
     UNDEFINED,
@@ -79,7 +80,7 @@ def published_sections(
             lines = [
                 [
                     name,
-                    f"here, {row['seeds']} seed{'s' * (row['seeds'] > 1)}",
+                    f"here, {counted(row['seeds'], 'seed')}",
                     *[_here(row, t) for t in _TITLES],
                 ]
                 for name, row in rows.items()

@@ -16,7 +16,7 @@ from avalanche.training.storage_policy import ExemplarsBuffer
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from avalanche_ad.errors import TrainingError
+from avalanche_ad.errors import TrainingError, counted
 
 __all__ = ["MaterializedBuffer"]
 
@@ -113,8 +113,8 @@ class MaterializedBuffer(ExemplarsBuffer):  # type: ignore[misc]
         if not (max_size > 0 and 0 < max_mb < math.inf):
             raise TrainingError(
                 "MaterializedBuffer: expected max_size and max_mb above 0 and finite, "
-                f"got {max_size} images and {max_mb} MB: give it room for an image of "
-                "each category"
+                f"got {counted(max_size, 'image')} and {max_mb} MB: give it room for "
+                "an image of each category"
             )
         super().__init__(max_size)
         self.max_mb = max_mb
@@ -177,8 +177,9 @@ class MaterializedBuffer(ExemplarsBuffer):  # type: ignore[misc]
         size, left = divmod(room, len(categories))
         if size < 1:
             raise TrainingError(
-                f"the replay memory has room for {room} images of {per_image / 1e6:g} "
-                f"MB and there are {len(categories)} categories: raise max_mb "
+                f"the replay memory has room for {counted(room, 'image')} of "
+                f"{per_image / 1e6:g} MB, and there must be one for each of "
+                f"{counted(len(categories), 'category')}: raise max_mb "
                 f"({self.max_mb:g}) or max_size ({self.max_size})"
             )
         return {

@@ -1,4 +1,5 @@
 import copy
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from avalanche_ad.benchmarks import AnomalyBenchmark, anomaly_benchmark
+from avalanche_ad.datasets import category_digests
 from avalanche_ad.datasets.loading import resize_mask
 from avalanche_ad.errors import DatasetError
 from avalanche_ad.models import FlowGMM
@@ -275,3 +277,27 @@ def test_bad_splits_are_told(any_stream):
         any_stream(n_experiences=9)
     with pytest.raises(DatasetError, match="needs at least 2 experiences"):
         any_stream(n_experiences=1, blurry=0.1)
+
+
+def test_digests_are_of_each_category_and_cost_no_other_reading(
+    any_stream, data, monkeypatch
+):
+    calls = Counter()
+    fingerprint = type(data).fingerprint
+
+    def counted(self, sample):
+        calls[sample] += 1
+        return fingerprint(self, sample)
+
+    expected = category_digests(data)
+    monkeypatch.setattr(type(data), "fingerprint", counted)
+    benchmark = any_stream()
+    assert benchmark.digests == expected
+    assert set(benchmark.digests) == set(benchmark.category_names)
+    # an image stream is checked for leaks besides
+    assert set(calls.values()) == {1 if benchmark.layout is not None else 2}
+
+
+def test_digests_are_of_the_stream_alone(build):
+    benchmark = build(n_experiences=None, experiences=[["cap"], ["gear"]])
+    assert set(benchmark.digests) == {"cap", "gear"}

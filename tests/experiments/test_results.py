@@ -11,6 +11,7 @@ from avalanche_ad.errors import ResultsError
 from avalanche_ad.experiments.results import (
     SCHEMA,
     read_results,
+    read_runs,
     summarise,
     write_json,
 )
@@ -173,3 +174,27 @@ def test_results_that_are_none_are_refused(tmp_path, content, words):
     with pytest.raises(ResultsError, match=words) as caught:
         read_results(tmp_path)
     assert str(tmp_path) in str(caught.value)
+
+
+def test_runs_of_other_images_are_no_table(tmp_path):
+    def write(name, data):
+        content = {
+            "schema": 1,
+            "benchmark": "own",
+            "strategy": name,
+            "seed": 0,
+            "categories": [["bolt"], ["gear"]],
+            "config": {},
+            "matrix": {},
+            **data,
+        }
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "results.json", content)
+
+    write("a", {"data": {"bolt": "1", "gear": "1"}})
+    write("early", {})
+    assert len(read_runs(tmp_path)) == 2
+    write("b", {"data": {"bolt": "1", "gear": "2"}})
+    told = r"masks: gear changed \(a \| b\), .*folders that hold runs of the same"
+    with pytest.raises(ResultsError, match=told):
+        read_runs(tmp_path)

@@ -19,9 +19,11 @@ from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from avalanche_ad.datasets import category_digests
 from avalanche_ad.errors import AvalancheADError, DatasetError, ResultsError
 from avalanche_ad.evaluation.names import metric_names
 from avalanche_ad.experiments import runner
+from avalanche_ad.experiments.build import open_data
 from avalanche_ad.experiments.recipe import load_experiment
 from avalanche_ad.experiments.results import WORKING_MARKER
 from avalanche_ad.experiments.runner import run_experiment
@@ -126,7 +128,7 @@ def test_another_seed_gives_another_run(run, reference, tmp_path):
     assert (one["seed"], other["seed"]) == (0, 1)
 
 
-def test_results_follow_the_schema(reference):
+def test_results_follow_the_schema(reference, tiny_stream):
     results = read(reference("naive"))
     assert set(results) == {
         "schema",
@@ -136,6 +138,7 @@ def test_results_follow_the_schema(reference):
         "categories",
         "versions",
         "config",
+        "data",
         "git",
         "matrix",
         "per_category",
@@ -170,6 +173,8 @@ def test_results_follow_the_schema(reference):
     assert results["peak_rss_mb"] > 100
     assert set(results["memory_mb"]) == {"exemplars", "statistics", "parameters"}
     assert results["config"]["benchmark"]["synthetic"]["train_images"] == 5
+    recipe = load_experiment(str(tiny_stream), "naive").benchmark
+    assert results["data"] == category_digests(open_data(recipe, None))
 
 
 def test_memory_counts_what_is_kept_of_old_data(run, reference, tmp_path):
@@ -546,7 +551,7 @@ def test_a_finished_run_is_made_anew_when_the_new_one_is_finished(
     [
         (
             {"overrides": ["synthetic.seed=5"]},
-            "of another recipe .synthetic.seed 0 → 5.: remove it, or choose",
+            r"of another recipe \(synthetic.seed 0 → 5\): remove it, or choose",
         ),
         ({"strategy": "ewc"}, "of another recipe"),
         ({"seed": 1}, "of seed 0, not 1: remove it, or choose another --out"),
@@ -562,6 +567,56 @@ def test_a_finished_run_of_another_recipe_is_refused_before_any_work(
         run(out, cache=unusable, **other)
     assert_same_run(out, reference("naive"))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_finished_run_of_other_images_is_refused_before_any_work(
+    run, reference, tmp_path
+):
+    out = tmp_path / "run"
+    shutil.copytree(reference("naive"), out)
+    content = read(out)
+    content["data"]["gear"] = "0123"
+    (out / "results.json").write_text(json.dumps(content))
+    with pytest.raises(ResultsError, match=r"gear changed \(run \| the data as it is"):
+        run(out, cache=object())
+    assert read(out) == content
+
+
+def test_a_finished_run_of_other_weights_is_refused_wherever_they_lie(run, tmp_path):
+    weights = tmp_path / "own.safetensors"
+    own = files("avalanche_ad.features") / "data" / "embedded.safetensors"
+    weights.write_bytes(own.read_bytes())
+    named = "features.options.weights={}"
+    run(tmp_path / "run", overrides=[named.format(weights)])
+    moved = weights.rename(tmp_path / "moved.safetensors")
+    run(tmp_path / "run", overrides=[named.format(moved)])
+    with safe_open(moved, framework="pt") as file:
+        about = file.metadata()
+    tensors = load_file(moved)
+    save_file(tensors | {"mean_8": tensors["mean_8"] + 1}, moved, about)
+    with pytest.raises(ResultsError, match=r"different features .*: run; .*: now"):
+        run(tmp_path / "run", overrides=[named.format(moved)])
+
+
+def test_a_checkpoint_of_other_images_is_not_used(
+    run, reference, tmp_path, monkeypatch
+):
+    partial = interrupted(run, tmp_path / "run")
+    before = (partial / "checkpoint").read_bytes()
+
+    def other_images(*arguments, **options):
+        built = build_benchmark(*arguments, **options)
+        built.digests["bolt"] = "0123"
+        return built
+
+    build_benchmark = runner.build_benchmark
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "build_benchmark", other_images)
+        with pytest.raises(ResultsError, match=r"bolt changed \(run.partial \| "):
+            run(tmp_path / "run")
+    assert (partial / "checkpoint").read_bytes() == before
+    run(tmp_path / "run")
+    assert_same_run(tmp_path / "run", reference("naive"))
 
 
 def test_a_refused_run_leaves_the_checkpoint_beside_the_finished_one(

@@ -235,6 +235,19 @@ def test_seeds_of_other_features_are_refused(made, tiny_stream, cache, tmp_path,
     assert not (tmp_path / "parameter_change-seed2.json").exists()
 
 
+@pytest.mark.parametrize("seeds", [[0], [0, 1], [0, 1, 2]])
+def test_seeds_of_other_images_are_refused(made, tiny_stream, cache, tmp_path, seeds):
+    out, _, _ = made("parameter_change")
+    for path in out.glob("*.json"):
+        content = json.loads(path.read_text())
+        if path.name.endswith("seed1.json") or seeds != [0, 1]:
+            content["data"]["gear"] = "0123456789abcdef"
+        (tmp_path / path.name).write_text(json.dumps(content))
+    with pytest.raises(ResultsError, match=r"masks: gear changed \(seed 0"):
+        study_on(tiny_stream, cache, "parameter_change", seeds, tmp_path)
+    assert not (tmp_path / "parameter_change-seed2.json").exists()
+
+
 def test_an_ablation_of_other_recipes_is_not_taken_for_this_one(
     made, tiny_stream, cache, monkeypatch
 ):

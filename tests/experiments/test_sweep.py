@@ -113,6 +113,65 @@ def test_runs_of_other_features_are_refused(results, recipes, place, tmp_path, s
     assert not (out / "naive-seed2").exists()
 
 
+def with_other_data(folder, category="gear"):
+    """Let a finished run say that it saw other images of a category."""
+    content = read_results(folder)
+    content["data"][category] = "0123456789abcdef"
+    (folder / "results.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "others", "told"),
+    [
+        ([0, 1], ["naive-seed1"], r"gear changed \(naive-seed0, .* \| naive-seed1\)"),
+        (
+            [0, 1],
+            ["naive-seed0", "naive-seed1", "replay-seed0", "replay-seed1"],
+            r"gear changed \(.* \| what is there now\)",
+        ),
+        (
+            [0, 1, 2],
+            ["naive-seed0", "naive-seed1", "replay-seed0", "replay-seed1"],
+            r"gear changed \(.* \| those to be made\)",
+        ),
+    ],
+)
+def test_runs_of_other_images_are_refused(
+    results, recipes, place, tmp_path, seeds, others, told
+):
+    out = tmp_path / "out"
+    shutil.copytree(place / "out", out)
+    for name in others:
+        with_other_data(out / name)
+    with pytest.raises(ResultsError, match=told):
+        compare(recipes, seeds, out, cache=FeatureCache(place / "cache"))
+    assert not (out / "naive-seed2").exists()
+
+
+def test_runs_of_early_versions_are_read(results, recipes, place, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(place / "out", out)
+    content = read_results(out / "naive-seed0")
+    del content["data"]
+    (out / "naive-seed0" / "results.json").write_text(json.dumps(content))
+    assert len(compare(recipes, [0, 1], out)) == 4
+
+
+def test_images_that_change_while_runs_are_made_are_noticed(
+    results, recipes, place, tmp_path, monkeypatch
+):
+    def other_data(recipe, folder, **options):
+        made = read_results(place / "out" / "naive-seed1")
+        return made | {"data": {**made["data"], "bolt": "0123"}}
+
+    shutil.copytree(place / "out/naive-seed0", tmp_path / "naive-seed0")
+    monkeypatch.setattr(sweep, "run_experiment", other_data)
+    with pytest.raises(
+        ResultsError, match=r"bolt changed \(naive-seed0 \| naive-seed1"
+    ):
+        compare(recipes[:1], [0, 1], tmp_path)
+
+
 def test_a_strategy_that_cannot_be_built_stops_before_anything_runs(
     recipes, tiny_stream, tmp_path
 ):

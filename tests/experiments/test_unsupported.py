@@ -20,11 +20,11 @@ from avalanche.training.templates.base import BaseTemplate
 
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.experiments.build import check_strategy
+from avalanche_ad.experiments.classes import resolve
 from avalanche_ad.experiments.recipe import (
     list_recipes,
     load_experiment,
     read_toml,
-    resolve,
 )
 from avalanche_ad.experiments.unsupported import UNSUPPORTED, UNSUPPORTED_ARGUMENTS
 from avalanche_ad.features import FeatureLayout

@@ -16,6 +16,7 @@ import torch
 
 from avalanche_ad.errors import CacheError, DatasetError
 from avalanche_ad.features import FeatureCache
+from avalanche_ad.features import cache as cache_module
 from avalanche_ad.features.cache import load_images
 
 
@@ -200,10 +201,18 @@ def test_a_full_disk_is_told_beforehand(cache, data, mean_colors, monkeypatch):
     usage = type("Usage", (), {"free": 10})()
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     backbone = mean_colors()
-    with pytest.raises(CacheError, match="GB needed"):
+    with pytest.raises(CacheError, match=r"[kMG]B left, .*[kM]B needed"):
         build(cache, backbone, data)
     assert backbone.calls == 0
     assert not list(cache.root.glob("*/*.npy"))
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(12, "0.01 kB"), (38_400, "38.40 kB"), (2_500_000, "2.50 MB"), (3e9, "3.00 GB")],
+)
+def test_a_size_is_told_in_a_unit_that_shows_it(size, said):
+    assert cache_module._readable(size) == said
 
 
 def test_a_disk_that_fills_up_leaves_no_part(cache, data, mean_colors, monkeypatch):

@@ -200,3 +200,27 @@ def test_steps_weigh_tasks_by_their_categories():
     assert mean_steps([joint], "image_auroc") == {"naive": [None, pytest.approx(0.5)]}
     hole = {**RESULTS[0], "matrix": {"image_auroc": [[None, 0.2], [None, 0.7]]}}
     assert mean_steps([hole], "image_auroc") == {"naive": [None, pytest.approx(0.7)]}
+
+
+def test_the_page_tells_runs_of_other_images():
+    same, other = {"bolt": "a" * 32, "gear": "b" * 32}, {"bolt": "a" * 32, "gear": "c"}
+    runs = [
+        {**result("naive", 0, 0.5), "data": same},
+        {**result("naive", 1, 0.5), "data": same},
+        {**result("naive", 2, 0.5), "data": other},
+        result("replay", 0, 0.5),
+    ]
+    *_, differ, origin = Page(report_page("Own", runs)).tables
+    rows = {tuple(row[1:]) for row in differ if row[0] == "images of gear"}
+    assert ("b" * 12, "all others") in rows
+    assert ("c", "naive 2") in rows
+    assert ("–", "replay 0") in rows
+    made = {row[-1]: row[-2] for row in origin[1:]}
+    assert made["replay 0"] == "–"
+    assert len(made["naive 0, 1"]) == len(made["naive 2"]) == 12
+    assert made["naive 0, 1"] != made["naive 2"]
+
+
+def test_the_page_is_short_of_digests_where_all_are_the_same():
+    runs = [{**run, "data": {"bolt": "a" * 32}} for run in RESULTS]
+    assert "images of bolt" not in report_page("Own", runs)

@@ -151,7 +151,7 @@ def test_a_budget_without_room_is_refused():
         buffer.update_from_dataset(dataset([0, 1, 2], 10)[0])
     buffer.update_from_dataset(dataset([0, 1], 10)[0])
     for size in (1, 0, -4):
-        with pytest.raises(TrainingError, match=rf"room for {size} images"):
+        with pytest.raises(TrainingError, match=rf"room for {size} images? of"):
             buffer.resize(None, size)
     with pytest.raises(TrainingError, match="expected dtype"):
         MaterializedBuffer(4, 1.0, "int8")

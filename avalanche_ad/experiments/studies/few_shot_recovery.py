@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from avalanche_ad.errors import counted
 from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
 from avalanche_ad.models import FlowGMM
 from avalanche_ad.reporting.figures import draw_intervals, over_seeds
@@ -121,10 +122,6 @@ def _drawn(
     return x[rows.to(x.device)], y[rows].to(x.device)
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
-
-
 def _of(found: Found, exemplars: object, steps: int | None, metric: str) -> float:
     return next(
         float(row[metric])
@@ -162,7 +159,7 @@ def sections(results: Sequence[Found]) -> list[Section]:
             "them as of the last task (with 0: of the last task alone). The scores' "
             "constants are set on the kept images."
         )
-        head = ["images", *[_counted(steps, "step") for steps in STEPS]]
+        head = ["images", *[counted(steps, "step") for steps in STEPS]]
         made.append(Section(f"{name} of old categories", caption, head, lines))
     return made
 
@@ -182,7 +179,7 @@ def figure(results: Sequence[Found]) -> Figure:
         for number, exemplars in enumerate(EXEMPLARS):
             # beside each other, so that no interval hides another
             places = np.arange(len(STEPS)) + 0.1 * (number - 1.5)
-            label = _counted(exemplars, "image")
+            label = counted(exemplars, "image")
             values = [over(exemplars, steps) for steps in STEPS]
             draw_intervals(axes, places, values, label=label)
         for when, style in (("when learned", "--"), ("after the last task", ":")):

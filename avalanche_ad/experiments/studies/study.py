@@ -31,6 +31,8 @@ from avalanche_ad.experiments.build import (
     build_model,
     build_strategy,
     check_strategy,
+    data_digests,
+    features_now,
     open_data,
 )
 from avalanche_ad.experiments.configuration import (
@@ -39,7 +41,12 @@ from avalanche_ad.experiments.configuration import (
     run_configuration,
 )
 from avalanche_ad.experiments.progress import RunProgress
-from avalanche_ad.experiments.provenance import check_same_features, features_id
+from avalanche_ad.experiments.provenance import (
+    check_data_of_run,
+    check_same_data,
+    check_same_features,
+    features_id,
+)
 from avalanche_ad.experiments.recipe import ExperimentRecipe
 from avalanche_ad.experiments.results import write_json
 from avalanche_ad.experiments.runner import finished_run, run_experiment
@@ -192,6 +199,12 @@ class Bench:
         folder = self.folder / "runs" / f"{name}-seed{seed}"
         results = finished_run(folder, recipe, self.data_root, seed)
         if results is not None:
+            check_data_of_run(folder, results.get("data"), self.stream.digests)
+            made = results.get("versions", {}).get("features")
+            check_same_features(
+                recipe.benchmark.features.backbone,
+                [(folder.name, made), ("now", features_now(recipe.benchmark))],
+            )
             return results
         return run_experiment(
             recipe,
@@ -288,12 +301,19 @@ def run_study(
     )
     found: dict[int, Found] = {}
     made: list[tuple[str, str | None]] = []
+    digests: list[tuple[str, Mapping[str, str] | None]] = []
     for seed in seeds:
         kept = _read(out / f"{name}-seed{seed}.json", configurations)
         if kept is not None:
             announce(f"seed {seed}: already there")
             made.append((f"seed {seed}", kept.pop("features", None)))
+            digests.append((f"seed {seed}", kept.pop("data", None)))
             found[seed] = kept
+    if len(found) == len(seeds):
+        now = "what is there now"
+        digests.append((now, data_digests(recipe.benchmark, data_root)))
+        made.append((now, features_now(recipe.benchmark)))
+    check_same_data(digests)
     check_same_features(recipe.benchmark.features.backbone, made)
     if len(found) < len(seeds):
         with writing(out):
@@ -307,6 +327,7 @@ def run_study(
         stream = build_benchmark(
             recipe.benchmark, data, backbone, cache, device, report
         )
+        check_same_data([*digests, ("those to be made", stream.digests)])
         if len(stream.experiences) < 2:
             raise RecipeError(
                 "the stream has one task and nothing to forget: an experiment needs "
@@ -323,6 +344,7 @@ def run_study(
                 "configurations": configurations,
                 "seed": seed,
                 "features": features,
+                "data": stream.digests,
                 **found[seed],
             }
             with writing(out):
