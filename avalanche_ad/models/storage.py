@@ -81,13 +81,22 @@ def load_model(folder: Path) -> tuple[AnomalyModel, dict[str, Any]]:
                 f"{description['schema']}: it was written by another version"
             )
         layout = FeatureLayout(tuple(tuple(level) for level in description["levels"]))
+        state = load_file(weights_file)
+        # of before there was such an option
+        options = {
+            "position_calibration": any(name.startswith("positions.") for name in state)
+        }
         model = MODEL_TYPES[description["type"]](
             layout,
             num_categories=description["num_categories"],
-            **description["options"],
+            **{**options, **description["options"]},
         )
-        state = load_file(weights_file)
         model.load_state_dict(state)
+        if model.num_categories != description["num_categories"]:
+            raise ValueError(
+                f"size mismatch: expected {description['num_categories']} categories, "
+                f"the weights are of {model.num_categories}"
+            )
     except ResultsError:
         raise
     except (
