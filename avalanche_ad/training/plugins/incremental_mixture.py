@@ -45,6 +45,8 @@ class IncrementalMixturePlugin(StatisticsKeeper):
         mixtures too.
     """
 
+    aligns = True
+
     def __init__(
         self,
         every: int = 8,

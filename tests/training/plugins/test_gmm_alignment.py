@@ -28,9 +28,9 @@ def trained(make_strategy, stream, *plugins, lr=5e-3):
 def test_old_categories_are_likelier_than_without(
     make_strategy, long, source, update, images, likelihood
 ):
-    plugin = GMMAlignmentPlugin(
-        source, update, components=1, samples=500, exemplars=20, steps=400
-    )
+    options = {"exemplars": 20} if source == "exemplars" else {}
+    options |= {"steps": 400} if update == "gradient" else {}
+    plugin = GMMAlignmentPlugin(source, update, components=1, samples=500, **options)
     aligned = trained(make_strategy, long, plugin, lr=2e-2).model
     naive = trained(make_strategy, long, lr=2e-2).model
     for category in (0, 1):
@@ -64,7 +64,8 @@ def test_mixtures_move_with_latents_that_are_all_shifted(
 def test_a_flow_that_stays_needs_no_alignment(
     make_strategy, long, source, images, likelihood
 ):
-    plugin = GMMAlignmentPlugin(source, components=1, samples=4000, exemplars=40)
+    options = {"exemplars": 40} if source == "exemplars" else {}
+    plugin = GMMAlignmentPlugin(source, components=1, samples=4000, **options)
     strategy = make_strategy(plugins=[FrozenFlowPlugin(), plugin])
     one, two = long.train_stream
     strategy.train(one)
@@ -203,7 +204,8 @@ def test_an_old_state_that_says_not_how_is_refused(
 
 @pytest.mark.parametrize("source", ["exemplars", "sdc", "statistics"])
 def test_other_mixtures_are_saved(make_strategy, make_model, long, source):
-    plugin = GMMAlignmentPlugin(source, "em", components=2, samples=300)
+    update = None if source == "sdc" else "em"
+    plugin = GMMAlignmentPlugin(source, update, components=2, samples=300)
     model = trained(make_strategy, long, plugin).model
     again = make_model(0)
     again.load_state_dict(model.state_dict())
@@ -257,6 +259,18 @@ def test_joint_training_is_aligned_on_all_images(make_strategy, long):
     [
         ({"source": "images"}, "source as one of statistics, exemplars"),
         ({"update": "sgd"}, "update as one of moments, em"),
+        ({"covariance": "tied"}, "covariance as one of full, diagonal, spherical"),
+        ({"exemplars": 3}, "exemplars = 3 has no effect with source = 'statistics'"),
+        ({"steps": 9}, "steps = 9 has no effect with update = 'moments'"),
+        ({"update": "em", "lr": 0.1}, "lr = 0.1 has no effect with update = 'em'"),
+        (
+            {"source": "sdc", "update": "em"},
+            "update = 'em' has no effect with source = 'sdc'",
+        ),
+        (
+            {"source": "ldc", "exemplars": 2},
+            "exemplars = 2 has no effect with source = 'ldc'",
+        ),
     ],
 )
 def test_wrong_options_are_refused(options, message):
