@@ -92,7 +92,8 @@ class AnomalyModel(LoadsWhole, ABC):
     :param position_calibration: whether what every position says, log p(x|c)/D and the
         negative entropy's exponential, is standardised by the category's training
         normals, see
-        :class:`~avalanche_ad.models.position_statistics.PositionStatistics`.
+        :class:`~avalanche_ad.models.position_statistics.PositionStatistics`; HGAD's
+        own scores are without it.
     """
 
     level_maximum: Tensor
@@ -103,7 +104,7 @@ class AnomalyModel(LoadsWhole, ABC):
         score_kind: ScoreKind = "product",
         smoothing_sigma: float = 4.0,
         likelihood_map: LikelihoodMap = "log",
-        position_calibration: bool = False,
+        position_calibration: bool = True,
     ) -> None:
         super().__init__()
         self.layout = layout

@@ -113,7 +113,7 @@ class FlowGMM(AnomalyModel):
         likelihood_map: LikelihoodMap = "log",
         seed: int = 0,
         categories_at_start: bool = False,
-        position_calibration: bool = False,
+        position_calibration: bool = True,
     ) -> None:
         super().__init__(
             layout, score_kind, smoothing_sigma, likelihood_map, position_calibration
