@@ -89,9 +89,11 @@ def memory_bytes(
     An object whose attribute ``memory_kind`` is one of these words has all that hangs
     on it counted there, for example a plugin with Gaussians of the features.
 
-    Not counted: what a model makes anew from the rest when it is loaded (``derived``:
-    mixtures aligned to statistics), gradients and optimizer state, metrics and loggers,
-    the minibatch, the current experience, frozen backbones, plain numbers and text.
+    Not counted: what the learner makes anew of the rest after every experience
+    (mixtures aligned to statistics, ``follows_statistics``: they are saved with the
+    model, which judges by them, but need not be kept to learn on), gradients and
+    optimizer state, metrics and loggers, the minibatch, the current experience, frozen
+    backbones, plain numbers and text.
 
     :param strategy: the strategy after its last experience.
     :param benchmark: its feature stream.
@@ -190,8 +192,10 @@ def _parts(thing: object) -> Iterable[object]:
         kept: list[object] = thing._datasets  # but not the indices into them
         return kept
     if isinstance(thing, nn.Module):
-        derived = getattr(thing, "derived", ())
-        modules = [part for name, part in thing._modules.items() if name not in derived]
+        left_out = {"aligned"} if getattr(thing, "follows_statistics", False) else set()
+        modules = [
+            part for name, part in thing._modules.items() if name not in left_out
+        ]
         return [thing._parameters, thing._buffers, *modules]
     attributes: dict[str, object] = dict(getattr(thing, "__dict__", {}))
     for base in type(thing).__mro__:

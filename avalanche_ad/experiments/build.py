@@ -53,6 +53,10 @@ from avalanche_ad.training.plugins import (
     IntraClassWarmupPlugin,
     WarmupCosinePlugin,
 )
+from avalanche_ad.training.plugins.statistics_keeper import (
+    StatisticsKeeper,
+    agreed_options,
+)
 
 __all__ = [
     "build_backbone",
@@ -233,6 +237,8 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
 
     :raises RecipeError: when a class or an argument does not exist, an argument is
         known to break, or the strategy does not fit the stream.
+    :raises TrainingError: when plugins contradict each other, or an option has no
+        effect.
     """
     plugins = _plugins(recipe)
     strategy = _strategy(recipe)
@@ -258,6 +264,13 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
             "categories come back after their task is frozen: set blurry = 0, or take "
             "another strategy"
         )
+    keepers = [
+        _made(made, arguments, f"plugin {made.__name__}")
+        for made, arguments in plugins
+        if issubclass(made, StatisticsKeeper)
+    ]
+    for keeper in keepers:
+        agreed_options(keepers, keeper)
     for plugin, _ in plugins:
         if stream.blurry and getattr(plugin, "needs_sharp_tasks", False):
             raise RecipeError(

@@ -19,6 +19,7 @@ from avalanche_ad.models.category_rows import (
     with_rows,
 )
 from avalanche_ad.models.latents import latents_of
+from avalanche_ad.models.loading import LoadsWhole
 from avalanche_ad.models.position_statistics import PositionStatistics
 from avalanche_ad.models.scoring import (
     AnomalyScores,
@@ -72,7 +73,7 @@ class _Shared:
         return self
 
 
-class AnomalyModel(nn.Module, ABC):
+class AnomalyModel(LoadsWhole, ABC):
     """A density model of packed features, one component group per category.
 
     ``model(x)`` gives joint log-likelihoods log p(x|c) + log π_c per image, (N, C), in
@@ -91,7 +92,8 @@ class AnomalyModel(nn.Module, ABC):
     :param position_calibration: whether what every position says, log p(x|c)/D and the
         negative entropy's exponential, is standardised by the category's training
         normals, see
-        :class:`~avalanche_ad.models.position_statistics.PositionStatistics`.
+        :class:`~avalanche_ad.models.position_statistics.PositionStatistics`; HGAD's
+        own scores are without it.
     """
 
     level_maximum: Tensor
@@ -102,7 +104,7 @@ class AnomalyModel(nn.Module, ABC):
         score_kind: ScoreKind = "product",
         smoothing_sigma: float = 4.0,
         likelihood_map: LikelihoodMap = "log",
-        position_calibration: bool = False,
+        position_calibration: bool = True,
     ) -> None:
         super().__init__()
         self.layout = layout
@@ -118,6 +120,11 @@ class AnomalyModel(nn.Module, ABC):
                 self.positions[kind] = PositionStatistics(shapes)
         self._shared = _Shared(None, 0, 0)
         self.category_names: dict[int, str] = {}
+
+    @property
+    def category_tables(self) -> tuple[str, ...]:
+        """Names of the model's own tensors that have a row a category."""
+        return ("level_maximum",)
 
     # What a model must say ------------------------------------------------------
 
@@ -373,20 +380,16 @@ class AnomalyModel(nn.Module, ABC):
     def resize(self, num_categories: int) -> None:
         """Make room for categories without starting them."""
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:  # noqa: ANN401
-        """Load a state, making room for its categories first."""
-        maximum = state_dict.get("level_maximum")
-        if maximum is not None:
-            self.level_maximum = torch.empty_like(
-                maximum, device=self.level_maximum.device
+    def check_state(self, state: Mapping[str, Tensor]) -> None:
+        """Refuse a state whose levels have different numbers of categories."""
+        super().check_state(state)
+        mixtures = self.get_submodule("mixtures").children()
+        rows = {len(mixture.get_buffer("known")) for mixture in mixtures}
+        if len(rows) > 1:
+            raise ValueError(
+                f"the levels have mixtures for {sorted(rows)} categories: they have to "
+                "be as many"
             )
-        for name, tensor in state_dict.items():
-            if name.endswith("known"):
-                self.resize(len(tensor))
-                break
-        return super().load_state_dict(state_dict, strict, assign)
 
     # Prediction -----------------------------------------------------------------
 

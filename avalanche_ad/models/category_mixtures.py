@@ -8,9 +8,10 @@ import warnings
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
-from torch import Tensor, nn
+from torch import Tensor
 
 from avalanche_ad.errors import TrainingError
+from avalanche_ad.models.loading import LoadsWhole
 
 __all__ = [
     "CategoryBuffers",
@@ -25,7 +26,7 @@ __all__ = [
 _ROWS = 2048
 
 
-class CategoryBuffers(nn.Module):
+class CategoryBuffers(LoadsWhole):
     """Buffers with a row a category; ``known`` (C,) says which categories have one."""
 
     known: Tensor
@@ -33,6 +34,11 @@ class CategoryBuffers(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("known", torch.zeros(0, dtype=torch.bool))
+
+    @property
+    def category_tables(self) -> tuple[str, ...]:
+        """Names of the buffers: each has a row a category."""
+        return tuple(self._buffers)
 
     @property
     def categories(self) -> Tensor:

@@ -56,7 +56,7 @@ class FeatureGMM(AnomalyModel):
         smoothing_sigma: float = 4.0,
         likelihood_map: LikelihoodMap = "log",
         seed: int = 0,
-        position_calibration: bool = False,
+        position_calibration: bool = True,
     ) -> None:
         super().__init__(
             layout, score_kind, smoothing_sigma, likelihood_map, position_calibration

@@ -110,21 +110,21 @@ class FeatureStatistics(CategoryBuffers):
         :param prefix: of the names.
         """
         components = state[f"{prefix}means_0"].shape[1]
+        dtype = state[f"{prefix}means_0"].dtype
         full = not state[f"{prefix}diagonals_0"].shape[2]
         # a level's rank is cut to its width
         rank = max(
             state[f"{prefix}factors_{index}"].shape[2] // width
             for index, (_, _, width) in enumerate(layout.levels)
         )
-        half = state[f"{prefix}means_0"].dtype == torch.float16
+        form: Covariance = "low_rank" if rank else "diagonal"
         return cls(
             layout,
             components,
-            "full" if full else "low_rank",
+            "full" if full else form,
             rank=rank,
             mean_field=state[f"{prefix}fields_0"].shape[1] > 0,
-            precision="float16" if half else "float32",
-        )
+        ).to(dtype)
 
     def extra_repr(self) -> str:
         """Return what ``repr`` shows."""
@@ -266,10 +266,3 @@ class FeatureStatistics(CategoryBuffers):
             return self.sample_level(index, categories, positions, generator)[0]
 
         return self.layout.draw(categories, draw)
-
-    def _load_from_state_dict(self, state_dict, prefix, *args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002, ANN202
-        """Make room for as many categories as the state has."""
-        known = state_dict.get(prefix + "known")
-        if known is not None:
-            self.resize(len(known))
-        super()._load_from_state_dict(state_dict, prefix, *args)

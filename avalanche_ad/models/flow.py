@@ -51,6 +51,11 @@ def position_code(channels: int, height: int, width: int) -> Tensor:
     return code
 
 
+def _softplus_scale(a: Tensor) -> Tensor:
+    """Return FrEIA's activation of the global affine's scale, 0.1 · softplus(a)."""
+    return 0.1 * nn.functional.softplus(a, beta=0.5)
+
+
 class ConditionalFlow(nn.Module):
     """Invertible map of feature vectors to latents, conditioned on the position.
 
@@ -122,6 +127,8 @@ class ConditionalFlow(nn.Module):
         finally:
             np.random.set_state(numpy_state)  # noqa: NPY002
         for block in self.blocks:
+            # FrEIA's is a lambda, which pickle refuses
+            block.global_scale_activation = _softplus_scale  # type: ignore[assignment]
             for name in ("w_perm", "w_perm_inv"):
                 rotation = getattr(block, name).detach().clone()
                 delattr(block, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -32,6 +33,7 @@ from avalanche_ad.models.gmm import (
     squared_distances,
 )
 from avalanche_ad.models.latents import Latents, LevelLatents, attach_latents
+from avalanche_ad.models.loading import replaced
 from avalanche_ad.models.moments import Moments
 from avalanche_ad.models.scoring import LikelihoodMap, ScoreKind, negative_entropy
 
@@ -91,7 +93,7 @@ class FlowGMM(AnomalyModel):
 
     entropy_code: Tensor
     known_when_learned: Tensor
-    derivation: Tensor
+    statistics: FeatureStatistics | None
 
     def __init__(
         self,
@@ -111,7 +113,7 @@ class FlowGMM(AnomalyModel):
         likelihood_map: LikelihoodMap = "log",
         seed: int = 0,
         categories_at_start: bool = False,
-        position_calibration: bool = False,
+        position_calibration: bool = True,
     ) -> None:
         super().__init__(
             layout, score_kind, smoothing_sigma, likelihood_map, position_calibration
@@ -125,15 +127,14 @@ class FlowGMM(AnomalyModel):
         self.pattern_period = pattern_period
         self.position_fraction = position_fraction
         self.register_buffer("entropy_code", torch.tensor(0))
-        # samples, covariance and seed of align_to_statistics; -1: of something else
-        self.register_buffer("derivation", torch.full((3,), -1))
         self.register_buffer("known_when_learned", torch.zeros(0, 0, dtype=torch.bool))
         self.seed = seed
         self.categories_at_start = categories_at_start
         self.flows = nn.ModuleList()
         self.mixtures = nn.ModuleList()
         self.aligned = nn.ModuleList()
-        self.statistics: FeatureStatistics | None = None
+        self.follows_statistics = False
+        self.register_module("statistics", None)
         for index, (height, width, channels) in enumerate(layout.levels):
             level_seed = seed * 1009 + index
             self.flows.append(
@@ -205,6 +206,8 @@ class FlowGMM(AnomalyModel):
                 mixture.place(
                     room, pattern_centers(room, mixture.dimensions, self.pattern_period)
                 )
+        for aligned in self.aligned:
+            aligned.resize(num_categories)  # type: ignore[operator]
 
     @torch.no_grad()
     def add_categories(
@@ -372,25 +375,29 @@ class FlowGMM(AnomalyModel):
 
         :param components: K of every mixture; another than before starts anew.
         """
-        self.derivation.fill_(-1)
+        self.follows_statistics = False
         first = next(iter(self.aligned), None)
         if first is None or first.get_buffer("log_weights").shape[1] != components:
-            device = self.level_maximum.device
-            self.aligned = nn.ModuleList(
-                CategoryMixtures(channels, components).to(device)
-                for _, _, channels in self.layout.levels
-            )
+            self.aligned = self._mixtures_of(components)
         for mixture in self.aligned:
             mixture.resize(self.num_categories)  # type: ignore[operator]
         return self.aligned
+
+    def _mixtures_of(self, components: int) -> nn.ModuleList:
+        """Return empty aligned mixtures, one per level."""
+        return nn.ModuleList(
+            CategoryMixtures(channels, components).to(self.level_maximum)
+            for _, _, channels in self.layout.levels
+        )
 
     def align_to_statistics(
         self, samples: int, covariance: AlignedCovariance = "full", seed: int = 0
     ) -> None:
         """Align all categories that have statistics to where the flow maps those.
 
-        The mixtures follow from flow and statistics, so they are no part of the state:
-        it says how to make them, and :meth:`load_state_dict` does.
+        ``follows_statistics`` then says that the mixtures follow from flow and
+        statistics: a learner need not keep them from one experience to the next. They
+        are saved all the same, since they judge.
 
         :param samples: per category and level, see :meth:`statistical_moments`.
         :param covariance: what is kept of the covariances.
@@ -406,13 +413,7 @@ class FlowGMM(AnomalyModel):
                         kept = kept_covariance(found.covariance, covariance)
                         roots = precision_roots(kept)
                         mixture.put(category, found.weight, found.mean, roots)  # type: ignore[operator]
-        form = ALIGNED_COVARIANCES.index(covariance)
-        self.derivation.copy_(torch.tensor([samples, form, seed]))
-
-    @property
-    def derived(self) -> tuple[str, ...]:
-        """Names of the modules that follow from the others and are not saved."""
-        return ("aligned",) if len(self.aligned) and self.derivation[0] >= 0 else ()
+        self.follows_statistics = True
 
     def statistical_latents(
         self, index: int, category: int, count: int
@@ -470,41 +471,74 @@ class FlowGMM(AnomalyModel):
         assert isinstance(mixture, CategoryMixtures)
         return mixture
 
-    def state_dict(  # type: ignore[override]
-        self,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
-    ) -> dict[str, Any]:
-        """Return the state, without the mixtures that follow from it."""
-        state: dict[str, Any] = super().state_dict(*args, **kwargs)
-        prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
-        for name in self.derived:
-            for key in [key for key in state if key.startswith(f"{prefix}{name}.")]:
-                del state[key]
-        return state
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:  # noqa: ANN401
-        """Load a state: make room for what it holds first, and then what follows."""
-        self.aligned, self.statistics = nn.ModuleList(), None
-        if any(name.startswith("statistics.") for name in state_dict):
-            self.statistics = FeatureStatistics.like(self.layout, state_dict)
-        means = state_dict.get("aligned.0.means")
+    def make_room(self, state: Mapping[str, Tensor]) -> None:
+        """Take the structure that a state has, see :class:`LoadsWhole`."""
+        whole = any(name.startswith("mixtures.") for name in state)
+        if whole or "statistics.means_0" in state:
+            self.statistics = self._statistics_for(state)
+        means = state.get("aligned.0.means")
         if means is not None:
-            for mixture in self.align(means.shape[1]):
-                mixture.resize(len(means))  # type: ignore[operator]
-        found = super().load_state_dict(state_dict, strict, assign)
-        samples, form, seed = self.derivation.tolist()
-        if samples >= 0:
-            forms = len(ALIGNED_COVARIANCES)
-            if self.statistics is None or not (samples and 0 <= form < forms):
-                raise ValueError(
-                    "the state says that its aligned mixtures follow from statistics, "
-                    f"but not how (derivation {[samples, form, seed]})"
-                )
-            self.align_to_statistics(samples, ALIGNED_COVARIANCES[form], seed)
-        return found
+            first = next(iter(self.aligned), None)
+            if first is None or first.get_buffer("means").shape[1] != means.shape[1]:
+                self.aligned = self._mixtures_of(means.shape[1])
+        elif whole:
+            self.aligned = nn.ModuleList()
+        seen = state.get("known_when_learned")
+        if seen is not None and seen.shape != self.known_when_learned.shape:
+            replaced(self, "known_when_learned", torch.Size([len(seen)] * 2))
+        super().make_room(state)
+
+    def _statistics_for(self, state: Mapping[str, Tensor]) -> FeatureStatistics | None:
+        """Return statistics of the form that a state's have, the own where they fit."""
+        if "statistics.means_0" not in state:
+            return None
+        like = FeatureStatistics.like(self.layout, state)
+        own = self.statistics
+        if own is not None and all(
+            buffer.shape[1:] == new.shape[1:]
+            for buffer, new in zip(own.buffers(), like.buffers(), strict=True)
+        ):
+            return own
+        return like.to(self.level_maximum.device)
+
+    def check_state(self, state: Mapping[str, Tensor]) -> None:
+        """Refuse a state that contradicts itself, see :class:`LoadsWhole`."""
+        super().check_state(state)
+        if len(self.known_when_learned) != self.num_categories:
+            raise ValueError(
+                f"known_when_learned is of {len(self.known_when_learned)} categories, "
+                f"the mixtures of {self.num_categories}"
+            )
+        code = int(state["entropy_code"])
+        if not 0 <= code < len(ENTROPY_SCOPES):
+            raise ValueError(
+                f"entropy_code: expected 0 to {len(ENTROPY_SCOPES) - 1}, got {code}"
+            )
+
+    def state_accepted(self, state: Mapping[str, Tensor]) -> None:
+        """Forget how the mixtures there were had been made."""
+        self.follows_statistics = False
+
+    def updated_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Make what earlier versions saved as the way to make it.
+
+        Mixtures aligned to statistics were left out of a state then; ``derivation``
+        held samples, index of the covariance and seed, -1 for other mixtures.
+        """
+        how = state.pop("derivation", None)
+        if how is None or bool((how == -1).all()):
+            return state
+        twin = copy.deepcopy(self)
+        twin.load_state_dict(state)
+        samples, form, seed = (int(value) for value in how.tolist())
+        covariances = dict(enumerate(ALIGNED_COVARIANCES))
+        if twin.statistics is None or samples < 1 or form not in covariances:
+            raise ValueError(
+                "its aligned mixtures follow from statistics, but it says not how "
+                f"(derivation {how.tolist()})"
+            )
+        twin.align_to_statistics(samples, covariances[form], seed)
+        return twin.state_dict()
 
     def _drawn_positions(self, features: Tensor) -> Tensor | None:
         if not self.training or self.position_fraction >= 1.0:

@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from avalanche_ad.models.loading import LoadsWhole
+
 __all__ = [
     "CenterInit",
     "HierarchicalMixture",
@@ -130,7 +132,7 @@ def orthogonal_centers(
     return CENTER_NORM * nn.functional.normalize(draws, dim=1)
 
 
-class HierarchicalMixture(nn.Module):
+class HierarchicalMixture(LoadsWhole):
     """Parameters of the mixture of one level, and which categories it knows.
 
     All categories share stacked parameters, of which only the first dimension grows;
@@ -158,6 +160,11 @@ class HierarchicalMixture(nn.Module):
         self.class_logits = nn.Parameter(torch.zeros(0))
         self.inner_logits = nn.Parameter(torch.zeros(*size))
         self.register_buffer("known", torch.zeros(0, dtype=torch.bool))
+
+    @property
+    def category_tables(self) -> tuple[str, ...]:
+        """Names of all tensors: each has a row a category."""
+        return ("centers", "class_logits", "inner_logits", "known")
 
     @property
     def num_categories(self) -> int:

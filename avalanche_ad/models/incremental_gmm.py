@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from avalanche_ad.models.category_mixtures import (
     precision_roots,
     squared_mahalanobis,
 )
+from avalanche_ad.models.loading import LoadsWhole
 from avalanche_ad.models.moments import (
     Moments,
     low_rank_plus_diagonal,
@@ -32,7 +34,7 @@ Rows = Tensor | npt.NDArray[np.floating]
 _REFRESH = 100  # minibatches after which updated precisions are computed anew
 
 
-class IncrementalGMM(nn.Module):
+class IncrementalGMM(LoadsWhole):
     """A mixture of K Gaussians that learns from minibatches and keeps no sample.
 
     Every minibatch runs one E-step and replaces the sufficient statistics S (weights,
@@ -474,14 +476,15 @@ class IncrementalGMM(nn.Module):
 
     # State ----------------------------------------------------------------------
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002, ANN202
-        """Make room for as many components as the state has."""
-        for name in ("weight", "mean", "factor", "diagonal", "age"):
-            value = state_dict.get(prefix + name)
-            if value is not None:
-                setattr(self, name, torch.empty_like(value, device=self.mean.device))
+    @property
+    def category_tables(self) -> tuple[str, ...]:
+        """Names of the tensors that have a row a component."""
+        rest = () if self.covariance == "full" else ("diagonal",)
+        return ("weight", "mean", "factor", "age", *rest)
+
+    def state_accepted(self, state: Mapping[str, Tensor]) -> None:
+        """Drop what was computed from the state before."""
         self._roots = self._updated = None
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _apply(self, *args, **kwargs):  # type: ignore[no-untyped-def]  # noqa: ANN002, ANN003, ANN202
         """Drop what was computed from the state before it is moved or converted."""

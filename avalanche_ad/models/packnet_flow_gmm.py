@@ -17,6 +17,7 @@ from avalanche_ad.models.base import MASKED
 from avalanche_ad.models.flow_gmm import FlowGMM
 from avalanche_ad.models.gmm import HierarchicalMixture
 from avalanche_ad.models.latents import Latents, attach_latents, latents_of
+from avalanche_ad.models.loading import replaced
 from avalanche_ad.models.scoring import AnomalyScores, ScoreKind
 
 __all__ = ["FREE", "PackNetFlowGMM", "TaskLatents", "pruned"]
@@ -186,20 +187,53 @@ class PackNetFlowGMM(FlowGMM):
         self.category_task[list(categories)] = task
         self._guard()
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:  # noqa: ANN401
-        """Load a state; what it holds is then what is guarded."""
-        guarded, self._kept = bool(self._kept), {}
+    def make_room(self, state: Mapping[str, Tensor]) -> None:
+        """Take the structure that a state has, see :class:`LoadsWhole`."""
+        super().make_room(state)
         for full, buffer in list(self.named_buffers()):
-            if full.endswith(_OF_TASKS) and full in state_dict:
+            new = state.get(full)
+            if full.endswith(_OF_TASKS) and new is not None and new.dim():
                 path, _, name = full.rpartition(".")
-                room = torch.empty_like(state_dict[full], device=buffer.device)
-                setattr(self.get_submodule(path), name, room)
-        found = super().load_state_dict(state_dict, strict, assign)
-        if guarded:
+                shape = torch.Size([len(new), *buffer.shape[1:]])
+                replaced(self.get_submodule(path), name, shape)
+        tasks = state.get("category_task")
+        if tasks is not None and tasks.shape != self.category_task.shape:
+            replaced(self, "category_task", torch.Size([len(tasks)]))
+
+    def check_state(self, state: Mapping[str, Tensor]) -> None:
+        """Refuse a state that contradicts itself, see :class:`LoadsWhole`."""
+        super().check_state(state)
+        if len(self.category_task) != self.num_categories:
+            raise ValueError(
+                f"category_task is of {len(self.category_task)} categories, the "
+                f"mixtures of {self.num_categories}"
+            )
+        frozen = int(state["frozen_tasks"])
+        rows = {len(x) for name, x in state.items() if name.endswith(_OF_TASKS)}
+        if rows != {frozen}:
+            raise ValueError(
+                f"frozen_tasks is {frozen}, but what is kept once a task is of "
+                f"{sorted(rows)} tasks"
+            )
+
+    def state_accepted(self, state: Mapping[str, Tensor]) -> None:
+        """Guard what the state holds, where something was guarded."""
+        super().state_accepted(state)
+        if self._kept:
+            frozen = int(state.get("frozen_tasks", self.frozen_tasks))
+            self._kept = self._guarded(state) if frozen else {}
+
+    def state_dict(  # type: ignore[override]
+        self,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> dict[str, Any]:
+        """Return the state, what is frozen as it was when it was."""
+        if self._kept:
+            self._release()
             self._guard()
-        return found
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        return state
 
     # Pruning --------------------------------------------------------------------
 
@@ -260,12 +294,16 @@ class PackNetFlowGMM(FlowGMM):
     def _guard(self) -> None:
         """Keep what is frozen, for an optimizer may move it without a gradient."""
         if self.task_count:
-            self._kept = {
-                full: parameter.detach().clone()
-                for module, name, full, parameter in self._parts()
-                if not _once_a_task(module, name)
-                and (self.own_mixtures or not isinstance(module, HierarchicalMixture))
-            }
+            self._kept = self._guarded({})
+
+    def _guarded(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return copies of what may be frozen, of a state where it has them."""
+        return {
+            full: state.get(full, parameter).detach().to(parameter, copy=True)
+            for module, name, full, parameter in self._parts()
+            if not _once_a_task(module, name)
+            and (self.own_mixtures or not isinstance(module, HierarchicalMixture))
+        }
 
     @torch.no_grad()
     def _release(self) -> None:

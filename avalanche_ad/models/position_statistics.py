@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from avalanche_ad.models.category_rows import (
     known_rows,
     own_or_borrowed,
     with_rows,
 )
+from avalanche_ad.models.loading import LoadsWhole
 from avalanche_ad.models.scoring import normality_map
 
 __all__ = ["PositionStatistics", "mean_and_deviation"]
@@ -44,7 +44,7 @@ def mean_and_deviation(
     return mean, variance.sqrt().clamp(min=_LEAST_DEVIATION)
 
 
-class PositionStatistics(nn.Module):
+class PositionStatistics(LoadsWhole):
     """Standardise what every position says by what a category's normals have there.
 
     A density that knows no place finds the borders of all images unusual, where a
@@ -60,6 +60,11 @@ class PositionStatistics(nn.Module):
         for index, shape in enumerate(shapes):
             # what becomes 0, and the deviation, of each category; NaN without an image
             self.register_buffer(f"level_{index}", torch.zeros(0, 2, *shape))
+
+    @property
+    def category_tables(self) -> tuple[str, ...]:
+        """Names of the buffers: each has a row a category."""
+        return tuple(self._buffers)
 
     def fit(self, category: int, levels: Sequence[Tensor]) -> None:
         """Take a category's statistics of its normals.
@@ -92,16 +97,3 @@ class PositionStatistics(nn.Module):
             zero, deviation = rows.unbind(1)
             found.append((level - zero) / deviation)
         return found
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        *args: Any,  # noqa: ANN401
-    ) -> None:
-        """Make room for the categories of a state, then load it."""
-        for name, buffer in list(self.named_buffers()):
-            if prefix + name in state_dict:
-                like = torch.empty_like(state_dict[prefix + name], device=buffer.device)
-                setattr(self, name, like)
-        super()._load_from_state_dict(state_dict, prefix, *args)

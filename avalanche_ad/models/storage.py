@@ -86,14 +86,23 @@ def load_model(
                 f"{description['schema']}: it was written by another version"
             )
         layout = FeatureLayout(tuple(tuple(level) for level in description["levels"]))
+        state = load_file(weights_file)
+        # of before there was such an option
+        options = {
+            "position_calibration": any(name.startswith("positions.") for name in state)
+        }
         made: Any = types[description["type"]]
         model: AnomalyModel = made(
             layout,
             num_categories=description["num_categories"],
-            **description["options"],
+            **{**options, **description["options"]},
         )
-        state = load_file(weights_file)
         model.load_state_dict(state)
+        if model.num_categories != description["num_categories"]:
+            raise ValueError(
+                f"size mismatch: expected {description['num_categories']} categories, "
+                f"the weights are of {model.num_categories}"
+            )
         model.name_categories(dict(enumerate(description.get("categories", ()))))
     except ResultsError:
         raise

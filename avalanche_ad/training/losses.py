@@ -140,13 +140,17 @@ class FlowGMMLoss(nn.Module):
     """HGAD's training loss as a criterion ``criterion(model(x), y)``.
 
     Summed over levels: λ1·L_g − λ2·L_mi + L_e + L_gi + L_z. The dense latents come
-    with the model's output; where a plugin has sliced them away, and in evaluation,
-    where no gradient is wanted, the image-level loss takes their place.
+    with the model's output. In evaluation, where no gradient is wanted, the image-level
+    loss (:func:`image_loss`) takes their place, and so it does for a PackNet model in
+    evaluation mode, which has latents for every task, and in training for outputs that
+    have lost theirs, if ``image_level`` allows it.
 
     :param lambda1: weight of L_g.
     :param lambda2: weight of L_mi.
     :param smoothing: label smoothing ε.
     :param reduction: ``"mean"``, ``"sum"`` or ``"none"`` over images.
+    :param image_level: whether an output without latents (sliced, or computed with) is
+        trained by the image-level loss; refused otherwise, since that is another loss.
 
     ``intra`` says whether the inner mixture takes part; HGAD leaves it out in the
     first epochs, which :class:`~avalanche_ad.training.plugins.IntraClassWarmupPlugin`
@@ -166,6 +170,7 @@ class FlowGMMLoss(nn.Module):
         lambda2: float = 100.0,
         smoothing: float = 0.02,
         reduction: str = "mean",
+        image_level: bool = False,
     ) -> None:
         super().__init__()
         if reduction not in ("mean", "sum", "none"):
@@ -176,6 +181,7 @@ class FlowGMMLoss(nn.Module):
         self.lambda2 = lambda2
         self.smoothing = smoothing
         self.reduction = reduction
+        self.image_level = image_level
         self.intra = True
         self.aligned = False
         self.listeners: list[Callable[[Latents, Tensor], None]] = []
@@ -186,9 +192,17 @@ class FlowGMMLoss(nn.Module):
 
         :param output: the model's output (N, C).
         :param target: category indices (N,).
-        :raises TrainingError: when a target is a category the model does not know.
+        :raises TrainingError: when a target is a category the model does not know, or
+            an output that is trained on has lost its latents.
         """
         latents = latents_of(output)
+        if latents is None and output.requires_grad and not self.image_level:
+            raise TrainingError(
+                "FlowGMMLoss was given an output to train on that has lost its dense "
+                "latents, as every slice or sum of a model's output has: give it the "
+                "tensor that model(x) returned, or allow the image-level loss, which "
+                "is another, with FlowGMMLoss(image_level=True)"
+            )
         if isinstance(latents, Latents) and output.requires_grad:
             for listener in self.listeners:
                 listener(latents, target)

@@ -45,6 +45,7 @@ def flow_gmm():
             "condition_channels": 4,
             "centers_per_category": 3,
             "smoothing_sigma": 1.0,
+            "position_calibration": False,  # HGAD's own scores
         } | options
         model = FlowGMM(LAYOUT, **options)
         model.add_categories(list(known))
@@ -63,7 +64,8 @@ def feature_gmm(features):
     """Build a FeatureGMM fitted on one set of features per known category."""
 
     def make(known=(0, 1, 2), **options):
-        model = FeatureGMM(LAYOUT, **({"smoothing_sigma": 1.0} | options))
+        options = {"smoothing_sigma": 1.0, "position_calibration": False} | options
+        model = FeatureGMM(LAYOUT, **options)
         for category in known:
             model.fit_category(category, features(6, seed=category) + category)
         return model

@@ -22,6 +22,7 @@ OPTIONS = {
     "condition_channels": 4,
     "centers_per_category": 3,
     "smoothing_sigma": 1.0,
+    "position_calibration": False,
 }
 TASKS = [[1, 4], [0], [2, 3, 5]]
 

@@ -186,6 +186,6 @@ def test_statistics_are_copied_saved_and_loaded(kind, layout, features, tmp_path
 
 
 def test_without_it_there_is_nothing_to_save(layout):
-    model = FeatureGMM(layout)
+    model = FeatureGMM(layout, position_calibration=False)
     assert not len(model.positions)
     assert not [name for name in model.state_dict() if "positions" in name]

@@ -156,7 +156,7 @@ def test_reductions(batch, sliced):
     output = model(x)
     output = output[:, :] if sliced else output
     none, total, mean = (
-        FlowGMMLoss(reduction=reduction)(output, y)
+        FlowGMMLoss(reduction=reduction, image_level=sliced)(output, y)
         for reduction in ("none", "sum", "mean")
     )
     assert none.shape == (4,)
@@ -177,9 +177,36 @@ def test_image_loss_is_its_formula():
     torch.testing.assert_close(image_loss(output, y), expected)
 
 
+LOSSES_OF_LATENTS = {
+    "product": lambda output: output * 1.0,
+    "sum": lambda output: output + 0,
+    "slice": lambda output: output[:, :],
+    "rows": lambda output: output[:4],
+    "clone": lambda output: output.clone(),
+    "joined": lambda output: torch.cat([output[:2], output[2:]]),
+}
+
+
+@pytest.mark.parametrize("lose", LOSSES_OF_LATENTS.values(), ids=LOSSES_OF_LATENTS)
+@pytest.mark.parametrize("aligned", [False, True])
+def test_an_output_without_latents_is_not_trained_on(batch, lose, aligned):
+    model, x, y = batch
+    criterion = FlowGMMLoss()
+    criterion.aligned = aligned
+    output = lose(model(x))
+    with pytest.raises(TrainingError, match="lost its dense latents") as told:
+        criterion(output, y)
+    assert "FlowGMMLoss(image_level=True)" in str(told.value)
+    assert "\n" not in str(told.value)
+    # where nothing is trained, the image-level loss stands in unasked
+    with torch.no_grad():
+        assert bool(criterion(lose(model(x)), y).isfinite())
+    assert bool(criterion(output.detach(), y).isfinite())
+
+
 def test_sliced_output_and_evaluation_take_the_image_loss(batch):
     model, x, y = batch
-    criterion = FlowGMMLoss(reduction="none")
+    criterion = FlowGMMLoss(reduction="none", image_level=True)
     output = model(x)
     dense = criterion(output, y)
     assert criterion.terms is not None

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from avalanche_ad.experiments.recipe import ExperimentRecipe
+from avalanche_ad.experiments.configuration import SHARED_OPTIONS, SHARING_PLUGINS
+from avalanche_ad.experiments.recipe import ExperimentRecipe, PluginRecipe
 from avalanche_ad.experiments.studies.study import Bench, Found, Load, Study
 from avalanche_ad.reporting.figures import over_seeds, rows_figure
 from avalanche_ad.reporting.paired import interval
@@ -41,13 +42,34 @@ def variants(load: Load) -> dict[str, ExperimentRecipe]:
     found = {name: load(name) for name in (*REFERENCES, *ALONE, WHOLE)}
     whole = found[WHOLE]
     for plugin in whole.strategy.plugins:
-        rest = tuple(other for other in whole.strategy.plugins if other is not plugin)
+        rest = without(whole.strategy.plugins, plugin)
         name = f"{WHOLE} without {plugin.type.rsplit('.', 1)[-1]}"
         strategy = whole.strategy.model_copy(update={"plugins": rest})
         found[name] = whole.model_copy(
             update={"strategy": strategy, "strategy_name": name}
         )
     return found
+
+
+def without(
+    plugins: Sequence[PluginRecipe], gone: PluginRecipe
+) -> tuple[PluginRecipe, ...]:
+    """Return plugins without one of them.
+
+    What it said of the statistics that they share is said by the next of them.
+    """
+    left = [plugin for plugin in plugins if plugin is not gone]
+    shared = {
+        name: value
+        for name, value in gone.arguments.items()
+        if name in SHARED_OPTIONS and gone.type in SHARING_PLUGINS
+    }
+    for number, plugin in enumerate(left):
+        if plugin.type in SHARING_PLUGINS:
+            arguments = {**shared, **plugin.arguments}
+            left[number] = PluginRecipe(type=plugin.type, **arguments)
+            break
+    return tuple(left)
 
 
 def measure(bench: Bench, seed: int) -> Found:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.alignment import (
+    ALIGNED_COVARIANCES,
     AlignedCovariance,
     aligned_mixture,
     climbed_mixture,
@@ -70,48 +71,71 @@ class GMMAlignmentPlugin(StatisticsKeeper):
     new category's starts from its moments.
 
     :param source: see above.
-    :param update: see above; of no use with a drift.
+    :param update: see above, ``"moments"`` by default; of no use with a drift.
     :param covariance: what an aligned Gaussian keeps of its covariance.
     :param samples: latents per category, level and alignment.
-    :param exemplars: images per category of ``"exemplars"``.
-    :param steps: of ``"gradient"``.
-    :param lr: of ``"gradient"``, see :func:`climbed_mixture`.
+    :param exemplars: images per category of ``"exemplars"``, 4 by default.
+    :param steps: of ``"gradient"``, 100 by default.
+    :param lr: of ``"gradient"``, 0.01 by default, see :func:`climbed_mixture`.
     :param options: see :class:`StatisticsKeeper`; ``components`` are those of the
         aligned mixtures too.
-    :raises TrainingError: for an unknown source or update.
+    :raises TrainingError: for an unknown source or update, or an option that has no
+        effect with them.
     """
+
+    aligns = True
 
     def __init__(
         self,
         source: AlignmentSource = "statistics",
-        update: AlignmentUpdate = "moments",
+        update: AlignmentUpdate | None = None,
         *,
         covariance: AlignedCovariance = "full",
         samples: int = 20_000,
-        exemplars: int = 4,
-        steps: int = 100,
-        lr: float = 1e-2,
+        exemplars: int | None = None,
+        steps: int | None = None,
+        lr: float | None = None,
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(**options)
         for name, value, known in (
             ("source", source, SOURCES),
-            ("update", update, UPDATES),
+            ("update", update or "moments", UPDATES),
+            ("covariance", covariance, ALIGNED_COVARIANCES),
         ):
             if value not in known:
                 raise TrainingError(
                     f"expected {name} as one of {', '.join(known)}, got {value!r}"
                 )
+        idle: dict[str, tuple[object, str]] = {}
+        if source in ("sdc", "ldc"):
+            idle["update"] = update, f"source = {source!r}"
+        if source != "exemplars":
+            idle["exemplars"] = exemplars, f"source = {source!r}"
+        if update != "gradient":
+            way = f"update = {update or 'moments'!r}"
+            idle |= {"steps": (steps, way), "lr": (lr, way)}
+        for name, (stated, given) in idle.items():
+            if stated is not None:
+                raise TrainingError(
+                    f"GMMAlignmentPlugin: {name} = {stated!r} has no effect with "
+                    f"{given}: leave it out"
+                )
         self.source: AlignmentSource = source
-        self.update: AlignmentUpdate = update
+        self.update: AlignmentUpdate = update or "moments"
         self.covariance: AlignedCovariance = covariance
         self.samples = samples
-        self.exemplars = exemplars
-        self.steps = steps
-        self.lr = lr
+        self.exemplars = 4 if exemplars is None else exemplars
+        self.steps = 100 if steps is None else steps
+        self.lr = 1e-2 if lr is None else lr
         self.memory: dict[int, Tensor] = {}
         self._before: nn.ModuleList | None = None
         self._learned_of: dict[int, int] = {}  # images of each category
+
+    @property
+    def keeps_statistics(self) -> bool:  # type: ignore[override]
+        """Whether its source is statistics."""
+        return self.source == "statistics"
 
     # Hooks ----------------------------------------------------------------------
 
@@ -185,18 +209,28 @@ class GMMAlignmentPlugin(StatisticsKeeper):
             else:
                 assert x is not None
                 z = drawn_latents(model, index, x, self.samples)
-            if self.update == "gradient" and mixture.known[category]:
-                found = climbed_mixture(
-                    z,
-                    mixture.log_weights[category].exp(),
-                    mixture.means[category].detach(),
-                    mixture.precision_roots[category],
-                    steps=self.steps,
-                    lr=self.lr,
-                )
-            else:
-                found = self._fitted(z, component)
-            mixture.put(category, *found)
+            self._refit(mixture, category, z, component)
+
+    def _refit(
+        self,
+        mixture: CategoryMixtures,
+        category: int,
+        z: Tensor,
+        component: Tensor | None,
+    ) -> None:
+        """Fit a category's mixture to latents by the update."""
+        if self.update == "gradient" and mixture.known[category]:
+            found = climbed_mixture(
+                z,
+                mixture.log_weights[category].exp(),
+                mixture.means[category].detach(),
+                mixture.precision_roots[category],
+                steps=self.steps,
+                lr=self.lr,
+            )
+        else:
+            found = self._fitted(z, component)
+        mixture.put(category, *found)
 
     def _follow(
         self, model: FlowGMM, old: list[int], current: dict[int, Tensor]
@@ -209,7 +243,8 @@ class GMMAlignmentPlugin(StatisticsKeeper):
             flow = self._before[index]
             if self.source == "snapshot":
                 for category in old:
-                    mixture.put(category, *self._reflown(model, index, category))
+                    z, component = self._reflown(model, index, category)
+                    self._refit(mixture, category, z, component)
                 continue
             features, positions = drawn_features(model, index, x, self.samples)
             before = model.latents_at(index, features, positions, flow)
@@ -226,8 +261,11 @@ class GMMAlignmentPlugin(StatisticsKeeper):
 
     def _reflown(
         self, model: FlowGMM, index: int, category: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a mixture after samples went back by the old flow, on by the new."""
+    ) -> tuple[Tensor, Tensor]:
+        """Return samples that went back by the old flow and on by the new.
+
+        :return: latents (N, D), and the component each was drawn from (N,).
+        """
         assert self._before is not None
         mixture, flow = model.aligned[index], self._before[index]
         assert isinstance(mixture, CategoryMixtures)
@@ -247,7 +285,7 @@ class GMMAlignmentPlugin(StatisticsKeeper):
         x = flow.inverse(z, model.condition(index, positions))  # type: ignore[operator]
         finite = x.isfinite().all(1)
         z = model.latents_at(index, x[finite], positions[finite])
-        return self._fitted(z, component[finite])
+        return z, component[finite]
 
     def _fitted(
         self, z: Tensor, component: Tensor | None

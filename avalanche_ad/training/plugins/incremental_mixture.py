@@ -45,6 +45,8 @@ class IncrementalMixturePlugin(StatisticsKeeper):
         mixtures too.
     """
 
+    aligns = True
+
     def __init__(
         self,
         every: int = 8,
@@ -138,7 +140,7 @@ class IncrementalMixturePlugin(StatisticsKeeper):
     @torch.no_grad()
     def _learn(self, model: FlowGMM) -> None:
         if self._gathered:
-            model.derivation.fill_(-1)  # they follow from the statistics no more
+            model.follows_statistics = False  # any more
         for (category, index), parts in self._gathered.items():
             mixture = model.aligned[index]
             assert isinstance(mixture, CategoryMixtures)

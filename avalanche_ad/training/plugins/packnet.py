@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from avalanche.models.packnet import PackNetModule
@@ -41,6 +42,8 @@ class PackNetPlugin(AvalanchePackNetPlugin):  # type: ignore[misc]
                 f"{post_prune_share}"
             )
         super().__init__(1, prune_proportion)
+        if not callable(prune_proportion):  # Avalanche's lambda does not pickle
+            self.prune_proportion = partial(_of_task, prune_proportion)
         self.post_prune_share = post_prune_share
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
@@ -84,3 +87,7 @@ class PackNetPlugin(AvalanchePackNetPlugin):  # type: ignore[misc]
                     "one number for all"
                 ) from None
         strategy.optimizer.state.clear()
+
+
+def _of_task(proportion: float | list[float], task: int) -> float:
+    return proportion[task] if isinstance(proportion, list) else proportion

@@ -28,9 +28,9 @@ def trained(make_strategy, stream, *plugins, lr=5e-3):
 def test_old_categories_are_likelier_than_without(
     make_strategy, long, source, update, images, likelihood
 ):
-    plugin = GMMAlignmentPlugin(
-        source, update, components=1, samples=500, exemplars=20, steps=400
-    )
+    options = {"exemplars": 20} if source == "exemplars" else {}
+    options |= {"steps": 400} if update == "gradient" else {}
+    plugin = GMMAlignmentPlugin(source, update, components=1, samples=500, **options)
     aligned = trained(make_strategy, long, plugin, lr=2e-2).model
     naive = trained(make_strategy, long, lr=2e-2).model
     for category in (0, 1):
@@ -64,7 +64,8 @@ def test_mixtures_move_with_latents_that_are_all_shifted(
 def test_a_flow_that_stays_needs_no_alignment(
     make_strategy, long, source, images, likelihood
 ):
-    plugin = GMMAlignmentPlugin(source, components=1, samples=4000, exemplars=40)
+    options = {"exemplars": 40} if source == "exemplars" else {}
+    plugin = GMMAlignmentPlugin(source, components=1, samples=4000, **options)
     strategy = make_strategy(plugins=[FrozenFlowPlugin(), plugin])
     one, two = long.train_stream
     strategy.train(one)
@@ -152,37 +153,59 @@ def test_a_few_images_that_come_back_are_not_learned_from(make_strategy, long):
     assert all(torch.equal(plugin.memory[c], x) for c, x in before.items())
 
 
+def old_state(model, samples, covariance, seed):
+    """Return the state as it was saved while it held how the mixtures are made."""
+    state = model.state_dict()
+    state = {k: v for k, v in state.items() if not k.startswith("aligned.")}
+    return state | {"derivation": torch.tensor([samples, covariance, seed])}
+
+
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
-def test_mixtures_of_statistics_are_made_anew_on_loading(
-    make_strategy, make_model, long, covariance
+def test_mixtures_of_statistics_are_saved_as_they_are(
+    make_strategy, make_model, long, covariance, monkeypatch
 ):
     plugin = GMMAlignmentPlugin(components=2, samples=300, covariance=covariance)
     model = trained(make_strategy, long, plugin).model
-    state = model.state_dict()
-    assert not any(name.startswith("aligned") for name in state)
+    form = ["full", "diagonal"].index(covariance)
+    old = old_state(model, 300, form, plugin.seed)
+    # a state of earlier versions: they are made once, and the same
     again = make_model(0)
-    again.load_state_dict(state)
-    for mixture, made in zip(model.aligned, again.aligned, strict=True):
-        for name, value in mixture.state_dict().items():
-            assert torch.equal(value, made.state_dict()[name])
-    assert not any(name.startswith("aligned") for name in again.state_dict())
+    again.load_state_dict(old)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("something was computed")
+
+    monkeypatch.setattr(type(model), "align_to_statistics", refuse)
+    fresh = make_model(0)
+    fresh.load_state_dict(model.state_dict())
+    x = torch.randn(3, model.layout.size)
+    assert torch.equal(fresh.eval()(x), model.eval()(x))
 
 
-@pytest.mark.parametrize("wrong", [[300, 9, 0], [0, 0, 0], None])
-def test_a_state_that_says_not_how_is_refused(make_strategy, make_model, long, wrong):
+@pytest.mark.parametrize(
+    "wrong", [[300, 9, 0], [0, 0, 0], [torch.nan, 0, 0], [300, 0, 0]]
+)
+def test_an_old_state_that_says_not_how_is_refused(
+    make_strategy, make_model, long, wrong
+):
     model = trained(make_strategy, long, GMMAlignmentPlugin(samples=300)).model
-    state = model.state_dict()
-    if wrong is None:
+    state = old_state(model, 300, 0, 0) | {"derivation": torch.tensor(wrong)}
+    if wrong == [300, 0, 0]:
         state = {k: v for k, v in state.items() if not k.startswith("statistics.")}
-    else:
-        state["derivation"] = torch.tensor(wrong)
-    with pytest.raises(ValueError, match="follow from statistics, but not how"):
-        make_model(0).load_state_dict(state)
+    other = make_model(2)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(RuntimeError, match="says not how|cannot convert float NaN"):
+        other.load_state_dict(state)
+    assert list(other.state_dict()) == list(before)
+    assert all(torch.equal(other.state_dict()[k], v) for k, v in before.items())
 
 
 @pytest.mark.parametrize("source", ["exemplars", "sdc", "statistics"])
 def test_other_mixtures_are_saved(make_strategy, make_model, long, source):
-    plugin = GMMAlignmentPlugin(source, "em", components=2, samples=300)
+    update = None if source == "sdc" else "em"
+    plugin = GMMAlignmentPlugin(source, update, components=2, samples=300)
     model = trained(make_strategy, long, plugin).model
     again = make_model(0)
     again.load_state_dict(model.state_dict())
@@ -206,10 +229,13 @@ def test_what_is_made_anew_takes_no_memory(make_strategy, make_model, long):
 
     plugin = GMMAlignmentPlugin(components=5, samples=300)
     model = trained(make_strategy, long, plugin).model
-    derived = sum(buffer.nbytes for buffer in model.aligned.buffers())
+    made = sum(buffer.nbytes for buffer in model.aligned.buffers())
     before = parameters(model)
-    model.derivation.fill_(-1)
-    assert parameters(model) == before + derived
+    model.follows_statistics = False
+    assert parameters(model) == before + made
+    fitted = GMMAlignmentPlugin("exemplars", components=5, samples=300)
+    model = trained(make_strategy, long, fitted).model
+    assert not model.follows_statistics
 
 
 def test_seeds_follow_the_model(make_strategy, make_model, long):
@@ -233,6 +259,18 @@ def test_joint_training_is_aligned_on_all_images(make_strategy, long):
     [
         ({"source": "images"}, "source as one of statistics, exemplars"),
         ({"update": "sgd"}, "update as one of moments, em"),
+        ({"covariance": "tied"}, "covariance as one of full, diagonal, spherical"),
+        ({"exemplars": 3}, "exemplars = 3 has no effect with source = 'statistics'"),
+        ({"steps": 9}, "steps = 9 has no effect with update = 'moments'"),
+        ({"update": "em", "lr": 0.1}, "lr = 0.1 has no effect with update = 'em'"),
+        (
+            {"source": "sdc", "update": "em"},
+            "update = 'em' has no effect with source = 'sdc'",
+        ),
+        (
+            {"source": "ldc", "exemplars": 2},
+            "exemplars = 2 has no effect with source = 'ldc'",
+        ),
     ],
 )
 def test_wrong_options_are_refused(options, message):
