@@ -20,6 +20,7 @@ from avalanche_ad.datasets.mvtec_3d import read_mvtec_3d
 from avalanche_ad.datasets.mvtec_ad import read_mvtec_ad
 from avalanche_ad.datasets.registry import DATASETS, check_dataset, open_dataset
 from avalanche_ad.datasets.sample import GOOD, AnomalyData, Sample
+from avalanche_ad.datasets.scanning import is_system_file
 from avalanche_ad.datasets.validation import find_problems, verify
 from avalanche_ad.datasets.visa import read_visa
 
@@ -36,6 +37,7 @@ __all__ = [
     "SyntheticAD",
     "check_dataset",
     "find_problems",
+    "is_system_file",
     "open_dataset",
     "read_btad",
     "read_folder",

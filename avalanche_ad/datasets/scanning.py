@@ -22,6 +22,7 @@ __all__ = [
     "Layout",
     "choose_categories",
     "find_folders",
+    "is_system_file",
     "missing_mask",
     "missing_root",
     "report_unreadable",
@@ -32,7 +33,7 @@ __all__ = [
 Found: TypeAlias = Iterator[Sample | Problem]
 _Arguments = ParamSpec("_Arguments")
 
-_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
+_SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 _SHOWN_NAMES = 8
 _SUFFIXES = f"({', '.join(sorted(IMAGE_SUFFIXES))})"
 
@@ -233,12 +234,33 @@ def missing_mask(sample: Sample) -> Problem:
     )
 
 
+def is_system_file(path: Path, root: Path | None = None) -> bool:
+    """Whether a file or folder is the system's or hidden, and nobody's image.
+
+    Names that begin with a dot (macOS leaves ``._000.png`` beside ``000.png``),
+    ``Thumbs.db``, ``desktop.ini`` and ``__MACOSX``, and all that is in such a folder.
+
+    :param path: a file or folder.
+    :param root: the folder that was searched: what it is itself in does not count.
+        Without it, the folders of a relative path count, those of an absolute do not.
+    """
+    if root is not None:
+        path = path.relative_to(root)
+    names = (path.name,) if path.is_absolute() else path.parts
+    return any(
+        name.lower() in _SYSTEM_NAMES or (name.startswith(".") and name != "..")
+        for name in names
+    )
+
+
 def find_folders(folder: Path) -> list[Path]:
     """Return the visible folders inside a folder, by name; none if it is missing."""
     if not folder.is_dir():
         return []
     entries = sorted(folder.iterdir(), key=lambda path: path.name)
-    return [path for path in entries if path.is_dir() and not path.name.startswith(".")]
+    return [
+        path for path in entries if path.is_dir() and not is_system_file(path, folder)
+    ]
 
 
 def _list_images(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
@@ -247,8 +269,7 @@ def _list_images(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     problems = []
     entries = folder.iterdir() if folder.is_dir() else iter(())
     for path in sorted(entries, key=lambda path: path.name):
-        # Hidden files: macOS leaves "._000.png" beside "000.png".
-        if path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES:
+        if is_system_file(Path(path.name)):
             continue
         if path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
             kind = "not an image" if path.is_file() else "a folder among images"
