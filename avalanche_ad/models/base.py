@@ -228,7 +228,7 @@ class AnomalyModel(nn.Module, ABC):
         x: Tensor,
         mask_size: tuple[int, int],
         *,
-        folds: int = 5,
+        folds: int = 16,
         images: int = 32,
     ) -> Tensor:
         """Return image scores of a category's normals, each by a judge without it.

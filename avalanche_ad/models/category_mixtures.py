@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _ROWS = 2048
+_LEAST_SHARE = 1e-6
 
 
 class CategoryBuffers(nn.Module):
@@ -160,11 +161,17 @@ def refitted(x: Tensor, shares: Tensor, shrinkage: float) -> Moments:
     :param shrinkage: see :func:`fit_mixture`.
     :return: weights that sum to 1, means and covariances, in double.
     """
-    found = Moments.of(x.double(), shares.double())
+    x, shares = x.double(), shares.double()
+    parts = []
+    for share in shares.T:
+        # nearly all rows are nearly all of one Gaussian: most of the cost is of nothing
+        rows = share > _LEAST_SHARE
+        parts.append(Moments.of(x[rows], share[rows, None]))
+    found = Moments.concatenated(parts)
     ridge = max(shrinkage * float(x.var(0).mean()), 1e-6)
-    eye = torch.eye(x.shape[1]).to(found.covariance)
-    weight = found.weight / found.weight.sum()
-    return Moments(weight, found.mean, found.covariance + ridge * eye)
+    eye = torch.eye(x.shape[1]).to(x)
+    weight = found.weight.clamp_min(1e-9)
+    return Moments(weight / weight.sum(), found.mean, found.covariance + ridge * eye)
 
 
 def drawn_rows(rows: int, most: int, generator: torch.Generator) -> Tensor:

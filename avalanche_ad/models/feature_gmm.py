@@ -168,16 +168,14 @@ class FeatureGMM(AnomalyModel):
                 unpacked, whole, drawn, strict=True
             ):
                 used, judged = torch.isin(image, rest), level[rows]
-                found = refitted(vectors[used], shares[used], self.covariance_shrinkage)
+                fit = refitted(vectors[used], shares[used], self.covariance_shrinkage)
                 mixture = CategoryMixtures(level.shape[-1], self.components).to(
                     x.device
                 )
-                mixture.put(
-                    0, found.weight, found.mean, precision_roots(found.covariance)
-                )
-                own = mixture.log_likelihood(judged.flatten(0, 2), mixture.categories)
+                mixture.put(0, fit.weight, fit.mean, precision_roots(fit.covariance))
+                found = mixture.log_likelihood(judged.flatten(0, 2), mixture.categories)
                 likelihood = likelihood[rows]
-                likelihood[..., column] = own.view(judged.shape[:3])
+                likelihood[..., column] = found[:, 0].view(judged.shape[:3])
                 levels.append(likelihood)
             latents = _FeatureLatents(levels, others)
             chosen = torch.full((len(rows),), category, device=x.device)

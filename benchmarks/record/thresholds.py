@@ -1,14 +1,15 @@
 """Measure how many new normals the default threshold calls anomalous.
 
-Usage: ``python benchmarks/record/thresholds.py -b STREAM -s STRATEGY,… --out FOLDER``
-with ``--data DIR`` and ``--set KEY=VALUE`` as ``avalanche-ad run`` takes them. Runs that
-are in the folder already are read, not made.
+Usage: ``python benchmarks/record/thresholds.py -s STRATEGY,… --out DIR``, with ``-b``,
+``--data`` and ``--set KEY=VALUE`` as ``avalanche-ad run`` takes them. Runs that are
+in DIR already are read, not made.
 
 Prints a row for each strategy: of how many categories the number of test normals above
-the threshold lies within the central 95 % interval of Binomial(test normals, 1 − level),
-the share of all test normals above it and what was expected of the held-out ones, and
-the same share of the training normals, which the model was fitted to. ``--categories``
-adds a row for each category. Scores are as ``predict``'s, the category inferred.
+the threshold lies within the central 95 % interval of Binomial(normals, 1 − level), the
+share of all test normals above it and what was expected of the held-out ones, and the
+same share of the training normals, which the model was fitted to. ``--categories`` adds
+a row for each category; ``--test-normals N`` draws so many of the procedural data set,
+whatever the runs were evaluated on. Scores are as ``predict``'s, the category inferred.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--level", type=float, default=0.95)
     parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--test-normals", type=int)
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--categories", action="store_true", help="a row for each")
     arguments = parser.parse_args()
@@ -55,6 +57,11 @@ def main() -> None:
         if not (folder / "results.json").is_file():
             run_experiment(
                 recipe, folder, data_root=arguments.data, seed=arguments.seed
+            )
+        if arguments.test_normals:
+            more = f"synthetic.test_normals={arguments.test_normals}"
+            recipe = load_experiment(
+                arguments.benchmark, strategy, [*arguments.overrides, more]
             )
         benchmark = build_benchmark(
             recipe.benchmark,

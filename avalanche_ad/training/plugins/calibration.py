@@ -53,7 +53,7 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
         images_per_category: int = 32,
         mask_size: int | None = None,
         quantile: float = 0.95,
-        folds: int = 5,
+        folds: int = 16,
     ) -> None:
         super().__init__()
         self.images_per_category = images_per_category
