@@ -38,6 +38,7 @@ _out = Console(markup=False, highlight=False)
 _err = Console(stderr=True, markup=False, highlight=False)
 _MAX_SEED = 2**32 - 1  # NumPy's
 _INTERRUPTED = 130
+_BROKEN_PIPE = 141  # as a shell reports of a process that the signal ended
 # newer versions of typer bring their own copy of click, of which this is a part
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
@@ -77,13 +78,6 @@ class Listed(str, Enum):
     datasets = "datasets"
     backbones = "backbones"
     experiments = "experiments"
-
-
-class Verdict(str, Enum):
-    """Which threshold ``predict`` uses."""
-
-    quantile = "quantile"
-    f1max = "f1max"
 
 
 def _version(show: bool) -> None:
@@ -543,26 +537,41 @@ def predict(
         bool, typer.Option("--heat-maps/--no-heat-maps", help="Write PNGs.")
     ] = True,
     threshold: Annotated[
-        Verdict,
-        typer.Option(help="0.95 quantile of training normals, or F1-max on the tests."),
-    ] = Verdict.quantile,
+        str,
+        typer.Option(
+            help="quantile (0.95 of new normals below), f1max (on the test split), "
+            "another quantile as 0.99, or a score as 12.3 or score:0.5."
+        ),
+    ] = "quantile",
     device: Device = "auto",
 ) -> None:
-    """Score images: a JSON line an image, and heat maps over the images."""
-    from avalanche_ad.experiments.prediction import find_images, predict_images
+    """Score images: a JSON line an image, and heat maps over the images.
 
+    An image that cannot be read has a line that says so; the exit code is then 1.
+    """
+    from avalanche_ad.experiments.prediction import (
+        Threshold,
+        find_images,
+        predict_images,
+    )
+
+    chosen = Threshold.parse(threshold)
     files = find_images(images)
     from avalanche_ad.experiments.device import pick_device
 
     folder = (out or run_folder / "predictions") if heat_maps else None
+    failed = False
     for line in predict_images(
         run_folder,
         files,
         heat_maps=folder,
-        threshold=threshold.value,
+        threshold=chosen,
         device=pick_device(device),
     ):
+        failed = failed or "error" in line
         typer.echo(json.dumps(line))
+    if failed:
+        raise typer.Exit(1)
 
 
 def _cache(folder: Path | None) -> FeatureCache:
@@ -674,6 +683,10 @@ def _run(arguments: list[str]) -> int:
         return 2
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
+    except BrokenPipeError:
+        # whoever read has had enough; nothing is left to be flushed at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
     if code == _INTERRUPTED:
         resumes = arguments[0] in ("run", "compare")
         after = "; the same command resumes after the last finished task"
@@ -686,8 +699,9 @@ def _tell(message: str) -> None:
 
 
 def _one_line(message: str) -> str:
-    """Join lines: names of files may hold any character."""
-    return " ".join(part.strip() for part in message.splitlines())
+    """Join lines: names of files may hold any character, and what is no text."""
+    line = " ".join(part.strip() for part in message.splitlines())
+    return line.encode(errors="backslashreplace").decode()
 
 
 if __name__ == "__main__":

@@ -256,6 +256,42 @@ def test_predict_writes_a_line_and_a_heat_map_an_image(process, trained_run, tmp
             assert pair.size == (140, 50)
 
 
+def test_predict_goes_on_after_a_bad_image_and_exits_with_1(
+    process, trained_run, tmp_path
+):
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    for name in ("a.png", "c.png"):
+        Image.new("RGB", (80, 80), "grey").save(parts / name)
+    strange = os.fsencode(parts) + b"/b\xff.png"  # a name that is no text
+    Path(os.fsdecode(strange)).write_bytes((parts / "a.png").read_bytes()[:60])
+    (parts / "._a.png").write_bytes(b"x")
+    done = process("predict", trained_run.folder, parts, "--out", tmp_path / "maps")
+    assert (done.code, done.err) == (1, "")
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert ["error" in line for line in lines] == [False, True, False]
+    assert os.fsencode(lines[1]["image"]) == strange
+    assert lines[0]["score"] == pytest.approx(lines[2]["score"], rel=1e-4)
+
+
+def test_predict_whose_reader_leaves_ends_quietly(trained_run, tmp_path):
+    for index in range(40):
+        Image.new("RGB", (80, 80)).save(tmp_path / f"{index:02d}.png")
+    command = [sys.executable, "-m", "avalanche_ad.cli", "predict", trained_run.folder]
+    with subprocess.Popen(
+        [*map(str, command), str(tmp_path), "--no-heat-maps"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        assert json.loads(running.stdout.readline())["image"].endswith("00.png")
+        running.stdout.close()
+        assert running.stderr.read() == ""
+    assert running.returncode == 141
+
+
 def test_predict_without_heat_maps_writes_nothing(cli, trained_run, tmp_path):
     Image.new("RGB", (80, 80)).save(tmp_path / "a.png")
     before = sorted(trained_run.folder.rglob("*"))

@@ -90,7 +90,7 @@ def memory_bytes(
     on it counted there, for example a plugin with Gaussians of the features.
 
     Not counted: what the learner makes anew of the rest after every experience
-    (mixtures aligned to statistics, ``follows_statistics``: they are saved with the
+    (mixtures aligned to statistics, ``alignment``: they are saved with the
     model, which judges by them, but need not be kept to learn on), gradients and
     optimizer state, metrics and loggers, the minibatch, the current experience, frozen
     backbones, plain numbers and text.
@@ -192,7 +192,7 @@ def _parts(thing: object) -> Iterable[object]:
         kept: list[object] = thing._datasets  # but not the indices into them
         return kept
     if isinstance(thing, nn.Module):
-        left_out = {"aligned"} if getattr(thing, "follows_statistics", False) else set()
+        left_out = {"aligned"} if getattr(thing, "alignment", None) else set()
         modules = [
             part for name, part in thing._modules.items() if name not in left_out
         ]

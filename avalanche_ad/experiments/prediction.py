@@ -2,46 +2,203 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from PIL import Image
 
 from avalanche_ad.datasets.loading import IMAGE_SUFFIXES, load_image, resize_image
-from avalanche_ad.errors import DatasetError, ResultsError, writing
+from avalanche_ad.datasets.scanning import is_system_file
+from avalanche_ad.errors import DatasetError, RecipeError, ResultsError, writing
 from avalanche_ad.experiments.provenance import features_id
 from avalanche_ad.experiments.results import read_results
 from avalanche_ad.features import make_backbone
+from avalanche_ad.models.base import AnomalyModel
 from avalanche_ad.models.storage import load_model
-from avalanche_ad.reporting.figures import save_heat_map
+from avalanche_ad.models.thresholds import FalseAlarms, HeldOutScores
+from avalanche_ad.reporting.figures import is_heat_map, save_heat_map
 
-__all__ = ["find_images", "predict_images"]
+__all__ = ["Threshold", "find_images", "predict_images"]
 
-ThresholdKind = Literal["f1max", "quantile"]
+_LARGEST_SHOWN = 2048  # pixels of a heat map's longer side
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Which score calls an image anomalous: one of the fields, or the run's quantile.
+
+    :param level: share of new normals that shall lie below, of each category.
+    :param score: one score for all categories.
+    :param f1max: the score of largest F1 on the test split, of each category.
+    """
+
+    level: float | None = None
+    score: float | None = None
+    f1max: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Threshold:
+        """Read what ``--threshold`` takes.
+
+        :param text: ``quantile``; ``f1max``; a number between 0 and 1, a level; any
+            other number, a score, which ``score:`` before it makes it in any case.
+        :raises RecipeError: for anything else.
+        """
+        if text in ("quantile", "f1max"):
+            return cls(f1max=text == "f1max")
+        kind, _, number = text.rpartition(":")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if kind not in ("", "score") or not math.isfinite(value):
+            raise RecipeError(
+                "--threshold: expected quantile, f1max, a quantile of normals between "
+                f"0 and 1 as 0.99, or a score as 12.3 or score:0.5, got {text!r}"
+            )
+        if not kind and 0 < value < 1:
+            return cls(level=value)
+        return cls(score=value)
+
+
+class _Judge:
+    """The thresholds of a saved run, and what is known of normals' scores.
+
+    :param run: the run's folder.
+    :param description: what its ``model.json`` holds.
+    :param threshold: which of them to take.
+    """
+
+    def __init__(
+        self, run: Path, description: Mapping[str, Any], threshold: Threshold
+    ) -> None:
+        names = list(description["categories"])
+        kept = {
+            kind: dict(description["thresholds"][kind])
+            for kind in ("f1max", "quantile")
+        }
+        self.held_out = {
+            name: HeldOutScores(scores)
+            for name, scores in dict(description.get("held_out", {})).items()
+        }
+        self.level: float | None = None
+        if threshold.score is not None:
+            self.limits = dict.fromkeys(names, threshold.score)
+        elif threshold.f1max:
+            self.limits = kept["f1max"]
+        elif "held_out" in description:
+            self.level = threshold.level or float(description["quantile"])
+            self.limits = {
+                name: scores.threshold(self.level)
+                for name, scores in self.held_out.items()
+            }
+        elif threshold.level is None:
+            _log.warning(
+                "%s was made by an earlier version: its threshold is a quantile of the "
+                "training normals' own scores, which more of other normals pass; run "
+                "the experiment again for one that they do not",
+                run,
+            )
+            self.limits = kept["quantile"]
+        else:
+            raise ResultsError(
+                f"{run} was made by an earlier version and keeps no scores of held-out "
+                f"normals to take the quantile {threshold.level:g} of: take "
+                "--threshold quantile or f1max, or run the experiment again"
+            )
+
+    def verdict(self, category: str, score: float) -> dict[str, Any]:
+        """Return threshold and verdict, and what is known of normals' scores."""
+        limit, held_out = self.limits.get(category), self.held_out.get(category)
+        found: dict[str, Any] = {
+            "threshold": limit,
+            "anomalous": None if limit is None else score >= limit,
+        }
+        if held_out is not None:
+            found["normals_above"] = round(held_out.share_above(score), 6)
+            if limit is not None:
+                found["false_alarms"] = _rounded(
+                    held_out.false_alarms(limit, self.level)
+                )
+        return found
+
+
+def _rounded(alarms: FalseAlarms) -> dict[str, float]:
+    return {
+        key: round(value, 4) if isinstance(value, float) else value
+        for key, value in asdict(alarms).items()
+    }
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
     """Return image files: those given, and all images below the folders given.
 
+    Hidden and system files in folders are passed over, and heat maps of
+    :func:`predict_images` wherever they are; a line is logged of how many. An image
+    given twice is taken once. What has an image's name in a folder and is none, such as
+    a link to nothing, is returned as well, for its reader to refuse.
+
     :raises DatasetError: when a path does not exist or a folder holds no image.
     """
-    found: list[Path] = []
+    found: dict[Path, Path] = {}
+    maps = 0
     for path in paths:
+        inside = [path]
         if path.is_dir():
-            inside = sorted(
-                item
-                for item in path.rglob("*")
-                if item.suffix.lower() in IMAGE_SUFFIXES and item.is_file()
-            )
+            inside = _below(path)
             if not inside:
                 raise DatasetError(f"{path}: no image in this folder or below it")
-            found += inside
-        elif path.is_file():
-            found.append(path)
-        else:
+        elif not path.is_file():
             raise DatasetError(f"{path}: no such image or folder")
-    return found
+        for item in inside:
+            if is_heat_map(item):
+                maps += 1
+            else:
+                found.setdefault(item.absolute(), item)
+    if maps:
+        _log.warning(
+            "%d heat map%s that predict wrote %s passed over",
+            maps,
+            *(("", "is") if maps == 1 else ("s", "are")),
+        )
+    if not found:
+        raise DatasetError(
+            f"{paths[0] if paths else 'nothing given'}: no image but heat maps that "
+            "predict wrote: give images"
+        )
+    return list(found.values())
+
+
+def _below(folder: Path) -> list[Path]:
+    """Return what has an image's name below a folder, and folders that do not open."""
+    found = []
+
+    def refused(error: OSError) -> None:
+        found.append(Path(error.filename))
+
+    for place, folders, files in os.walk(folder, onerror=refused):
+        folders[:] = [
+            name for name in folders if not is_system_file(Path(place, name), folder)
+        ]
+        found += [
+            item
+            for item in (Path(place, name) for name in files)
+            if item.suffix.lower() in IMAGE_SUFFIXES
+            and not is_system_file(item, folder)
+        ]
+        if Path(place).suffix.lower() in IMAGE_SUFFIXES and not (folders or files):
+            found.append(Path(place))  # an empty folder of an image's name
+    return sorted(found)
 
 
 def predict_images(
@@ -49,25 +206,40 @@ def predict_images(
     images: Sequence[Path],
     *,
     heat_maps: Path | None = None,
-    threshold: ThresholdKind = "quantile",
+    threshold: str | Threshold = "quantile",
     device: torch.device | None = None,
     batch_size: int = 16,
 ) -> Iterator[dict[str, Any]]:
     """Score images with a saved run, one mapping per image in their order.
 
-    Each has ``image``, ``score``, ``category`` (inferred), ``threshold``, ``anomalous``
-    and, where heat maps are written, ``heat_map``. The ``quantile`` threshold is the
-    0.95 quantile of the category's training normals, taken when it was learned;
-    ``f1max`` is the one of largest F1 on the test split, so it has seen test labels.
+    Each has ``image`` and, where the image cannot be read, ``error`` alone; else
+    ``score``, ``category`` (inferred), ``threshold``, ``anomalous`` (the score reaches
+    the threshold) and, where heat maps are written, ``heat_map``. The scores of the
+    category's normals that were held out of the fit, see
+    :meth:`~avalanche_ad.models.base.AnomalyModel.held_out_scores`, give
+
+    - the ``quantile`` threshold, which a share of 0.95 of new normals shall lie below;
+    - ``normals_above``, the expected share of new normals that score as high or
+      higher, in (0, 1];
+    - ``false_alarms``, the share of new normals that reach the threshold: ``expected``,
+      the ends ``low`` and ``high`` of its 95 % interval, and of how many ``images``.
+
+    ``f1max`` is the threshold of largest F1 on the test split, so it has seen test
+    labels. Of a heat map the name follows from the image's path, so that one image's
+    is written anew and no other's is; images of more than 2048 pixels a side are shown
+    smaller.
 
     :param run: folder of a finished run.
     :param images: image files.
     :param heat_maps: folder for one PNG an image, none by default.
-    :param threshold: which threshold gives the verdict.
+    :param threshold: which threshold gives the verdict, see :meth:`Threshold.parse`.
     :param device: where to compute.
     :param batch_size: images at once.
-    :raises AvalancheADError: when the run or an image cannot be read.
+    :raises AvalancheADError: when the run cannot be read, a threshold is not known or
+        a heat map cannot be written.
     """
+    if isinstance(threshold, str):
+        threshold = Threshold.parse(threshold)
     model, description = load_model(run)
     try:
         made, options = (
@@ -75,8 +247,10 @@ def predict_images(
         )
         size, mask = int(description["image_size"]), int(description["mask_size"])
         names = list(description["categories"])
-        thresholds = dict(description["thresholds"][threshold])
-    except (KeyError, TypeError, ValueError) as error:
+        judge = _Judge(run, description, threshold)
+    except ResultsError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResultsError(
             f"{run}: model.json is damaged or not one of this version "
             f"({type(error).__name__}: {error}); run the experiment again"
@@ -98,31 +272,73 @@ def predict_images(
             heat_maps.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(images), batch_size):
         paths = images[start : start + batch_size]
-        pixels = [load_image(path) for path in paths]
-        batch = torch.stack(
-            [torch.from_numpy(resize_image(image, size)) for image in pixels]
-        )
-        scores = model.predict(batch.permute(0, 3, 1, 2).to(device), batch_size)
-        for row, path in enumerate(paths):
-            category = names[int(scores.category[row])]
-            limit = thresholds.get(category)
-            score = float(scores.image[row])
-            line: dict[str, Any] = {
-                "image": str(path),
-                "score": score,
-                "category": category,
-                "threshold": limit,
-                "anomalous": None if limit is None else score >= limit,
-            }
+        read = [_read(path, size) for path in paths]
+        scored = _scored(model, [pair[1] for pair in read if not isinstance(pair, str)])
+        for path, pair in zip(paths, read, strict=True):
+            line: dict[str, Any] = {"image": str(path)}
+            if isinstance(pair, str):
+                yield {**line, "error": pair}
+                continue
+            score, category, score_map = next(scored)
+            if not math.isfinite(score):
+                yield {**line, "error": "its score is not finite"}
+                continue
+            verdict = judge.verdict(names[category], score)
+            line |= {"score": score, "category": names[category], **verdict}
             if heat_maps is not None:
-                target = heat_maps / f"{start + row:04d}_{path.stem}.png"
-                top = limit if limit is not None else float(scores.maps[row].max())
-                save_heat_map(
-                    target,
-                    pixels[row],
-                    scores.maps[row].cpu().numpy(),
-                    low=0.6 * top,
-                    high=1.4 * top,
-                )
+                target = heat_maps / _map_name(path)
+                limit = verdict["threshold"]
+                top = limit if limit is not None else float(score_map.max())
+                with writing(heat_maps, "heat maps"):
+                    save_heat_map(
+                        target, pair[0], score_map, low=0.6 * top, high=1.4 * top
+                    )
                 line["heat_map"] = str(target)
             yield line
+
+
+def _read(
+    path: Path, size: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | str:
+    """Return an image to show and one to score, or in a few words why there is none."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        return f"{path}: not a file"
+    try:
+        image = load_image(path)
+        return _shown(image), resize_image(image, size)
+    except DatasetError as error:
+        return " ".join(str(error).split())
+    except MemoryError:
+        return f"{path}: too large for the memory there is; cut or resize it first"
+
+
+def _shown(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    longest = max(image.shape[:2])
+    if longest <= _LARGEST_SHOWN:
+        return image
+    height, width = (
+        max(1, side * _LARGEST_SHOWN // longest) for side in image.shape[:2]
+    )
+    return np.array(Image.fromarray(image).resize((width, height)))
+
+
+def _scored(
+    model: AnomalyModel, images: Sequence[npt.NDArray[np.uint8]]
+) -> Iterator[tuple[float, int, npt.NDArray[np.float32]]]:
+    """Yield score, category and score map of each image of a batch."""
+    if not images:
+        return
+    batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    scores = model.predict(batch.to(model.level_maximum.device), len(images))
+    yield from zip(
+        scores.image.tolist(),
+        scores.category.tolist(),
+        scores.maps.cpu().numpy(),
+        strict=True,
+    )
+
+
+def _map_name(path: Path) -> str:
+    """Return a name that no other image's heat map has, and this one's always."""
+    place = os.fsencode(path.resolve())
+    return f"{path.stem[:60]}_{hashlib.blake2b(place, digest_size=6).hexdigest()}.png"

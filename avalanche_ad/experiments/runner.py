@@ -502,5 +502,9 @@ def _save_model(
                 },
             },
             "quantile": calibration.quantile,
+            "held_out": {
+                benchmark.category_names[category]: held_out.scores
+                for category, held_out in calibration.held_out.items()
+            },
         },
     )

@@ -215,15 +215,139 @@ class AnomalyModel(LoadsWhole, ABC):
             kind: [torch.cat(level) for level in zip(*parts, strict=True)]
             for kind, parts in found.items()
         }
-        best = {}
         for index in sorted(set(categories.tolist())):
-            for kind, levels in whole.items():
-                own = [level[categories == index] for level in levels]
-                if kind == "likelihood":
-                    best[index] = torch.stack([level.amax() for level in own])
-                if kind in self.positions:
-                    self.positions[kind].fit(index, own)  # type: ignore[operator]
-        self.level_maximum = with_rows(self.level_maximum, best, self.num_categories)
+            rows = categories == index
+            own = {
+                kind: [level[rows] for level in levels]
+                for kind, levels in whole.items()
+            }
+            self._put_constants(index, own)
+        self.level_maximum = with_rows(self.level_maximum, {}, self.num_categories)
+
+    def _put_constants(self, category: int, found: dict[str, list[Tensor]]) -> None:
+        """Set a category's constants from what its normals' positions say, by kind."""
+        for kind, levels in found.items():
+            if kind == "likelihood":
+                best = torch.stack([level.amax() for level in levels])
+                self.level_maximum = with_rows(self.level_maximum, {category: best})
+            if kind in self.positions:
+                self.positions[kind].fit(category, levels)  # type: ignore[operator]
+
+    @contextmanager
+    def _constants_kept(self) -> Iterator[None]:
+        """Let the score's constants be others for a while."""
+        owners = [self, *self.positions.values()]
+        kept = [dict(owner.named_buffers(recurse=False)) for owner in owners]
+        try:
+            yield
+        finally:
+            for owner, buffers in zip(owners, kept, strict=True):
+                for name, buffer in buffers.items():
+                    setattr(owner, name, buffer)
+
+    @torch.no_grad()
+    def held_out_scores(
+        self,
+        category: int,
+        x: Tensor,
+        mask_size: tuple[int, int],
+        *,
+        folds: int = 16,
+        images: int = 32,
+    ) -> Tensor:
+        """Return image scores of a category's normals, each by a judge without it.
+
+        The images are parted into folds of neighbours, so that near copies, which often
+        follow each other, are held out together. For each fold the category's constants
+        (:meth:`calibrate`) are taken from the other folds alone, and so is its density
+        as far as the model can fit it without training (:meth:`levels_without`). The
+        model is left as it was.
+
+        :param category: a category that has been learned.
+        :param x: packed features (N, layout.size) of its training normals, N at least
+            2, every image once.
+        :param mask_size: (H, W) of the score maps.
+        :param folds: how many; N at most.
+        :param images: of how many images the constants are taken, as for the model's
+            own: spread over those there are, or where they are fewer each taken again.
+        :return: (N,), of the category given: none is inferred.
+        :raises TrainingError: for fewer than two images.
+        """
+        count = len(x)
+        if count < 2:
+            raise TrainingError(
+                f"category {category} has {count} training image: with fewer than two "
+                "none can be held out to take a threshold from"
+            )
+        kind = self._kind(self.score_kind)
+        kinds = ("uncertainty", "likelihood") if kind == "product" else (kind,)
+        fold = torch.arange(count) * min(folds, count) // count
+        parts = []
+        for index in range(min(folds, count)):
+            rest = (fold != index).nonzero().flatten()
+            drawn = torch.arange(images) * max(len(rest), images) // images % len(rest)
+            parts.append((rest, rest[drawn], (fold == index).nonzero().flatten()))
+        scores = []
+        with evaluating(self), self._constants_kept():
+            judged = [(rest, torch.cat([own, held])) for rest, own, held in parts]
+            found = self.levels_without(category, x, judged, kinds)
+            for (_, own, held), levels in zip(parts, found, strict=True):
+                self._put_constants(
+                    category,
+                    {
+                        name: [level[: len(own)] for level in of_kind]
+                        for name, of_kind in levels.items()
+                    },
+                )
+                chosen = torch.full((len(held),), category, device=x.device)
+                maps = self._maps(
+                    {
+                        name: [level[len(own) :] for level in of_kind]
+                        for name, of_kind in levels.items()
+                    },
+                    chosen,
+                    mask_size,
+                )
+                scores.append(maps.flatten(1).amax(1))
+        return torch.cat(scores)
+
+    def levels_without(
+        self,
+        category: int,
+        x: Tensor,
+        parts: Sequence[tuple[Tensor, Tensor]],
+        kinds: Sequence[str],
+    ) -> Iterator[dict[str, list[Tensor]]]:
+        """Yield what positions say under the category's density of some images alone.
+
+        Here the density as it is: a model that can fit it to the images overrides this.
+
+        :param category: a category that has been learned.
+        :param x: packed features (N, layout.size) of its training normals.
+        :param parts: rows to fit to, and rows (M,) to judge, of each part.
+        :param kinds: ``"likelihood"``, ``"uncertainty"`` or both.
+        :return: for each part and kind one (M, H, W) per level, as calibrated with.
+        """
+        found: dict[str, list[list[Tensor]]] = {kind: [] for kind in kinds}
+        for part in torch.split(x, 32):
+            latents = latents_of(self(part))
+            chosen = torch.full((len(part),), category, device=x.device)
+            for kind in kinds:
+                found[kind].append(self._normality_levels(kind, latents, chosen))
+        whole = {
+            kind: [torch.cat(level) for level in zip(*levels, strict=True)]
+            for kind, levels in found.items()
+        }
+        for _, rows in parts:
+            yield {
+                kind: [level[rows] for level in levels]
+                for kind, levels in whole.items()
+            }
+
+    def _kind(self, kind: ScoreKind) -> ScoreKind:
+        """Return the likelihood where there is nothing to be uncertain about."""
+        alone = bool((self.alternatives(self.known_categories) < 2).any())
+        return "likelihood" if alone else kind
 
     @torch.no_grad()
     def score(
@@ -277,14 +401,12 @@ class AnomalyModel(LoadsWhole, ABC):
                 "oracle score: evaluate on the experiences seen so far, or without "
                 "oracle scores"
             )
-        if (self.alternatives(self.known_categories) < 2).any():
-            kind = "likelihood"
-        if kind == "likelihood":
-            maps = self._likelihood_map(latents, category, mask_size)
-        else:
-            maps = self._uncertainty_map(latents, category, mask_size)
-            if kind == "product":
-                maps = maps * self._likelihood_map(latents, category, mask_size)
+        kind = self._kind(kind)
+        kinds = ("uncertainty", "likelihood") if kind == "product" else (kind,)
+        levels = {
+            name: self._normality_levels(name, latents, category) for name in kinds
+        }
+        maps = self._maps(levels, category, mask_size)
         return AnomalyScores(maps.flatten(1).amax(1), maps, category)
 
     def infer_category(self, output: Tensor) -> Tensor:
@@ -296,8 +418,25 @@ class AnomalyModel(LoadsWhole, ABC):
             )
         return known[output[:, known].argmax(1)]
 
+    def _maps(
+        self,
+        found: dict[str, list[Tensor]],
+        category: Tensor,
+        mask_size: tuple[int, int],
+    ) -> Tensor:
+        """Return score maps, those of several kinds multiplied, see :meth:`score`."""
+        maps: Tensor | None = None
+        for kind, levels in found.items():
+            if kind == "likelihood":
+                part = self._likelihood_map(levels, category, mask_size)
+            else:
+                part = self._uncertainty_map(levels, category, mask_size)
+            maps = part if maps is None else maps * part
+        assert maps is not None
+        return maps
+
     def _likelihood_map(
-        self, latents: object, category: Tensor, mask_size: tuple[int, int]
+        self, levels: list[Tensor], category: Tensor, mask_size: tuple[int, int]
     ) -> Tensor:
         known = known_rows(self.level_maximum)
         if not len(known):
@@ -306,7 +445,6 @@ class AnomalyModel(LoadsWhole, ABC):
                 "CalibrationPlugin to the strategy, or call model.calibrate(...) after "
                 "training"
             )
-        levels = self._normality_levels("likelihood", latents, category)
         self._check_positions(levels)
         if "likelihood" in self.positions:
             return self._position_map("likelihood", levels, category, mask_size)
@@ -318,9 +456,8 @@ class AnomalyModel(LoadsWhole, ABC):
         return len(levels) - normality_map(levels, mask_size, self.smoothing_sigma)
 
     def _uncertainty_map(
-        self, latents: object, category: Tensor, mask_size: tuple[int, int]
+        self, levels: list[Tensor], category: Tensor, mask_size: tuple[int, int]
     ) -> Tensor:
-        levels = self._normality_levels("uncertainty", latents, category)
         self._check_positions(levels)
         if "uncertainty" in self.positions:
             return self._position_map("uncertainty", levels, category, mask_size)

@@ -12,18 +12,22 @@ from torch import Tensor
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.loading import LoadsWhole
+from avalanche_ad.models.moments import Moments
 
 __all__ = [
     "CategoryBuffers",
     "CategoryMixtures",
     "component_log_likelihood",
+    "drawn_rows",
     "fit_mixture",
     "mixture_log_likelihood",
     "precision_roots",
+    "refitted",
     "squared_mahalanobis",
 ]
 
 _ROWS = 2048
+_LEAST_SHARE = 1e-6
 
 
 class CategoryBuffers(LoadsWhole):
@@ -136,7 +140,7 @@ def fit_mixture(
             "category: take fewer components, or more or larger training images"
         )
     if len(x) > max_rows:
-        x = x[torch.randperm(len(x), generator=generator)[:max_rows]]
+        x = x[drawn_rows(len(x), max_rows, generator)]
     mixture = GaussianMixture(
         components,
         covariance_type="full",
@@ -150,6 +154,42 @@ def fit_mixture(
         # in double it takes twice the time, to the same likelihood
         mixture.fit(x.float().numpy())
     return mixture
+
+
+def refitted(x: Tensor, shares: Tensor, shrinkage: float) -> Moments:
+    """Return a mixture after a step of the EM on some of the rows it was fitted to.
+
+    Of one Gaussian that is the fit to these rows; of several it is the fit but for
+    which Gaussian holds what, which stays, and so does what others made of each.
+
+    :param x: (N, D).
+    :param shares: which Gaussian each row is of, (N, K).
+    :param shrinkage: see :func:`fit_mixture`.
+    :return: weights that sum to 1, means and covariances, in double.
+    """
+    x, shares = x.double(), shares.double()
+    parts = []
+    for share in shares.T:
+        # nearly all rows are nearly all of one Gaussian: most of the cost is of nothing
+        rows = share > _LEAST_SHARE
+        parts.append(Moments.of(x[rows], share[rows, None]))
+    found = Moments.concatenated(parts)
+    ridge = max(shrinkage * float(x.var(0).mean()), 1e-6)
+    eye = torch.eye(x.shape[1]).to(x)
+    weight = found.weight.clamp_min(1e-9)
+    return Moments(weight / weight.sum(), found.mean, found.covariance + ridge * eye)
+
+
+def drawn_rows(rows: int, most: int, generator: torch.Generator) -> Tensor:
+    """Return which rows :func:`fit_mixture` takes: all, or some drawn.
+
+    :param rows: how many there are.
+    :param most: how many are taken at most.
+    :param generator: draws them; untouched where all are taken.
+    """
+    if rows <= most:
+        return torch.arange(rows)
+    return torch.randperm(rows, generator=generator)[:most]
 
 
 def mixture_log_likelihood(

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.category_mixtures import CategoryBuffers, fit_mixture
+from avalanche_ad.models.category_mixtures import (
+    CategoryBuffers,
+    component_log_likelihood,
+    drawn_rows,
+    fit_mixture,
+    precision_roots,
+    refitted,
+)
 from avalanche_ad.models.incremental_gmm import Covariance
 from avalanche_ad.models.moments import Moments, low_rank_plus_diagonal
 
@@ -162,20 +170,83 @@ class FeatureStatistics(CategoryBuffers):
                 self.seed,
                 self.max_iter,
             )
-            covariance = torch.as_tensor(mixture.covariances_)
-            if self.covariance == "full":
-                roots = torch.linalg.cholesky(covariance)
-                rows, columns = self._triangle(x.shape[-1])
-                self._put(f"factors_{index}", category, roots[:, rows, columns])
-            else:
-                factor, diagonal = low_rank_plus_diagonal(covariance, self.rank)
-                self._put(f"factors_{index}", category, factor.flatten(1))
-                self._put(f"diagonals_{index}", category, diagonal)
-            weights, means = mixture.weights_, mixture.means_
-            self._put(f"weights_{index}", category, torch.as_tensor(weights))
-            self._put(f"means_{index}", category, torch.as_tensor(means))
+            self._put_mixture(
+                index,
+                category,
+                torch.as_tensor(mixture.weights_),
+                torch.as_tensor(mixture.means_),
+                torch.as_tensor(mixture.covariances_),
+            )
         self.known[category] = True
         self.images[category] = len(packed)
+
+    @torch.no_grad()
+    def without(
+        self, category: int, packed: Tensor, parts: Sequence[Tensor]
+    ) -> Iterator[FeatureStatistics]:
+        """Yield the statistics as they are when a category has some images alone.
+
+        The mixture takes one more step of the EM on those of the vectors it was fitted
+        to, see :func:`~avalanche_ad.models.category_mixtures.refitted`.
+
+        :param category: category with statistics.
+        :param packed: what it was fitted to (N, layout.size).
+        :param parts: which of the images to keep, indices (M,).
+        """
+        generator = torch.Generator().manual_seed(self.seed * 1009 + category)
+        unpacked = self.layout.unpack(packed)
+        drawn = []
+        for index, level in enumerate(unpacked):
+            x = level.flatten(1, 2)
+            positions = x.shape[1]
+            if self.mean_field:
+                x = x - self.get_buffer(f"fields_{index}")[category].to(x)
+            x = x.flatten(0, 1)
+            rows = drawn_rows(len(x), self.max_positions, generator).to(x.device)
+            gaussians = self._gaussians(index, category)
+            joint = component_log_likelihood(
+                x[rows].double(),
+                gaussians.weight.log().double(),
+                gaussians.mean.double(),
+                precision_roots(gaussians.covariance.double()),
+            )
+            drawn.append((rows // positions, rows % positions, joint.softmax(1)))
+        for kept in parts:
+            made = copy.deepcopy(self)
+            for index, (level, (image, position, shares)) in enumerate(
+                zip(unpacked, drawn, strict=True)
+            ):
+                used = torch.isin(image, kept)
+                x = level.flatten(1, 2)
+                vectors = x[image[used], position[used]]
+                if self.mean_field:
+                    field = x[kept].mean(0)
+                    made._put(f"fields_{index}", category, field)
+                    vectors = vectors - field[position[used]]
+                found = refitted(vectors, shares[used], self.shrinkage)
+                made._put_mixture(
+                    index, category, found.weight, found.mean, found.covariance
+                )
+            yield made
+
+    def _put_mixture(
+        self,
+        index: int,
+        category: int,
+        weights: Tensor,
+        means: Tensor,
+        covariance: Tensor,
+    ) -> None:
+        if self.covariance == "full":
+            roots = torch.linalg.cholesky(covariance)
+            rows, columns = self._triangle(means.shape[-1])
+            self._put(f"factors_{index}", category, roots[:, rows, columns])
+        else:
+            factor, diagonal = low_rank_plus_diagonal(covariance, self.rank)
+            self._put(f"factors_{index}", category, factor.flatten(1))
+            self._put(f"diagonals_{index}", category, diagonal)
+        self._put(f"weights_{index}", category, weights)
+        self._put(f"means_{index}", category, means)
 
     def _put(self, name: str, category: int, value: Tensor) -> None:
         buffer = self.get_buffer(name)
@@ -193,8 +264,9 @@ class FeatureStatistics(CategoryBuffers):
         :param category: category with statistics.
         :return: weights that sum to 1, means (K, D) and covariances (K, D, D), float32.
         """
-        if self.mean_field:
-            return None
+        return None if self.mean_field else self._gaussians(index, category)
+
+    def _gaussians(self, index: int, category: int) -> Moments:
         weights, means, factors, diagonals = (
             self.get_buffer(f"{name}_{index}")[category].float()
             for name in ("weights", "means", "factors", "diagonals")

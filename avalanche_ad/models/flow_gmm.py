@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -133,7 +134,7 @@ class FlowGMM(AnomalyModel):
         self.flows = nn.ModuleList()
         self.mixtures = nn.ModuleList()
         self.aligned = nn.ModuleList()
-        self.follows_statistics = False
+        self.alignment: tuple[int, AlignedCovariance, int] | None = None
         self.register_module("statistics", None)
         for index, (height, width, channels) in enumerate(layout.levels):
             level_seed = seed * 1009 + index
@@ -375,7 +376,7 @@ class FlowGMM(AnomalyModel):
 
         :param components: K of every mixture; another than before starts anew.
         """
-        self.follows_statistics = False
+        self.alignment = None
         first = next(iter(self.aligned), None)
         if first is None or first.get_buffer("log_weights").shape[1] != components:
             self.aligned = self._mixtures_of(components)
@@ -395,9 +396,9 @@ class FlowGMM(AnomalyModel):
     ) -> None:
         """Align all categories that have statistics to where the flow maps those.
 
-        ``follows_statistics`` then says that the mixtures follow from flow and
-        statistics: a learner need not keep them from one experience to the next. They
-        are saved all the same, since they judge.
+        ``alignment`` then holds these arguments and says that the mixtures follow from
+        flow and statistics: a learner need not keep them from one experience to the
+        next. They are saved all the same, since they judge.
 
         :param samples: per category and level, see :meth:`statistical_moments`.
         :param covariance: what is kept of the covariances.
@@ -413,7 +414,7 @@ class FlowGMM(AnomalyModel):
                         kept = kept_covariance(found.covariance, covariance)
                         roots = precision_roots(kept)
                         mixture.put(category, found.weight, found.mean, roots)  # type: ignore[operator]
-        self.follows_statistics = True
+        self.alignment = (samples, covariance, seed)
 
     def statistical_latents(
         self, index: int, category: int, count: int
@@ -449,6 +450,95 @@ class FlowGMM(AnomalyModel):
         if gaussians is None:
             return grouped_moments(z, component, self.statistics.components)
         return pushed_moments(gaussians, x, z, component)
+
+    def levels_without(
+        self,
+        category: int,
+        x: Tensor,
+        parts: Sequence[tuple[Tensor, Tensor]],
+        kinds: Sequence[str],
+    ) -> Iterator[dict[str, list[Tensor]]]:
+        """Yield what positions say under the category's density of some images alone.
+
+        See :meth:`AnomalyModel.levels_without`. A mixture that follows from statistics
+        of features is made anew from those of these images, for the images left out;
+        those it is still made of are judged by the mixture as it is, which a few
+        images less change little, at most of the cost. The flow stays as it is, and all
+        else with it; so does the density where its statistics are of more images than
+        there are here.
+        """
+        statistics = self.statistics
+        if (
+            statistics is None
+            or self.alignment is None
+            or "likelihood" not in kinds
+            or int(statistics.images[category]) > len(x)
+        ):
+            yield from super().levels_without(category, x, parts, kinds)
+            return
+        samples, form, seed = self.alignment
+        shapes = [(height, width) for height, width, _ in self.layout.levels]
+        latents: list[list[tuple[Tensor, Tensor]]] = []
+        for part in torch.split(x, 32):
+            unpacked = self.layout.unpack(self.packed(part))
+            latents.append(
+                [
+                    self.latent_level(index, level)
+                    for index, level in enumerate(unpacked)
+                ]
+            )
+        joined = [
+            tuple(torch.cat(tensors) for tensors in zip(*level, strict=True))
+            for level in zip(*latents, strict=True)
+        ]
+        rest_of: Iterator[dict[str, list[Tensor]]] | None = None
+        if others := [kind for kind in kinds if kind != "likelihood"]:
+            rest_of = super().levels_without(category, x, parts, others)
+        own = torch.tensor([category], device=x.device)
+        as_it_is = [
+            self._densities(self.aligned[index], own, *level)
+            for index, level in enumerate(joined)
+        ]
+        every = statistics.without(
+            category, self.packed(x), [rest for rest, _ in parts]
+        )
+        for (rest, rows), without in zip(parts, every, strict=True):
+            held = ~torch.isin(rows, rest)
+            levels = []
+            with self._statistics_of(without), seeded(seed * 1009 + category):
+                for index, (z, log_det) in enumerate(joined):
+                    found = self.statistical_moments(index, category, samples)
+                    kept = kept_covariance(found.covariance, form)
+                    mixture = CategoryMixtures(z.shape[-1], statistics.components)
+                    mixture.to(x.device).put(
+                        0, found.weight, found.mean, precision_roots(kept)
+                    )
+                    level = as_it_is[index][rows]
+                    level[held] = self._densities(
+                        mixture, own * 0, z[rows[held]], log_det[rows[held]]
+                    )
+                    levels.append(level.view(len(rows), *shapes[index]))
+            # in the order of the kinds, which the score's product has
+            found_kinds = {"likelihood": levels} | (next(rest_of) if rest_of else {})
+            yield {kind: found_kinds[kind] for kind in kinds}
+
+    @staticmethod
+    def _densities(
+        mixture: nn.Module, category: Tensor, z: Tensor, log_det: Tensor
+    ) -> Tensor:
+        """Return log p(x|c)/D (N, P) of latents (N, P, D) under one's mixture."""
+        assert isinstance(mixture, CategoryMixtures)
+        density = mixture.log_likelihood(z.flatten(0, 1), category)
+        return (density.view(log_det.shape) + log_det) / z.shape[-1]
+
+    @contextmanager
+    def _statistics_of(self, statistics: FeatureStatistics) -> Iterator[None]:
+        """Let the statistics be others for a while."""
+        own, self.statistics = self.statistics, statistics
+        try:
+            yield
+        finally:
+            self.statistics = own
 
     def _aligned_log_likelihood(
         self, index: int, z: Tensor, known: Tensor
@@ -517,7 +607,7 @@ class FlowGMM(AnomalyModel):
 
     def state_accepted(self, state: Mapping[str, Tensor]) -> None:
         """Forget how the mixtures there were had been made."""
-        self.follows_statistics = False
+        self.alignment = None
 
     def updated_state(self, state: dict[str, Any]) -> dict[str, Any]:
         """Make what earlier versions saved as the way to make it.

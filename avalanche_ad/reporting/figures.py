@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -13,6 +14,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 if TYPE_CHECKING:
     from avalanche_ad.reporting.paired import Interval
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "draw_intervals",
     "heat_map",
+    "is_heat_map",
     "matrices_figure",
     "over_seeds",
     "rows_figure",
@@ -28,6 +31,7 @@ __all__ = [
     "training_curves",
 ]
 
+_HEAT_MAP = "heat map of avalanche-ad predict"
 Matrix = Sequence[Sequence[float | None]]
 _LOWEST = 0.3  # of the matrices' colours: a worse AUROC than chance shows too
 _WIDEST = 10.5  # inches of matrices side by side
@@ -67,9 +71,33 @@ def save_heat_map(
     low: float,
     high: float,
 ) -> None:
-    """Write :func:`heat_map` beside the image itself as one PNG."""
+    """Write :func:`heat_map` beside the image itself as one PNG.
+
+    It is there whole or not at all, and says in its first bytes what it is, see
+    :func:`is_heat_map`.
+    """
     pair = np.concatenate([image, heat_map(image, score_map, low, high)], axis=1)
-    Image.fromarray(pair).save(path)
+    note = PngInfo()
+    note.add_text("Comment", _HEAT_MAP)
+    # hidden and of no image's name, so that nobody takes it for an image
+    aside = path.with_name(f".{os.getpid()}-{path.stem[-40:]}.writing")
+    try:
+        with aside.open("wb") as file:
+            Image.fromarray(pair).save(file, format="PNG", pnginfo=note)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def is_heat_map(path: Path) -> bool:
+    """Whether a file is what :func:`save_heat_map` wrote, by its first bytes."""
+    if path.suffix.lower() != ".png" or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return _HEAT_MAP.encode() in file.read(256)
+    except OSError:
+        return False  # whoever reads it will say so
 
 
 def matrices_figure(

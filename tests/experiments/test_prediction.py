@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from avalanche_ad.datasets import SyntheticAD
-from avalanche_ad.errors import AvalancheADError, DatasetError, ResultsError
-from avalanche_ad.experiments.prediction import find_images, predict_images
+from avalanche_ad.datasets.loading import load_image
+from avalanche_ad.errors import (
+    AvalancheADError,
+    DatasetError,
+    RecipeError,
+    ResultsError,
+)
+from avalanche_ad.experiments import prediction
+from avalanche_ad.experiments.prediction import (
+    Threshold,
+    find_images,
+    predict_images,
+)
+from avalanche_ad.models.thresholds import HeldOutScores
+
+FIELDS = {
+    *("image", "score", "category", "threshold", "anomalous"),
+    *("normals_above", "false_alarms"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +64,7 @@ def test_every_image_gets_its_line(trained_run, images):
     assert [line["image"] for line in lines] == [str(path) for path in files]
     kept = json.loads((trained_run.folder / "model.json").read_text())["thresholds"]
     for line in lines:
-        assert set(line) == {"image", "score", "category", "threshold", "anomalous"}
+        assert set(line) == FIELDS
         assert line["threshold"] == kept["quantile"][line["category"]]
         assert line["anomalous"] == (line["score"] >= line["threshold"])
         json.dumps(line)
@@ -96,9 +115,213 @@ def test_heat_maps_are_the_image_beside_itself(trained_run, images, tmp_path):
 
 
 def test_images_of_one_name_get_heat_maps_of_their_own(trained_run, images, tmp_path):
-    same = find_images([images])[:1] * 2
-    lines = list(predict_images(trained_run.folder, same, heat_maps=tmp_path))
-    assert len({line["heat_map"] for line in lines}) == 2
+    source, maps = find_images([images])[0], tmp_path / "maps"
+    places = [tmp_path / name / "000.png" for name in ("a", "b")]
+    found = []
+    for place in [*places, places[0]]:
+        place.parent.mkdir(exist_ok=True)
+        shutil.copy(source, place)
+        (line,) = predict_images(trained_run.folder, [place], heat_maps=maps)
+        found.append(line["heat_map"])
+    assert found[0] != found[1]
+    assert found[0] == found[2]
+    assert sorted(map(str, maps.iterdir())) == sorted(set(found))
+
+
+def test_heat_maps_are_no_images_of_the_next_call(
+    trained_run, images, tmp_path, caplog
+):
+    parts = shutil.copytree(images, tmp_path / "parts")
+    before = find_images([parts])
+    for maps in (parts, parts / "maps"):  # beside the images, too
+        assert all(
+            "heat_map" in line
+            for line in predict_images(trained_run.folder, before, heat_maps=maps)
+        )
+        caplog.clear()
+        assert find_images([parts]) == before
+        assert "that predict wrote are passed over" in caplog.text
+    with pytest.raises(DatasetError, match="no image but heat maps"):
+        find_images([parts / "maps"])
+
+
+def test_a_heat_map_is_written_whole_or_not_at_all(
+    trained_run, images, tmp_path, monkeypatch
+):
+    files = find_images([images])[:1]
+    list(predict_images(trained_run.folder, files, heat_maps=tmp_path))
+    (path,) = tmp_path.iterdir()
+    before = path.read_bytes()
+
+    def full(self, file, *args, **kwargs):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(ResultsError, match="cannot write heat maps.*No space left"):
+        list(predict_images(trained_run.folder, files, heat_maps=tmp_path))
+    assert [item.read_bytes() for item in tmp_path.iterdir()] == [before]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_heat_maps_have_the_mode_of_the_umask(trained_run, images, tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        files = find_images([images])[:1]
+        (line,) = predict_images(trained_run.folder, files, heat_maps=tmp_path)
+    finally:
+        os.umask(before)
+    assert Path(line["heat_map"]).stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_hidden_and_system_files_in_folders_are_passed_over(images, tmp_path):
+    good = find_images([images])[0]
+    for name in ("a.png", "._a.png", ".hidden/b.png", "__MACOSX/c.png", "Thumbs.db"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(good, tmp_path / name)
+    assert find_images([tmp_path]) == [tmp_path / "a.png"]
+    given = tmp_path / "._a.png"
+    assert find_images([given]) == [given]
+
+
+def test_an_image_given_twice_is_taken_once(images):
+    every = find_images([images])
+    assert find_images([images, every[0], images]) == every
+
+
+def damaged(folder, good):
+    """Write one file of each kind of damage, and one empty folder."""
+    content = good.read_bytes()
+    for name, data in {
+        "truncated.png": content[: len(content) // 2],
+        "empty.png": b"",
+        "text.jpg": b"no image",
+    }.items():
+        (folder / name).write_bytes(data)
+    Image.new("F", (20, 20)).save(folder / "float.tif")
+    (folder / "folder.png").mkdir()
+    (folder / "link.png").symlink_to(folder / "nowhere.png")
+    os.mkfifo(folder / "pipe.png")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_one_bad_image_costs_no_other_its_score(
+    trained_run, images, tmp_path, batch_size
+):
+    good = find_images([images])
+    names = ["a.png", "m.png", "z.png"]
+    for name, source in zip(names, good, strict=False):
+        shutil.copy(source, tmp_path / name)
+    damaged(tmp_path, good[0])
+    files = find_images([tmp_path])
+    files.insert(4, tmp_path / "vanished.png")
+    lines = list(
+        predict_images(
+            trained_run.folder,
+            files,
+            heat_maps=tmp_path / "maps",
+            batch_size=batch_size,
+        )
+    )
+    assert [line["image"] for line in lines] == [str(path) for path in files]
+    expected = list(predict_images(trained_run.folder, good[:3]))
+    scored = [line for line in lines if "error" not in line]
+    assert [Path(line["image"]).name for line in scored] == names
+    for line, same in zip(scored, expected, strict=True):
+        assert line["score"] == pytest.approx(same["score"], rel=1e-4)
+    bad = {Path(line["image"]).name: line for line in lines if "error" in line}
+    assert len(bad) == 8
+    for name, line in bad.items():
+        assert set(line) == {"image", "error"}
+        assert name in line["error"]
+        assert "\n" not in line["error"]
+    assert "floating-point" in bad["float.tif"]["error"]
+    assert "file not found" in bad["vanished.png"]["error"]
+    assert "not a file" in bad["pipe.png"]["error"]
+
+
+def test_an_image_too_large_for_memory_is_told(trained_run, images, monkeypatch):
+    files = find_images([images])
+
+    def load(path):
+        if path == files[1]:
+            raise MemoryError
+        return load_image(path)
+
+    monkeypatch.setattr(prediction, "load_image", load)
+    lines = list(predict_images(trained_run.folder, files))
+    assert ["error" in line for line in lines] == [path == files[1] for path in files]
+
+
+def test_large_images_are_shown_smaller(trained_run, tmp_path):
+    Image.new("RGB", (3000, 1500)).save(tmp_path / "large.png")
+    (line,) = predict_images(
+        trained_run.folder, [tmp_path / "large.png"], heat_maps=tmp_path / "maps"
+    )
+    with Image.open(line["heat_map"]) as pair:
+        assert pair.size == (4096, 1024)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("quantile", Threshold()),
+        ("f1max", Threshold(f1max=True)),
+        ("0.99", Threshold(level=0.99)),
+        ("12.3", Threshold(score=12.3)),
+        ("-0.5", Threshold(score=-0.5)),
+        ("1", Threshold(score=1.0)),
+        ("0", Threshold(score=0.0)),
+        ("score:0.5", Threshold(score=0.5)),
+    ],
+)
+def test_thresholds_that_can_be_chosen(text, expected):
+    assert Threshold.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "median", "nan", "inf", "99%", "score:", "score:x", "level:0.5", "0,9"]
+)
+def test_other_thresholds_are_refused(text):
+    with pytest.raises(RecipeError, match="--threshold: expected quantile, f1max"):
+        Threshold.parse(text)
+
+
+def test_a_threshold_says_how_sure_it_is(trained_run, images):
+    files = find_images([images])
+    kept = json.loads((trained_run.folder / "model.json").read_text())["held_out"]
+    for line in predict_images(trained_run.folder, files, threshold="0.6"):
+        scores = HeldOutScores(kept[line["category"]])
+        assert line["threshold"] == scores.threshold(0.6)
+        assert line["normals_above"] == pytest.approx(
+            scores.share_above(line["score"]), abs=1e-6
+        )
+        # of five held-out normals the fourth
+        assert line["false_alarms"]["images"] == 5
+        assert line["false_alarms"]["expected"] == pytest.approx(2 / 6, abs=1e-4)
+        assert line["anomalous"] == (line["normals_above"] <= 2 / 6 + 1e-6)
+    for line in predict_images(trained_run.folder, files, threshold="score:0.5"):
+        assert line["threshold"] == 0.5
+        assert line["anomalous"] == (line["score"] >= 0.5)
+
+
+def test_a_run_of_an_earlier_version_predicts_by_what_it_has(
+    trained_run, images, tmp_path, caplog
+):
+    run = shutil.copytree(trained_run.folder, tmp_path / "run")
+    description = json.loads((run / "model.json").read_text())
+    del description["held_out"]
+    (run / "model.json").write_text(json.dumps(description))
+    files = find_images([images])
+    for line in predict_images(run, files):
+        assert (
+            line["threshold"] == description["thresholds"]["quantile"][line["category"]]
+        )
+        assert set(line) == FIELDS - {"normals_above", "false_alarms"}
+    assert "made by an earlier version" in caplog.text
+    assert len(list(predict_images(run, files, threshold="f1max"))) == len(files)
+    with pytest.raises(ResultsError, match="no scores of held-out normals"):
+        next(predict_images(run, files, threshold="0.99"))
 
 
 def test_a_folder_for_heat_maps_that_cannot_be_made_is_told(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.base import AnomalyModel, evaluating
+from avalanche_ad.models.base import AnomalyModel
+from avalanche_ad.models.thresholds import HeldOutScores
 from avalanche_ad.training.dynamic import category_names
 
 __all__ = ["CalibrationPlugin"]
@@ -24,12 +28,22 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
     and cumulative training. Categories that are not there keep their constants. An
     evaluation within training (``eval_every``) is calibrated likewise.
 
-    :param images_per_category: the first so many images of each category.
-    :param mask_size: edge of the score maps in pixels; with it, ``thresholds`` are set.
-    :param quantile: share of a category's training normals below its threshold.
+    With ``mask_size`` every category in that data also gets the scores of its normals,
+    all of them, each judged without it
+    (:meth:`~avalanche_ad.models.base.AnomalyModel.held_out_scores`), and from them the
+    score above which new normals lie at a known rate. What training by gradient has
+    seen of an image stays: a flow is not trained anew for each fold. Scores are of the
+    model at that time; a category whose images are gone keeps its own.
 
-    ``thresholds`` maps a category index to the quantile of its normals' image scores,
-    taken when the category was last in the data.
+    :param images_per_category: the constants are of the first so many images of each
+        category.
+    :param mask_size: edge of the score maps in pixels; with it, thresholds are taken.
+    :param quantile: share of a category's new normals that lie below its threshold.
+    :param folds: into how many parts a category's normals are parted.
+
+    ``held_out`` maps a category index to its normals' scores, ``thresholds`` to the
+    threshold of ``quantile``, both taken when the category was last in the data. A
+    category with a single image has neither.
 
     :raises TrainingError: after an experience, when a constant or a score of the
         training normals is not finite.
@@ -40,11 +54,14 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
         images_per_category: int = 32,
         mask_size: int | None = None,
         quantile: float = 0.95,
+        folds: int = 16,
     ) -> None:
         super().__init__()
         self.images_per_category = images_per_category
         self.mask_size = mask_size
         self.quantile = quantile
+        self.folds = folds
+        self.held_out: dict[int, HeldOutScores] = {}
         self.thresholds: dict[int, float] = {}
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
@@ -59,9 +76,15 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
                 strategy.model.name_categories(category_names(experience.dataset))
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Calibrate the strategy's model."""
-        if isinstance(strategy.model, AnomalyModel):
-            self._calibrate(strategy.model, strategy)
+        """Calibrate the strategy's model, and take its thresholds."""
+        if not isinstance(strategy.model, AnomalyModel):
+            return
+        others: dict[int, dict[bytes, Tensor]] = {}
+        counts = self._calibrate(strategy.model, strategy, others)
+        if self.mask_size is not None:
+            with torch.random.fork_rng(devices=[]):  # a data loader draws too
+                for category, x in self._normals(strategy, others):
+                    self._hold_out(strategy, category, x, counts[category])
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Calibrate for an evaluation in the middle of training."""
@@ -75,21 +98,58 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
             with torch.random.fork_rng(devices=[]):
                 self._calibrate(model, strategy)
 
-    def _calibrate(self, model: AnomalyModel, strategy: Any) -> None:  # noqa: ANN401
-        batches = self._batches(strategy)
+    def _calibrate(
+        self,
+        model: AnomalyModel,
+        strategy: Any,  # noqa: ANN401
+        others: dict[int, dict[bytes, Tensor]] | None = None,
+    ) -> Counter[int]:
+        """Set the constants, and return of how many images each category's are."""
+        batches = list(self._batches(strategy, others))
         model.calibrate(batches)
-        known = sorted({category for _, y in batches for category in y.tolist()})
-        self._check(model.level_maximum[known], "score's constants", strategy)
-        if self.mask_size is None:
+        counts = Counter(category for _, y in batches for category in y.tolist())
+        self._check(model.level_maximum[sorted(counts)], "score's constants", strategy)
+        return counts
+
+    def _hold_out(
+        self,
+        strategy: Any,  # noqa: ANN401
+        category: int,
+        x: Tensor,
+        images: int,
+    ) -> None:
+        """Take a category's scores and threshold from its normals."""
+        self.held_out.pop(category, None)
+        self.thresholds.pop(category, None)
+        if len(x) < 2:
             return
+        assert self.mask_size is not None
         size = (self.mask_size, self.mask_size)
-        with evaluating(model):
-            scores = torch.cat([model.score(model(x), size).image for x, _ in batches])
-        categories = torch.cat([y for _, y in batches])
+        scores = strategy.model.held_out_scores(
+            category, x.to(strategy.device), size, folds=self.folds, images=images
+        )
         self._check(scores, "scores of training normals", strategy)
-        for category in known:
-            own = scores[categories == category].double()
-            self.thresholds[category] = float(torch.quantile(own, self.quantile))
+        self.held_out[category] = HeldOutScores(scores.tolist())
+        self.thresholds[category] = self.held_out[category].threshold(self.quantile)
+
+    @staticmethod
+    def _normals(
+        strategy: Any,  # noqa: ANN401
+        others: dict[int, dict[bytes, Tensor]],
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield each category's images, once each: one category in memory at a time."""
+        dataset = strategy.adapted_dataset
+        rows: dict[int, list[int]] = {}
+        for row, category in enumerate(dataset.targets):
+            rows.setdefault(int(category), []).append(row)
+        for category in sorted(rows):
+            loader = DataLoader(Subset(dataset, rows[category]), batch_size=64)
+            found: dict[bytes, Tensor] = {}
+            for batch in loader:
+                found |= {_digest(x): x for x in batch[0]}
+            yield category, torch.stack(list(found.values()))
+        for category in sorted(others):
+            yield category, torch.stack(list(others[category].values()))
 
     @staticmethod
     def _check(values: Tensor, what: str, strategy: Any) -> None:  # noqa: ANN401
@@ -103,13 +163,27 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
             "gradient_clip)"
         )
 
-    def _batches(self, strategy: Any) -> list[tuple[Tensor, Tensor]]:  # noqa: ANN401
+    def _batches(
+        self,
+        strategy: Any,  # noqa: ANN401
+        others: dict[int, dict[bytes, Tensor]] | None = None,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return the first images of each category in the strategy's dataloader.
+
+        :param others: takes the images, once each, of categories that are in the loader
+            and not in the strategy's data set: a replay memory's.
+        """
         seen: Counter[int] = Counter()
+        own = (
+            set() if others is None else set(map(int, strategy.adapted_dataset.targets))
+        )
         batches = []
         for batch in strategy.dataloader:
             x, y = batch[0], batch[1]
             wanted = []
             for row, category in enumerate(y.tolist()):
+                if others is not None and category not in own:
+                    others.setdefault(category, {})[_digest(x[row])] = x[row].clone()
                 if seen[category] < self.images_per_category:
                     seen[category] += 1
                     wanted.append(row)
@@ -117,3 +191,10 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
                 rows = (x[wanted].to(strategy.device), y[wanted].to(strategy.device))
                 batches.append(rows)
         return batches
+
+
+def _digest(x: Tensor) -> bytes:
+    """Return what tells an image's features from all others'."""
+    return hashlib.blake2b(
+        x.cpu().contiguous().numpy().tobytes(), digest_size=16
+    ).digest()

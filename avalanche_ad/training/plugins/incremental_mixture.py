@@ -140,7 +140,7 @@ class IncrementalMixturePlugin(StatisticsKeeper):
     @torch.no_grad()
     def _learn(self, model: FlowGMM) -> None:
         if self._gathered:
-            model.follows_statistics = False  # any more
+            model.alignment = None  # to statistics, any more
         for (category, index), parts in self._gathered.items():
             mixture = model.aligned[index]
             assert isinstance(mixture, CategoryMixtures)

@@ -76,8 +76,8 @@ def test_no_more_images_than_asked(stream, make_strategy):
     passed = []
 
     class Counting(CalibrationPlugin):
-        def _batches(self, strategy):
-            for x, y in super()._batches(strategy):
+        def _batches(self, *arguments):
+            for x, y in super()._batches(*arguments):
                 passed.extend(y.tolist())
                 yield x, y
 
@@ -143,19 +143,85 @@ def test_evaluation_within_training_is_calibrated(stream, make_strategy):
     assert steps == [3] * 4 + [6] * 4 + [9] * 4
 
 
-def test_thresholds_are_quantiles_of_what_was_last_trained_on(stream, make_strategy):
+def images_of(experience):
+    x = torch.stack([item[0] for item in experience.dataset])
+    return x, torch.tensor([item[1] for item in experience.dataset])
+
+
+def test_thresholds_are_of_all_normals_each_held_out(stream, make_strategy):
     benchmark = stream()
-    plugin = CalibrationPlugin(100, mask_size=4, quantile=0.75)
+    plugin = CalibrationPlugin(5, mask_size=4, quantile=0.75, folds=3)
     strategy = make_strategy(Cumulative, plugins=[plugin])
     for experience in benchmark.train_stream:
         strategy.train(experience)
-    assert sorted(plugin.thresholds) == [0, 1, 2, 3]
-    strategy.model.eval()
+    assert sorted(plugin.thresholds) == sorted(plugin.held_out) == [0, 1, 2, 3]
     for experience in benchmark.train_stream:
-        x = torch.stack([item[0] for item in experience.dataset])
-        y = torch.tensor([item[1] for item in experience.dataset])
-        with torch.no_grad():
-            scores = strategy.model.score(strategy.model(x), (4, 4)).image
+        x, y = images_of(experience)
         for category in y.unique().tolist():
-            below = (scores[y == category] < plugin.thresholds[category]).float().mean()
-            assert float(below) == pytest.approx(0.75, abs=1 / 12)
+            own = x[y == category]
+            expected = strategy.model.held_out_scores(
+                category, own, (4, 4), folds=3, images=5
+            )
+            held_out = plugin.held_out[category]
+            assert held_out.scores == sorted(expected.tolist())
+            assert len(held_out) == 12
+            assert plugin.thresholds[category] == held_out.threshold(0.75)
+            assert sum(s >= plugin.thresholds[category] for s in held_out.scores) == 2
+
+
+def test_thresholds_of_categories_that_are_gone_stay_as_they_were(
+    stream, make_strategy
+):
+    first, second = stream().train_stream
+    plugin = CalibrationPlugin(100, mask_size=4)
+    strategy = make_strategy(plugins=[plugin])
+    strategy.train(first)
+    before = dict(plugin.thresholds)
+    strategy.train(second)
+    assert sorted(before) == [0, 1]
+    assert sorted(plugin.thresholds) == [0, 1, 2, 3]
+    assert {c: plugin.thresholds[c] for c in before} == before
+
+
+def test_images_that_a_memory_repeats_count_once(stream, make_strategy):
+    first, second = stream().train_stream
+    replay = ReplayPlugin(mem_size=8, batch_size_mem=8)
+    plugin = CalibrationPlugin(100, mask_size=4)
+    strategy = make_strategy(plugins=[plugin, replay])
+    strategy.train(first)
+    assert [len(plugin.held_out[c]) for c in (0, 1)] == [12, 12]
+    memory = [category for _, category, *_ in replay.storage_policy.buffer]
+    strategy.train(second)
+    found = [len(plugin.held_out[c]) for c in range(4)]
+    assert found == [memory.count(0), memory.count(1), 12, 12]
+
+
+def test_what_follows_does_not_depend_on_whether_thresholds_are_taken(
+    stream, make_strategy
+):
+    ends = []
+    for size in (None, 4):
+        torch.manual_seed(0)
+        strategy = make_strategy(plugins=[CalibrationPlugin(5, mask_size=size)])
+        for experience in stream().train_stream:
+            strategy.train(experience)
+        ends.append((strategy.model.state_dict(), torch.get_rng_state()))
+    (one, drawn), (other, drawn_too) = ends
+    assert torch.equal(drawn, drawn_too)
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def test_an_evaluation_within_training_takes_no_thresholds(stream, make_strategy):
+    class Counting(CalibrationPlugin):
+        taken = 0
+
+        def _hold_out(self, *arguments):
+            self.taken += 1
+            super()._hold_out(*arguments)
+
+    benchmark = stream()
+    plugin = Counting(mask_size=4)
+    strategy = make_strategy(plugins=[plugin], eval_every=1)
+    strategy.train(benchmark.train_stream[0], eval_streams=[benchmark.test_stream[:1]])
+    assert plugin.taken == 2

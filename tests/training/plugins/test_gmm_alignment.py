@@ -231,11 +231,11 @@ def test_what_is_made_anew_takes_no_memory(make_strategy, make_model, long):
     model = trained(make_strategy, long, plugin).model
     made = sum(buffer.nbytes for buffer in model.aligned.buffers())
     before = parameters(model)
-    model.follows_statistics = False
+    model.alignment = None
     assert parameters(model) == before + made
     fitted = GMMAlignmentPlugin("exemplars", components=5, samples=300)
     model = trained(make_strategy, long, fitted).model
-    assert not model.follows_statistics
+    assert model.alignment is None
 
 
 def test_seeds_follow_the_model(make_strategy, make_model, long):
