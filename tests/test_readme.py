@@ -28,9 +28,9 @@ def test_python_quickstart_runs(tmp_path, monkeypatch):
         from avalanche_ad import anomaly_benchmark
         from avalanche_ad.datasets import SyntheticAD
         from avalanche_ad.features import FeatureCache
-        def tiny(n_experiences, backbone):
+        def tiny(n_experiences, data_seed, backbone):
             data = SyntheticAD(96, train_images=4, test_normals=2, test_anomalies=4,
-                               categories=["brush", "gear"])
+                               categories=["brush", "gear"], seed=data_seed)
             return anomaly_benchmark(data, n_experiences=n_experiences, image_size=96,
                                      backbone=backbone)
     """

@@ -625,6 +625,26 @@ def _(place):
     return place.run("-s", "gmm_alignment", "--set", "plugins.0.statistics=low")
 
 
+@wrong(RECIPES, "two values of an option that plugins share", "= 20 and", "= 3,")
+def _(place):
+    return place.run("-s", "gmm_alignment", "--set", "plugins.2.components=3")
+
+
+@wrong(RECIPES, "a rank that has no effect", "rank = 32", "no effect", "'full'")
+def _(place):
+    return place.run("-s", "gmm_alignment", "--set", "plugins.0.statistics=full")
+
+
+@wrong(RECIPES, "an option of another update", "steps = 9 has no effect", "'moments'")
+def _(place):
+    return place.run("-s", "gmm_alignment", "--set", "plugins.2.steps=9")
+
+
+@wrong(RECIPES, "options of statistics without any", "keeps no statistics", "rank = 4")
+def _(place):
+    return place.run("-s", "alignment_sdc", "--set", "plugins.0.rank=4")
+
+
 @wrong(RECIPES, "a negative size of a replay memory", "mem_size", "got -5")
 def _(place):
     return place.run("-s", "replay", "--set", "plugins.0.mem_size=-5")

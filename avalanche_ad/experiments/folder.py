@@ -8,8 +8,8 @@ an interrupted run (a checkpoint) or, while it is moved, a finished one
 folder finds one of the two and goes on from there:
 
 1. the files of an older run in ``NAME`` move into the working folder's ``former``;
-2. the new files move to ``NAME``, ``results.json`` last, which makes it a run;
-3. what is left of the working folder goes, the older run with it.
+2. the new files come to ``NAME`` as well, ``results.json`` last, which makes it a run;
+3. the working folder goes, with its ``results.json`` first and the older run last.
 
 Only files a run writes are ever moved or removed; all else in ``NAME`` stays.
 """
@@ -134,7 +134,7 @@ class RunFolder:
             (former / _MOVED).touch()
         for name in reversed(_FILES):
             if (self.partial / name).exists():
-                _move(self.partial / name, self.out / name)
+                _copy(self.partial / name, self.out / name)
         self.tidy()
 
     def tidy(self) -> None:
@@ -143,10 +143,13 @@ class RunFolder:
             if not self.partial.is_dir():
                 return
             self.clear()
+            former = self.partial / _FORMER
             if self.moved:
                 # the older run goes last, and its mark after it
-                _remove_files(self.partial / _FORMER, (*_FILES, _MOVED))
-                (self.partial / _FORMER).rmdir()
+                _remove_files(former, _FILES)
+                (former / _MOVED).unlink()
+            if former.is_dir():
+                former.rmdir()
 
 
 @contextmanager
@@ -280,12 +283,21 @@ def _move(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        aside = target.with_name(target.name + _ASIDE)
+        _copy(source, target)
+        source.unlink()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Let a file be in another place too, whole or not at all."""
+    aside = target.with_name(target.name + _ASIDE)
+    aside.unlink(missing_ok=True)
+    try:
+        aside.hardlink_to(source)
+    except OSError:  # a file system without links, or another one
         shutil.copyfile(source, aside)
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
-        aside.replace(target)
-        source.unlink()
+    aside.replace(target)
 
 
 def _remove_files(folder: Path, names: Iterable[str]) -> None:

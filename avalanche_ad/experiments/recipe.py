@@ -92,7 +92,12 @@ class SyntheticRecipe(_Strict):
 
 
 class FlowGMMRecipe(_Strict):
-    """``[model]`` of type ``flow_gmm``: HGAD by default, with position calibration."""
+    """``[model]`` of type ``flow_gmm``: HGAD by default, with position calibration.
+
+    Benchmarks and strategies share the section, so some of it may not be read:
+    ``likelihood_map`` is of scores without position calibration, ``pattern_period`` of
+    centres that start in the pattern.
+    """
 
     type: Literal["flow_gmm"] = "flow_gmm"
     couplings: Positive = 12
@@ -140,7 +145,13 @@ class FeatureGMMRecipe(_Strict):
 
 
 class TrainingRecipe(_Strict):
-    """``[training]``: the budget, the same for every strategy; HGAD's by default."""
+    """``[training]``: the budget, the same for every strategy; HGAD's by default.
+
+    Not all of it is read by all: a ``feature_gmm`` trains nothing and reads the sizes
+    of minibatches and ``calibration_images`` alone; under ``IncrementalMixturePlugin``
+    the loss has no ``lambda1``, ``lambda2``, ``label_smoothing`` or
+    ``intra_class_warmup_epochs``.
+    """
 
     epochs: Annotated[int, Field(ge=0)] = 200
     batch_size: Positive = 8

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,8 @@ def run_experiment(
         of the backbone that it took: 0 when the cache had them all.
     :param after_task: called with the experience's index and its evaluation.
     :param fresh: make a finished run anew, and let it take the place of the old one's
-        files when it is finished; discard an interrupted one.
+        files when it is finished (interrupted, the same call resumes it); where there
+        is none, discard an interrupted one.
     :param checkpoint_minutes: between two checkpoints within an experience, 0 for one
         an epoch.
     :param start: a finished run to go on from: its learner, whole, learns what is new.
@@ -189,7 +191,11 @@ def run_experiment(
                 "features": features_id(backbone),
             },
         }
-        checkpoint = None if fresh else interrupted_run(folder, identity, device)
+        checkpoint = None
+        with suppress(ResultsError) if fresh else nullcontext():
+            # one beside a finished run is of such a command that was interrupted
+            if finished is not None or not fresh:
+                checkpoint = interrupted_run(folder, identity, device)
         elsewhere: Sequence[Sequence[str]] = ()
         if start is not None:
             before = read_results(start)["categories"]

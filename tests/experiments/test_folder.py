@@ -142,6 +142,11 @@ def test_between_file_systems_files_are_copied(tmp_path, monkeypatch):
     out, real = tmp_path / "run", Path.replace
     out.mkdir()
 
+    def no_link(self, target):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "hardlink_to", no_link)
+
     def replace(self, target):
         if self.parent != Path(target).parent:
             raise OSError(errno.EXDEV, "Invalid cross-device link")
@@ -194,6 +199,7 @@ def test_a_run_that_could_not_be_moved_is_moved_the_next_time(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", no)
+        patch.setattr(Path, "hardlink_to", no)
         with pytest.raises(ResultsError, match=r"busy.*complete in .*run.partial: the"):
             make(out, 1)
     assert seed(out) == 0

@@ -540,7 +540,9 @@ def test_a_finished_run_is_made_anew_when_the_new_one_is_finished(
     with pytest.raises(Stop):
         run(out, after_task=interrupt_after(1), fresh=True)
     assert (out / "metrics.csv").read_text() == "to be replaced"
-    run(out, fresh=True)
+    tasks = []
+    run(out, after_task=lambda task, rows: tasks.append(task), fresh=True)
+    assert tasks == [1]
     assert_same_run(out, reference("naive"))
     assert [path.read_text() for path in mine] == [path.name for path in mine]
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

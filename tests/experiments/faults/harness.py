@@ -167,7 +167,7 @@ class Harness:
                 "what was learned is gone",
             )
         report = self.work.with_name("report")
-        again = self.fork(report=report)
+        again = self.fork(fresh=self.fresh, report=report)
         told = report.read_text()
         expect(again == DONE, f"the same command ended with {again} the next time")
         expect(self.digest(self.out) == self.expected, "another run than expected")
