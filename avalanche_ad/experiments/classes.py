@@ -145,13 +145,12 @@ def _no_class(
         hidden = f" ({file} hides the one in {folder}, which needs another name)"
     near = get_close_matches(name, fitting, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    has = "no class that fits"
-    if fitting:
-        more = len(fitting) - _LISTED
-        has = ", ".join(sorted(fitting)[:_LISTED]) + (f", … ({more} more)" * (more > 0))
+    has = ""
+    if len(fitting) <= _LISTED:
+        has = f"; it has {', '.join(sorted(fitting)) or 'none that fits'}"
     return (
-        f"there is no such class in module {module.__name__!r}{hidden}{hint}; it has "
-        f"{has}; expected a dotted path {_SUCH_AS}"
+        f"there is no such class in module {module.__name__!r}{hidden}{hint}{has}; "
+        f"expected a dotted path {_SUCH_AS}"
     )
 
 
