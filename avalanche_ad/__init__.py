@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from avalanche_ad.evaluation import anomaly_metrics
     from avalanche_ad.features import make_backbone
     from avalanche_ad.models import FeatureGMM, FlowGMM
-    from avalanche_ad.training import DynamicFlowGMM, FlowGMMLoss, make_optimizer
+    from avalanche_ad.training import (
+        DynamicFlowGMM,
+        FlowGMMLoss,
+        load_dynamic_model,
+        make_optimizer,
+    )
 
 __version__ = "0.1.0"
 
@@ -39,6 +44,7 @@ __all__ = [
     "__version__",
     "anomaly_benchmark",
     "anomaly_metrics",
+    "load_dynamic_model",
     "make_backbone",
     "make_optimizer",
 ]
@@ -56,6 +62,7 @@ _MODULES = {
     "SplitVisA": "benchmarks",
     "anomaly_benchmark": "benchmarks",
     "anomaly_metrics": "evaluation",
+    "load_dynamic_model": "training",
     "make_backbone": "features",
     "make_optimizer": "training",
 }

@@ -689,7 +689,7 @@ def _run(arguments: list[str]) -> int:
         return _BROKEN_PIPE
     if code == _INTERRUPTED:
         resumes = arguments[0] in ("run", "compare")
-        after = "; the same command resumes after the last finished task"
+        after = "; the same command resumes from its last checkpoint"
         _err.print("interrupted" + (after if resumes else ""))
     return code if isinstance(code, int) else 0
 

@@ -4,6 +4,7 @@ from avalanche_ad.training.dynamic import (
     DynamicFeatureGMM,
     DynamicFlowGMM,
     DynamicPackNetFlowGMM,
+    load_dynamic_model,
 )
 from avalanche_ad.training.losses import FlowGMMLoss
 from avalanche_ad.training.optimizers import make_optimizer, warmup_cosine
@@ -13,6 +14,7 @@ __all__ = [
     "DynamicFlowGMM",
     "DynamicPackNetFlowGMM",
     "FlowGMMLoss",
+    "load_dynamic_model",
     "make_optimizer",
     "warmup_cosine",
 ]
