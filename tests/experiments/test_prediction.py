@@ -27,7 +27,6 @@ from avalanche_ad.experiments.prediction import (
 )
 from avalanche_ad.models.thresholds import HeldOutScores
 
-
 FIELDS = {
     *("image", "score", "category", "threshold", "anomalous"),
     *("normals_above", "false_alarms"),
