@@ -1060,8 +1060,9 @@ def test_the_page_lists_these_and_no_others(written_rows):
             "",
             "Every message is one line on standard error (`check` lists its findings",
             "on standard output, and `predict` images that it cannot read); `--debug`",
-            "shows the traceback. `DIR` and `RUN` stand for folders. Written by `python -m pytest tests/test_wrong_inputs.py",
-            "--write-docs`; the same file tests that each is told so.",
+            "shows the traceback. `DIR` and `RUN` stand for folders. Written by",
+            "`python -m pytest tests/test_wrong_inputs.py --write-docs`; the same file",
+            "tests that each is told so.",
         ]
         for group in dict.fromkeys(case.group for case in WRONG):
             head = ["| what is wrong | exit code | message |", "| --- | ---: | --- |"]
