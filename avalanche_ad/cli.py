@@ -569,7 +569,12 @@ def predict(
         device=pick_device(device),
     ):
         failed = failed or "error" in line
-        typer.echo(json.dumps(line))
+        try:
+            typer.echo(json.dumps(line))
+        except BrokenPipeError:
+            # whoever reads has had enough; nothing is to be flushed at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(_BROKEN_PIPE) from None
     if failed:
         raise typer.Exit(1)
 
@@ -683,10 +688,6 @@ def _run(arguments: list[str]) -> int:
         return 2
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
-    except BrokenPipeError:
-        # whoever read has had enough; nothing is left to be flushed at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
     if code == _INTERRUPTED:
         resumes = arguments[0] in ("run", "compare")
         after = "; the same command resumes from its last checkpoint"

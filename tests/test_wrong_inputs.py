@@ -911,6 +911,20 @@ def _(place):
     return place.predict(place.trained, place.image("a.png"), "--threshold", "median")
 
 
+@wrong(
+    ARGUMENTS,
+    "a quantile of a run that an earlier version made",
+    "keeps no scores of held-out normals",
+    "--threshold quantile",
+)
+def _(place):
+    run = place.copied_run()
+    content = json.loads((run / "model.json").read_text())
+    del content["held_out"]
+    (run / "model.json").write_text(json.dumps(content))
+    return place.predict(run, place.image("a.png"), "--threshold", "0.99")
+
+
 # Files and folders
 
 
@@ -1144,9 +1158,22 @@ def _(place):
     return place.predict(place.trained, place / "images")
 
 
-@wrong(DISK, "`predict` on a file that is no image", "notes.txt", "not an image")
+@wrong(
+    DISK,
+    "`predict` on a file that is no image; others are scored",
+    "notes.txt",
+    "not an image",
+    code=1,
+    start='{"image":',
+)
 def _(place):
     return place.predict(place.trained, place.write("notes.txt", "text"))
+
+
+@wrong(DISK, "`predict` on heat maps alone", "no image but heat maps", "give images")
+def _(place):
+    assert place.predict(place.trained).code == 0
+    return place.predict(place.trained, place / "maps")
 
 
 @wrong(DISK, "`predict` with damaged weights", "damaged", "run the experiment again")
@@ -1233,9 +1260,10 @@ def test_the_page_lists_these_and_no_others(written_rows):
             "# Wrong inputs and what they are told",
             "",
             "Every message is one line on standard error (`check` lists its findings",
-            "on standard output); `--debug` shows the traceback. `DIR` and `RUN` stand",
-            "for folders. Written by `python -m pytest tests/test_wrong_inputs.py",
-            "--write-docs`; the same file tests that each is told so.",
+            "on standard output, and `predict` images that it cannot read); `--debug`",
+            "shows the traceback. `DIR` and `RUN` stand for folders. Written by",
+            "`python -m pytest tests/test_wrong_inputs.py --write-docs`; the same file",
+            "tests that each is told so.",
         ]
         for group in dict.fromkeys(case.group for case in WRONG):
             head = ["| what is wrong | exit code | message |", "| --- | ---: | --- |"]
