@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,26 +27,11 @@ def replaced(module: nn.Module, name: str, shape: torch.Size) -> None:
 class LoadsWhole(nn.Module):
     """A module that takes the size of a state, and a state that fits or none.
 
-    It may lie inside another module; since torch tells a module there nothing of
-    ``strict``, it is then taken for ``True``. Submodules say in ``category_tables``
-    which of their tensors have a row a category: these become as long as the state's. A
-    state that torch would refuse (a key that is missing or not known, unless ``strict``
-    is ``False``; another shape), or that contradicts itself, leaves everything as it
-    was.
+    It may lie inside another module. Submodules say in ``category_tables`` which of
+    their tensors have a row a category: these become as long as the state's. A state
+    that torch would refuse (a key that is missing or not known, unless ``strict`` is
+    ``False``; another shape), or that contradicts itself, leaves everything as it was.
     """
-
-    _strict = True
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:  # noqa: ANN401
-        """Load a state, see :meth:`torch.nn.Module.load_state_dict`."""
-        self._strict = strict
-        try:
-            return super().load_state_dict(state_dict, strict, assign)
-        finally:
-            for part in self.modules():  # what there is now
-                vars(part).pop("_strict", None)
 
     @property
     def category_tables(self) -> tuple[str, ...]:
@@ -126,7 +112,7 @@ class LoadsWhole(nn.Module):
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             problems = [f"{prefix or type(self).__name__}: no state of this: {reason}"]
-        if problems or ((missing or unexpected) and self._strict):
+        if problems or ((missing or unexpected) and _strict()):
             for part, kept in structure:
                 for held, before in zip(_held(part), kept, strict=True):
                     held.clear()
@@ -138,9 +124,6 @@ class LoadsWhole(nn.Module):
             state = nn.Module.state_dict(self, keep_vars=True)
         else:
             self.state_accepted(state)
-            for part in self.modules():
-                if isinstance(part, LoadsWhole):
-                    part._strict = self._strict
         for name in given:
             del state_dict[name]
         state_dict.update({prefix + name: value for name, value in state.items()})
@@ -179,3 +162,16 @@ def _misfits(name: str, own: Tensor, new: object) -> Iterator[str]:
         and not bool((new.to(own.dtype).to(new.dtype) == new).all())
     ):
         yield f"{name}: expected values of {own.dtype}, got others of {new.dtype}"
+
+
+def _strict() -> bool:
+    """Whether the load under way is strict, which torch tells no module inside another.
+
+    Where it cannot be told it is taken for strict, torch's default.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code is nn.Module.load_state_dict.__code__:
+            return bool(frame.f_locals.get("strict", True))
+        frame = frame.f_back
+    return True
