@@ -77,11 +77,17 @@ class _Judge:
     :param run: the run's folder.
     :param description: what its ``model.json`` holds.
     :param threshold: which of them to take.
+    :param trained_on: whether gradients have seen the normals.
     """
 
     def __init__(
-        self, run: Path, description: Mapping[str, Any], threshold: Threshold
+        self,
+        run: Path,
+        description: Mapping[str, Any],
+        threshold: Threshold,
+        trained_on: bool,
     ) -> None:
+        self.trained_on = trained_on
         names = list(description["categories"])
         kept = {
             kind: dict(description["thresholds"][kind])
@@ -127,9 +133,8 @@ class _Judge:
         if held_out is not None:
             found["normals_above"] = round(held_out.share_above(score), 6)
             if limit is not None:
-                found["false_alarms"] = _rounded(
-                    held_out.false_alarms(limit, self.level)
-                )
+                alarms = _rounded(held_out.false_alarms(limit, self.level))
+                found["false_alarms"] = {**alarms, "trained_on": self.trained_on}
         return found
 
 
@@ -222,7 +227,10 @@ def predict_images(
     - ``normals_above``, the expected share of new normals that score as high or
       higher, in (0, 1];
     - ``false_alarms``, the share of new normals that reach the threshold: ``expected``,
-      the ends ``low`` and ``high`` of its 95 % interval, and of how many ``images``.
+      the ends ``low`` and ``high`` of its 95 % interval, and of how many ``images``;
+      with ``trained_on`` a flow was trained on those very images by gradient, as under
+      replay, and new normals reach the threshold more often than that, by far where a
+      few images were trained on for long.
 
     ``f1max`` is the threshold of largest F1 on the test split, so it has seen test
     labels. Of a heat map the name follows from the image's path, so that one image's
@@ -247,7 +255,7 @@ def predict_images(
         )
         size, mask = int(description["image_size"]), int(description["mask_size"])
         names = list(description["categories"])
-        judge = _Judge(run, description, threshold)
+        judge = _Judge(run, description, threshold, not model.holds_out_density)
     except ResultsError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:

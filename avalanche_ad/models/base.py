@@ -311,6 +311,15 @@ class AnomalyModel(LoadsWhole, ABC):
                 scores.append(maps.flatten(1).amax(1))
         return torch.cat(scores)
 
+    @property
+    def holds_out_density(self) -> bool:
+        """Whether :meth:`levels_without` fits the density anew, here not.
+
+        If not, gradients have seen the images that :meth:`held_out_scores` judges, and
+        new normals score higher than those.
+        """
+        return False
+
     def levels_without(
         self,
         category: int,

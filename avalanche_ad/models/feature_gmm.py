@@ -133,6 +133,11 @@ class FeatureGMM(AnomalyModel):
             )
         self._images[category] = len(features)
 
+    @property
+    def holds_out_density(self) -> bool:
+        """Whether the density is fitted anew for images held out: it is."""
+        return True
+
     def levels_without(
         self,
         category: int,

@@ -451,6 +451,15 @@ class FlowGMM(AnomalyModel):
             return grouped_moments(z, component, self.statistics.components)
         return pushed_moments(gaussians, x, z, component)
 
+    @property
+    def holds_out_density(self) -> bool:
+        """Whether the density is fitted anew for images held out.
+
+        So it is where mixtures follow from statistics: the flow is trained on samples
+        and images of all, but what it has of a single one is little beside the mixture.
+        """
+        return self.statistics is not None and int(self.derivation[0]) >= 0
+
     def levels_without(
         self,
         category: int,
