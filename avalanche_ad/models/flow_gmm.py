@@ -458,7 +458,7 @@ class FlowGMM(AnomalyModel):
         So it is where mixtures follow from statistics: the flow is trained on samples
         and images of all, but what it has of a single one is little beside the mixture.
         """
-        return self.statistics is not None and int(self.derivation[0]) >= 0
+        return self.statistics is not None and self.alignment is not None
 
     def levels_without(
         self,
