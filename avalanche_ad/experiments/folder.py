@@ -298,6 +298,8 @@ def _copy(source: Path, target: Path) -> None:
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
     aside.replace(target)
+    # which does nothing where both are links to one file already
+    aside.unlink(missing_ok=True)
 
 
 def _remove_files(folder: Path, names: Iterable[str]) -> None:
