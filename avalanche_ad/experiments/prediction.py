@@ -87,7 +87,7 @@ class _Judge:
         threshold: Threshold,
         trained_on: bool,
     ) -> None:
-        self.trained_on = trained_on
+        fresh = set(description.get("fresh", ()))
         names = list(description["categories"])
         kept = {
             kind: dict(description["thresholds"][kind])
@@ -97,6 +97,7 @@ class _Judge:
             name: HeldOutScores(scores)
             for name, scores in dict(description.get("held_out", {})).items()
         }
+        self.trained_on = {name: trained_on and name not in fresh for name in names}
         self.level: float | None = None
         if threshold.score is not None:
             self.limits = dict.fromkeys(names, threshold.score)
@@ -108,6 +109,15 @@ class _Judge:
                 name: scores.threshold(self.level)
                 for name, scores in self.held_out.items()
             }
+            if seen := [name for name in self.limits if self.trained_on[name]]:
+                _log.warning(
+                    "the thresholds of %s are of images that its flow was trained on "
+                    "(%s), and more of other normals pass them: `avalanche-ad "
+                    "calibrate %s NEW_NORMALS` takes them from new ones",
+                    run,
+                    ", ".join(seen),
+                    run,
+                )
         elif threshold.level is None:
             _log.warning(
                 "%s was made by an earlier version: its threshold is a quantile of the "
@@ -134,7 +144,8 @@ class _Judge:
             found["normals_above"] = round(held_out.share_above(score), 6)
             if limit is not None:
                 alarms = _rounded(held_out.false_alarms(limit, self.level))
-                found["false_alarms"] = {**alarms, "trained_on": self.trained_on}
+                trained_on = self.trained_on[category]
+                found["false_alarms"] = {**alarms, "trained_on": trained_on}
         return found
 
 
@@ -230,7 +241,8 @@ def predict_images(
       the ends ``low`` and ``high`` of its 95 % interval, and of how many ``images``;
       with ``trained_on`` a flow was trained on those very images by gradient, as under
       replay, and new normals reach the threshold more often than that, by far where a
-      few images were trained on for long.
+      few images were trained on for long
+      (:func:`~avalanche_ad.experiments.fresh_normals.calibrate_run` mends that).
 
     ``f1max`` is the threshold of largest F1 on the test split, so it has seen test
     labels. Of a heat map the name follows from the image's path, so that one image's
