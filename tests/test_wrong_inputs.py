@@ -21,7 +21,8 @@ from PIL import Image, ImageOps
 from safetensors.numpy import save_file
 
 from avalanche_ad.datasets.mvtec_ad import MVTEC_AD_CATEGORIES
-from avalanche_ad.experiments import runner
+from avalanche_ad.experiments import run_state
+from avalanche_ad.experiments.results import WORKING_MARKER
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "wrong_inputs.md"
@@ -101,6 +102,20 @@ class Place:
         # the run is shared with other tests: nothing may be written into it
         out = ("--out", self / "maps")
         return self.cli("predict", run, *out, *(arguments or [self.image("a.png")]))
+
+    def interrupt(self):
+        """A run that is interrupted after its first task."""
+        save, calls = run_state.save_checkpoint, []
+
+        def stop(path, state):
+            save(path, state)
+            calls.append(path)
+            if len(calls) == 2:  # the first is a trial
+                raise KeyboardInterrupt
+
+        with self.monkeypatch.context() as patch:
+            patch.setattr(run_state, "save_checkpoint", stop)
+            return self.run()
 
     def copied_run(self):
         return Path(shutil.copytree(self.trained, self / "copy"))
@@ -953,9 +968,56 @@ def _(place):
 
 @wrong(DISK, "another process works on the run", "another process", "wait")
 def _(place):
-    (place / "run.partial").mkdir()
+    place.write(f"run.partial/{WORKING_MARKER}")
     with FileLock(place / "run.partial/run.lock"):
         return place.run()
+
+
+@wrong(DISK, "a folder of that name is somebody else's", "where this run would work")
+def _(place):
+    place.write("run.partial/thesis.tex")
+    return place.run()
+
+
+@wrong(DISK, "an interrupted run has other settings", "epochs 2 → 3", "--fresh")
+def _(place):
+    place.interrupt()
+    return place.run("--set", "training.epochs=3")
+
+
+@wrong(DISK, "an interrupted run is damaged", "cannot be resumed", "--fresh")
+def _(place):
+    place.interrupt()
+    place.write("run.partial/checkpoint", "half of it")
+    return place.run()
+
+
+@wrong(
+    DISK,
+    "no checkpoint can be written (the run goes on)",
+    "no checkpoint",
+    code=0,
+    start="warning: ",
+)
+def _(place):
+    place.monkeypatch.setenv("XDG_STATE_HOME", str(place.write("file")))
+    return place.run()
+
+
+@wrong(DISK, "`--from` a folder that is no run", "no finished run")
+def _(place):
+    return place.run("--from", place / "nowhere")
+
+
+@wrong(DISK, "`--from` a run of other settings", "epochs 2 → 3")
+def _(place):
+    new = ("--set", 'experiences=[["hex_nut"]]')
+    return place.run("--from", place.trained, *new, "--set", "training.epochs=3")
+
+
+@wrong(DISK, "`--from` a run of the same categories", "expected a stream that begins")
+def _(place):
+    return place.run("--from", place.trained)
 
 
 @wrong(DISK, "`run` into a run of another recipe", "another recipe", "--out")
@@ -1123,11 +1185,7 @@ def _(place):
     start="interrupted; ",
 )
 def _(place):
-    def stop(path, state):
-        raise KeyboardInterrupt
-
-    place.monkeypatch.setattr(runner, "save_checkpoint", stop)
-    return place.run()
+    return place.interrupt()
 
 
 @wrong(DISK, "a data set is to be written where something is", "new or empty folder")
@@ -1140,6 +1198,12 @@ def _(place):
 def _(place):
     folder = place.write("file") / "set"
     return place.cli("synthesize", folder, "--categories", "bolt", "--size", 32)
+
+
+@wrong(DISK, "`calibrate` with no image that can be read", "none of 1 image can be")
+def _(place):
+    place.write("normals/a.png", "no image")
+    return place.cli("calibrate", place.copied_run(), place / "normals")
 
 
 @wrong(DISK, "`predict` on a folder that is no run", "no trained model", "finished run")
