@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, TextIO
@@ -157,7 +158,8 @@ def run(
         backbone_calls = calls
 
     def after_task(task: int, rows: Any) -> None:  # noqa: ANN401
-        _print_table(task_table(f"After task {task + 1}", rows, shown))
+        with suppress(OSError):  # whoever reads has gone: the run goes on
+            _print_table(task_table(f"After task {task + 1}", rows, shown))
 
     _err.print(f"{recipe.benchmark.title} · {recipe.strategy.title} · seed {seed}")
     with RunProgress(_err) as progress:

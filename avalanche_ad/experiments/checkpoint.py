@@ -31,11 +31,17 @@ from avalanche_ad.errors import ResultsError
 from avalanche_ad.experiments.device import is_available
 
 __all__ = [
+    "StaleCheckpointError",
     "dump_checkpoint",
     "load_checkpoint",
     "restore_generators",
     "save_checkpoint",
 ]
+
+
+class StaleCheckpointError(ResultsError):
+    """A checkpoint refers to what is not there as it was: code, cached features."""
+
 
 _SIGNATURE = hashlib.sha256().digest_size
 _KEY_SIZE = 32
@@ -84,7 +90,8 @@ def load_checkpoint(
     :param device: where tensors go that were on an accelerator that is not here.
     :return: the state, ``None`` when there is no file.
     :raises ResultsError: when it cannot be read, is damaged, its signature is not this
-        user's, or what it refers to (cached features, code) is gone.
+        user's, or, as :class:`StaleCheckpointError`, what it refers to (cached
+        features, code) is gone.
     """
     try:
         raw = path.read_bytes()
@@ -93,7 +100,13 @@ def load_checkpoint(
     except OSError as error:
         raise ResultsError(f"it cannot be read: {error.strerror or error}") from error
     signature, content = raw[:_SIGNATURE], raw[_SIGNATURE:]
-    if not hmac.compare_digest(signature, _sign(content)):
+    try:
+        ours = hmac.compare_digest(signature, _sign(content))
+    except OSError as error:
+        raise ResultsError(
+            f"the key it is signed with cannot be read: {error.strerror or error}"
+        ) from error
+    if not ours:
         raise ResultsError(
             "it is damaged, or was written by another user or on another machine"
         )
@@ -114,7 +127,9 @@ def load_checkpoint(
             )
     except Exception as error:  # what it refers to may have changed in any way
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ResultsError(f"what it refers to has changed: {reason}") from error
+        raise StaleCheckpointError(
+            f"what it refers to has changed: {reason}"
+        ) from error
     return state
 
 
@@ -208,7 +223,8 @@ def restore_generators(state: dict[str, Any]) -> None:
     np.random.set_state(states["numpy"])  # noqa: NPY002
     torch.set_rng_state(states["torch"].cpu())
     if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+        # here may be fewer than there were
+        torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
 
 
 @contextmanager

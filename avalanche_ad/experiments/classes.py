@@ -7,6 +7,7 @@ by the name of their module, which has to be found again when a checkpoint is re
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import sys
@@ -18,7 +19,7 @@ from types import ModuleType, TracebackType
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.experiments.unsupported import UNSUPPORTED
 
-__all__ = ["resolve"]
+__all__ = ["own_code", "resolve"]
 
 _OURS = ("avalanche", "avalanche_ad")
 _SUCH_AS = "such as 'avalanche.training.plugins.EWCPlugin'"
@@ -59,6 +60,25 @@ def resolve(
     if not (inspect.isclass(found) and issubclass(found, bases)):
         expected = " or ".join(f"{base.__module__}.{base.__name__}" for base in bases)
         raise RecipeError(f"{told} is not a subclass of {expected}")
+    return found
+
+
+def own_code(folder: Path | None) -> dict[str, str]:
+    """Return a digest of each module beside a recipe that has been imported, by name.
+
+    :param folder: the recipe's, ``None`` for one that comes with the package.
+    """
+    if folder is None:
+        return {}
+    tops, found = _modules(folder) - {*_OURS}, {}
+    for name, module in sorted(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not file or name.partition(".")[0] not in tops:
+            continue
+        path = Path(file).resolve()
+        if folder in path.parents and path.is_file():
+            digest = hashlib.blake2b(path.read_bytes(), digest_size=16)
+            found[name] = digest.hexdigest()
     return found
 
 
@@ -124,7 +144,7 @@ def _modules(folder: Path) -> set[str]:
     """Return the names of the modules and packages in a folder, if it still exists."""
     if not folder.is_dir():
         return set()
-    files = {path.stem for path in folder.glob("*.py")}
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
     return files | {path.parent.name for path in folder.glob("*/__init__.py")}
 
 

@@ -17,6 +17,7 @@ Only files a run writes are ever moved or removed; all else in ``NAME`` stays.
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 import shutil
@@ -26,14 +27,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from avalanche_ad.errors import ResultsError, RunBusyError, writing
+from avalanche_ad.errors import ResultsError, RunBusyError, TrainingError, writing
 from avalanche_ad.experiments.results import (
     WORKING_MARKER,
     is_working_folder,
     read_results,
 )
 
-__all__ = ["LEARNER", "RunFolder", "run_folder"]
+__all__ = ["LEARNER", "RunFolder", "is_worked_on", "run_folder"]
 
 LEARNER = "learner"
 """The learner's whole state in a finished run, from which a stream can go on."""
@@ -44,7 +45,7 @@ _MEANING = (
 _RESULTS = "results.json"
 _FILES = (_RESULTS, "metrics.csv", "model.json", "model.safetensors", LEARNER)
 _CHECKPOINT, _PROBE, _LOCK = "checkpoint", "probe", "run.lock"
-_FORMER, _MOVED = "former", ".complete"
+_REPLACES, _FORMER, _MOVED = "replaces", "former", ".complete"
 _ASIDE = ".partial"
 # what file systems put into a new volume
 _VOLUME = {"lost+found", ".Trashes", ".fseventsd", "System Volume Information"}
@@ -57,11 +58,15 @@ class RunFolder:
 
     :param out: the run's folder, symbolic links followed.
     :param partial: the folder in which the run works.
+
+    ``arrived`` says that a finished run was moved to its place just now, which an
+    earlier process could not.
     """
 
     def __init__(self, out: Path, partial: Path) -> None:
         self.out = out
         self.partial = partial
+        self.arrived = False
 
     @property
     def checkpoint(self) -> Path:
@@ -101,20 +106,47 @@ class RunFolder:
         """Whether all of a finished run is in its place but the tidying up."""
         return (self.partial / _FORMER / _MOVED).exists() and not self.complete
 
+    def concerns(self, error: OSError) -> bool:
+        """Return whether an error may be of this folder: it names no other file."""
+        if not isinstance(error.filename, (str, bytes)):
+            return True
+        path = Path(os.fsdecode(error.filename))
+        return path.is_relative_to(self.partial) or path.is_relative_to(self.out)
+
     def clear(self) -> None:
         """Remove what another run left."""
-        _remove_files(self.partial, (*_FILES, _CHECKPOINT, _PROBE))
+        _remove_files(self.partial, (*_FILES, _CHECKPOINT, _PROBE, _REPLACES))
 
     def cut_metrics(self, size: int) -> None:
-        """Cut the CSV back to what it held at the checkpoint."""
+        """Cut the CSV back to what it held at the checkpoint.
+
+        :raises ResultsError: when it is gone or shorter.
+        """
+        if not self.metrics.is_file() or self.metrics.stat().st_size < size:
+            raise ResultsError(
+                f"{self.metrics} was changed since the checkpoint beside it was "
+                "written, so the run cannot be resumed: put it back, or discard the "
+                "run with `avalanche-ad run --fresh`"
+            )
         with self.metrics.open("rb+") as file:
             file.truncate(size)
+
+    def note_replaced(self) -> None:
+        """Remember which run is in its place, which the new one may replace."""
+        (self.partial / _REPLACES).write_text(self._in_place(), "utf-8")
+
+    def _in_place(self) -> str:
+        """Return what tells the run in its place from others, empty for none."""
+        results = self.out / _RESULTS
+        if not results.is_file():
+            return ""
+        return hashlib.blake2b(results.read_bytes(), digest_size=16).hexdigest()
 
     def publish(self) -> None:
         """Move the finished run to its place; it can be called again after a failure.
 
-        :raises OSError: when the file system refuses; the run is then complete in the
-            working folder, or in its place but for what is left to tidy up.
+        :raises OSError: when the file system refuses, or another finished run has come
+            to its place meanwhile; the run is then complete in the working folder.
         """
         if not self.out.exists():
             try:
@@ -123,19 +155,30 @@ class RunFolder:
                 self.out.mkdir(parents=True, exist_ok=True)
             else:
                 with suppress(OSError):
-                    _remove_files(self.out, (_CHECKPOINT, _LOCK, WORKING_MARKER))
+                    _remove_files(
+                        self.out, (_CHECKPOINT, _REPLACES, _LOCK, WORKING_MARKER)
+                    )
                 return
         former = self.partial / _FORMER
         if not (former / _MOVED).exists():
+            if not former.exists() and self._in_place() not in ("", self._replaces()):
+                raise FileExistsError(
+                    errno.EEXIST, "another finished run has come there: move it away"
+                )
             former.mkdir(exist_ok=True)
             for name in _FILES:
-                if (self.out / name).exists() and not (former / name).exists():
+                if (self.out / name).is_file() and not (former / name).exists():
                     _move(self.out / name, former / name)
             (former / _MOVED).touch()
         for name in reversed(_FILES):
             if (self.partial / name).exists():
                 _copy(self.partial / name, self.out / name)
         self.tidy()
+
+    def _replaces(self) -> str:
+        with suppress(FileNotFoundError):
+            return (self.partial / _REPLACES).read_text("utf-8")
+        return ""
 
     def tidy(self) -> None:
         """Remove what no run needs any more, as far as that is possible."""
@@ -170,6 +213,7 @@ def run_folder(out: Path) -> Iterator[RunFolder]:
         folder.publish()
         _log.warning("%s: a finished run had not reached its place; now it has", out)
     with _held(out) as folder:
+        folder.arrived = True
         yield folder
 
 
@@ -198,6 +242,8 @@ def _held(out: Path) -> Iterator[RunFolder]:
             folder.tidy()
         yield folder
     except OSError as error:
+        if not folder.concerns(error):
+            raise TrainingError(f"{out}: the run broke: {error}") from error
         reason, finished = error.strerror or error, False
         with suppress(OSError):
             finished = folder.complete
@@ -214,9 +260,16 @@ def _held(out: Path) -> Iterator[RunFolder]:
         kept = folder.kept
         if not kept:
             folder.tidy()
-        lock.release()
-        if not kept:
+            # under the lock: whoever holds it next holds a file that is there
             _leave(folder.partial)
+        lock.release()
+
+
+def is_worked_on(out: Path) -> bool:
+    """Return whether a run's folder has a working folder, with whatever in it."""
+    with suppress(ResultsError, OSError):
+        return _found(out).partial.exists()
+    return True
 
 
 def _leave(partial: Path) -> None:

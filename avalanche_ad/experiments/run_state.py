@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,14 +29,16 @@ __all__ = [
     "finished_learner",
     "identity_differences",
     "interrupted_run",
+    "learner_id",
     "only",
     "place_differences",
 ]
 
 Kind = TypeVar("Kind")
 Identity = Mapping[str, Any]
-"""What a run is of: ``configuration``, ``seed``, ``versions``, the device and the
-features among them, and when it is known the digests of its ``data``."""
+"""What a run is of: ``configuration``, ``seed``, ``code`` beside its recipe,
+``continued``, the run it goes on from, ``versions``, device and features among them,
+and when it is known the digests of its ``data``."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,8 +60,7 @@ class RunState:
     :param csv_bytes: size of the metrics' file.
     :param ahead: evaluations of experiences to come.
     :param untrained: what the untrained model is worth on them.
-    :param continued: the run that this one went on from, and how many experiences that
-        had learned.
+    :param fresh: whether it was begun to make a finished run anew.
     :param begun_with: versions and device that differ from those it goes on with.
     """
 
@@ -70,7 +72,7 @@ class RunState:
     csv_bytes: int = 0
     ahead: list[dict[str, Any]] = field(default_factory=list)
     untrained: dict[str, list[float | None]] | None = None
-    continued: dict[str, Any] | None = None
+    fresh: bool = False
     begun_with: list[str] = field(default_factory=list)
 
     @property
@@ -96,35 +98,59 @@ class Checkpoints:
         self.folder = folder
         self.identity = identity
         self.state = state
-        self.possible = True
+        self.within_task = True
+        self._told: set[str] = set()
 
     def probe(self) -> None:
         """Find out whether a checkpoint can be written, and leave none."""
-        self.save(self.folder.probe)
+        self._save(
+            self.folder.probe,
+            "no checkpoint can be written",
+            "should it be interrupted, there is nothing to resume it from",
+        )
         self.folder.probe.unlink(missing_ok=True)
 
-    def save(self, path: Path | None = None) -> None:
-        """Write the run's state as it is.
+    def save(self) -> None:
+        """Write the run's checkpoint, between tasks or where ``state.within`` says."""
+        if self.state.within:
+            self._save(
+                self.folder.checkpoint,
+                "no checkpoint can be written inside a task",
+                "should it be interrupted, it resumes from an older one",
+            )
+        else:
+            self._save(
+                self.folder.checkpoint,
+                "no checkpoint can be written",
+                "should it be interrupted, it resumes from an older one, if any",
+            )
 
-        :param path: another file than the checkpoint of the run's folder.
-        """
+    def save_learner(self) -> None:
+        """Write the learner's state for a stream that is to go on."""
+        self._save(
+            self.folder.learner,
+            f"its {LEARNER} cannot be written",
+            "no other run can go on from it",
+        )
+
+    def _save(self, path: Path, what: str, then: str) -> None:
         self.state.csv_bytes = self.folder.metrics.stat().st_size
         content = {"identity": dict(self.identity), "state": self.state}
         try:
-            save_checkpoint(path or self.folder.checkpoint, content)
+            save_checkpoint(path, content)
         except Exception as error:  # whatever a plugin's pickling may raise
-            if self.possible:
+            # a full disk may be mended; what does not pickle will not do so later
+            self.within_task &= isinstance(error, OSError)
+            if "no checkpoint can be written" not in self._told:
                 reason = (str(error) or type(error).__name__).splitlines()[0]
-                what = f"({type(error).__name__}: {reason}): the run goes on, but"
                 _log.warning(
-                    "no checkpoint can be written inside a task %s should it be "
-                    "interrupted, it resumes after its last finished task"
-                    if self.state.within
-                    else "no checkpoint can be written %s there is nothing to resume "
-                    "it from should it be interrupted, nor to go on from later",
+                    "%s (%s: %s): the run goes on, but %s",
                     what,
+                    type(error).__name__,
+                    reason,
+                    then,
                 )
-            self.possible = False
+            self._told.add(what)
 
 
 def identity_differences(
@@ -139,6 +165,13 @@ def identity_differences(
     )
     if before["seed"] != now["seed"]:
         found.append(f"seed {before['seed']} → {now['seed']}")
+    starts = [one.get("continued") or {} for one in (before, now)]
+    if starts[0].get("learner") != starts[1].get("learner"):
+        named = [f"--from {s['run']}" if s else "no --from" for s in starts]
+        found.append(" → ".join(named))
+    old, new = before.get("code", {}), now.get("code", {})
+    if changed := [n for n in {**old, **new} if old.get(n) != new.get(n)]:
+        found.append(f"the code of {', '.join(changed)} changed")
     was, are = (one["versions"]["features"] for one in (before, now))
     if was != are:
         found.append(f"features of the backbone {was} → {are}: its weights changed")
@@ -177,7 +210,8 @@ def interrupted_run(
             return None
         differences = identity_differences(found["identity"], identity)
     except (ResultsError, KeyError, TypeError, AttributeError) as error:
-        raise ResultsError(
+        kind = type(error) if isinstance(error, ResultsError) else ResultsError
+        raise kind(
             f"{path.parent} holds an interrupted run that cannot be resumed: {error}; "
             f"mend that, or {discard}"
         ) from error
@@ -189,6 +223,14 @@ def interrupted_run(
         )
     _place(path.parent, found, identity, device)
     return found
+
+
+def learner_id(run: Path) -> str:
+    """Return a digest of a finished run's learner, empty where it has none."""
+    path = run / LEARNER
+    if not path.is_file():
+        return ""
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
 def finished_learner(
@@ -209,9 +251,12 @@ def finished_learner(
         if found is None:
             raise ResultsError(f"{LEARNER} is missing")
         strategy = found["state"].strategy
-        differences = identity_differences(found["identity"], identity, stream=False)
+        # where it began itself does not matter
+        before = {**found["identity"], "continued": identity.get("continued")}
+        differences = identity_differences(before, identity, stream=False)
     except (ResultsError, KeyError, TypeError, AttributeError) as error:
-        raise ResultsError(
+        kind = type(error) if isinstance(error, ResultsError) else ResultsError
+        raise kind(
             f"{run}: its learner's state cannot be gone on from: {error}; make the run "
             "anew by this version and user"
         ) from error

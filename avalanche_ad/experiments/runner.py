@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from avalanche.training.determinism.rng_manager import RNGManager
 from avalanche.training.supervised import Cumulative, JointTraining
 
 from avalanche_ad.benchmarks import AnomalyBenchmark
+from avalanche_ad.datasets import AnomalyData
 from avalanche_ad.errors import ResultsError
 from avalanche_ad.evaluation.csv_logger import TidyCSVLogger
 from avalanche_ad.evaluation.metrics import AnomalyMetrics
@@ -32,18 +33,22 @@ from avalanche_ad.experiments.build import (
     open_data,
     planned_experiences,
 )
-from avalanche_ad.experiments.checkpoint import restore_generators
+from avalanche_ad.experiments.checkpoint import (
+    StaleCheckpointError,
+    restore_generators,
+)
 from avalanche_ad.experiments.checkpoint_plugin import (
     CHECKPOINT_MINUTES,
     CheckpointPlugin,
     finish_training,
 )
+from avalanche_ad.experiments.classes import own_code
 from avalanche_ad.experiments.configuration import (
     configuration_differences,
     named_differences,
     run_configuration,
 )
-from avalanche_ad.experiments.folder import RunFolder, run_folder
+from avalanche_ad.experiments.folder import RunFolder, is_worked_on, run_folder
 from avalanche_ad.experiments.forward import evaluate_apart, untrained_values
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.progress_plugin import ProgressPlugin
@@ -67,6 +72,7 @@ from avalanche_ad.experiments.run_state import (
     RunState,
     finished_learner,
     interrupted_run,
+    learner_id,
     only,
 )
 from avalanche_ad.features import FeatureCache
@@ -75,14 +81,18 @@ from avalanche_ad.models.storage import save_model
 from avalanche_ad.training.optimizers import replace_parameters
 from avalanche_ad.training.plugins import CalibrationPlugin
 
-__all__ = ["finished_run", "run_experiment"]
+__all__ = ["check_code", "finished_run", "run_experiment"]
 
 AfterFeatures = Callable[[int], None]
 AfterTask = Callable[[int, Sequence[Mapping[str, Any]]], None]
 
 
 def finished_run(
-    folder: Path, recipe: ExperimentRecipe, data: Path | None, seed: int
+    folder: Path,
+    recipe: ExperimentRecipe,
+    data: Path | None,
+    seed: int,
+    start: Path | None = None,
 ) -> dict[str, Any] | None:
     """Return the results of a run made before, ``None`` where there are none.
 
@@ -90,29 +100,54 @@ def finished_run(
     :param recipe: what the run must have been of.
     :param data: the data set's folder as the user gave it.
     :param seed: the seed it must have been made with.
-    :raises ResultsError: when it is damaged, of another recipe or of another seed.
+    :param start: the run it must have gone on from.
+    :raises ResultsError: when it is damaged, of another recipe, of another seed, or
+        began otherwise.
     """
     if not (folder / "results.json").is_file():
         return None
     results = read_results(folder)
+    other = "remove it, or choose another --out"
     now = run_configuration(recipe, data)
     if differences := configuration_differences(results["config"], now):
         longer = not configuration_differences(results["config"], now, stream=False)
+        more = f"; --from {folder} goes on from it with new categories"
         raise ResultsError(
             f"{folder} holds a run of another recipe "
-            f"({named_differences(differences)}): remove it, or choose another --out"
-            + (
-                f"; --from {folder} goes on from it with new categories"
-                if longer
-                else ""
-            )
+            f"({named_differences(differences)}): {other}{more if longer else ''}"
         )
     if results["seed"] != seed:
         raise ResultsError(
-            f"{folder} holds a run of seed {results['seed']}, not {seed}: remove it, "
-            "or choose another --out"
+            f"{folder} holds a run of seed {results['seed']}, not {seed}: {other}"
+        )
+    went_on = results.get("continued")
+    if (went_on or {}).get("learner") != (learner_id(start) if start else None):
+        raise ResultsError(
+            f"{folder} holds a run that went on from {went_on['run']} as it was then, "
+            f"and this is another: give --from with that run, or {other}"
+            if went_on
+            else f"{folder} holds a run of the whole stream, which did not go on from "
+            f"{start}: leave --from out, or {other}"
         )
     return results
+
+
+def check_code(
+    folder: Path, finished: Mapping[str, Any], recipe: ExperimentRecipe
+) -> None:
+    """Refuse a finished run whose own modules have changed.
+
+    :param folder: the run's folder.
+    :param finished: its results.
+    :param recipe: its modules are imported, as :func:`check_strategy` does.
+    :raises ResultsError: naming the modules.
+    """
+    made, code = finished.get("code", {}), own_code(recipe.folder)
+    if changed := [name for name in made if code.get(name) != made[name]]:
+        raise ResultsError(
+            f"{folder} holds a run of other code of {', '.join(changed)} than there is "
+            "now: `avalanche-ad run --fresh` makes it anew, or choose another --out"
+        )
 
 
 def run_experiment(
@@ -171,38 +206,49 @@ def run_experiment(
     started, commit = time.perf_counter(), git_commit()
     check_strategy(recipe)
     device = device or torch.device("cpu")
-    configuration = json.loads(json.dumps(run_configuration(recipe, data_root)))
+
+    def there() -> dict[str, Any] | None:
+        results = finished_run(
+            out, recipe, data_root, seed, start
+        )  # of another: refused
+        if results is None or fresh:
+            return None
+        _check_origin(out, results, recipe, data_root)
+        announce(f"{out}: this run is already there; --fresh makes it anew")
+        return results
+
+    # before anything is written: it may be in a place for reading
+    if not is_worked_on(out) and (results := there()):
+        return results
     with run_folder(out) as folder:
-        finished = finished_run(out, recipe, data_root, seed)  # of another: refused
-        if finished is not None and not fresh:
-            _check_origin(out, finished, recipe, data_root)
-            announce(f"{out}: this run is already there; --fresh makes it anew")
-            return finished
+        fresh = fresh and not folder.arrived
+        if results := there():
+            return results
         # the data first: a backbone may have to be downloaded
         data = open_data(recipe.benchmark, data_root)
+        elsewhere, continued = _going_on(recipe, data, start)
         backbone = build_backbone(recipe.benchmark)
         identity = {
-            "configuration": configuration,
+            "configuration": json.loads(
+                json.dumps(run_configuration(recipe, data_root))
+            ),
             "seed": seed,
+            "code": own_code(recipe.folder),
+            "continued": continued,
             "versions": {
                 **package_versions(),
                 "device": str(device),
+                "threads": str(torch.get_num_threads()),
                 # one name, one file: its weights may be others than they were
                 "features": features_id(backbone),
             },
         }
-        checkpoint = None
-        with suppress(ResultsError) if fresh else nullcontext():
-            # one beside a finished run is of such a command that was interrupted
-            if finished is not None or not fresh:
-                checkpoint = interrupted_run(folder, identity, device)
-        elsewhere: Sequence[Sequence[str]] = ()
-        if start is not None:
-            before = read_results(start)["categories"]
-            planned = planned_experiences(recipe.benchmark, data)
-            elsewhere = _elsewhere(start, before, planned)
-            if checkpoint is None:
-                checkpoint = finished_learner(start, identity, device)
+        find = partial(_beginning, folder, identity, device, start, fresh, announce)
+        try:
+            found, resumed = find()
+            stale = False
+        except StaleCheckpointError:  # of features that are made anew first
+            stale = True
         benchmark = build_benchmark(
             recipe.benchmark,
             data,
@@ -214,7 +260,9 @@ def run_experiment(
         )
         if after_features:
             after_features(backbone.calls)
-        made = checkpoint["identity"].get("data", {}) if checkpoint else {}
+        if stale:
+            found, resumed = find()
+        made = found["identity"].get("data", {}) if found else {}
         if start is None:
             check_data_of_run(folder.partial, made, benchmark.digests)
         else:
@@ -222,32 +270,32 @@ def run_experiment(
         identity["data"] = {**made, **benchmark.digests}
         waited = time.perf_counter() - started
 
-        if checkpoint is None:
+        if found is None:
             # only now: a wrong command must not cost another run its checkpoint
             folder.clear()
             RNGManager.set_random_seeds(seed)
             state = _fresh_state(recipe, benchmark, device, folder, seed)
-            checkpoints = Checkpoints(folder, identity, state)
-            checkpoints.probe()
         else:
-            state = checkpoint["state"]
+            state = found["state"]
             identity["versions"]["device"] = str(state.strategy.device)
-            checkpoints = Checkpoints(folder, identity, state)
-            if not folder.checkpoint.exists():
-                assert start is not None
+        if not resumed:
+            state.fresh = fresh
+            if start is not None:
                 folder.clear()
                 shutil.copyfile(start / folder.metrics.name, folder.metrics)
-                state.continued = {"run": str(start), "experiences": state.next}
                 _make_room(state, benchmark)
+            folder.note_replaced()
+        checkpoints = Checkpoints(folder, identity, state)
+        if found is None:
+            checkpoints.probe()
+        else:
             folder.cut_metrics(state.csv_bytes)
             state.logger.path = folder.metrics  # seen from where this run was started
-            place = f"{'within' if state.within else 'before'} task {state.next + 1}"
             announce(
-                f"{out}: goes on {place} of {len(benchmark.experiences)}, from "
-                f"{start or folder.partial}"
+                _place(out, state, benchmark, folder.partial if resumed else start)
             )
             # last, because building a backbone draws random numbers
-            restore_generators(checkpoint)
+            restore_generators(found)
         only(CheckpointPlugin, state.strategy.plugins).minutes = checkpoint_minutes
         _learn(recipe, benchmark, state, checkpoints, progress, after_task)
 
@@ -267,7 +315,7 @@ def run_experiment(
             "seed": seed,
             "categories": [list(names) for names in benchmark.experiences],
             "versions": versions,
-            "config": configuration,
+            "config": identity["configuration"],
             "data": identity["data"],
             "git": commit,
             **summarise(
@@ -282,10 +330,11 @@ def run_experiment(
                 state.strategy, benchmark, recipe.benchmark.features.dtype
             ),
         }
-        if state.continued:
-            results["continued"] = state.continued
+        results |= {
+            key: identity[key] for key in ("code", "continued") if identity[key]
+        }
         _save_model(recipe, benchmark, state, folder)
-        checkpoints.save(folder.learner)
+        checkpoints.save_learner()
         write_json(folder.partial / "results.json", results)
         folder.publish()
     return results
@@ -294,7 +343,8 @@ def run_experiment(
 def _check_origin(
     out: Path, finished: Mapping[str, Any], recipe: ExperimentRecipe, data: Path | None
 ) -> None:
-    """Refuse a finished run of other images or features than there are now."""
+    """Refuse a finished run of other images, features or code than there are now."""
+    check_code(out, finished, recipe)
     made, now = finished.get("data") or {}, data_digests(recipe.benchmark, data)
     if now is not None and "continued" in finished:
         made, now = _shared(made, now)
@@ -314,34 +364,93 @@ def _shared(
     return {name: made[name] for name in names}, {name: now[name] for name in names}
 
 
-def _elsewhere(
-    start: Path, before: Sequence[Sequence[str]], planned: Sequence[Sequence[str]]
-) -> Sequence[Sequence[str]]:
-    """Return the experiences that a run has learned and that a stream leaves out.
+def _going_on(
+    recipe: ExperimentRecipe, data: AnomalyData, start: Path | None
+) -> tuple[Sequence[Sequence[str]], dict[str, Any] | None]:
+    """Return what a run that goes on has behind it.
 
-    :param start: the run.
-    :param before: the experiences it has learned.
-    :param planned: those of the stream that is to go on.
-    :raises ResultsError: when the stream does not go on from them.
+    :param start: the run it goes on from.
+    :return: the experiences learned that the stream leaves out, and what tells this
+        beginning from others; none and ``None`` without a start.
+    :raises ResultsError: when the stream does not go on from that run.
     """
+    if start is None:
+        return (), None
+    stream, before = recipe.benchmark, read_results(start)["categories"]
+    if stream.blurry or stream.forward_transfer:
+        key = "blurry" if stream.blurry else "forward_transfer"
+        why = (
+            "images of a category arrive in tasks that are over"
+            if stream.blurry
+            else "it compares with an untrained model"
+        )
+        raise ResultsError(
+            f"--from {start} does not go with {key}, since {why}: set {key} = "
+            f"{0 if stream.blurry else 'false'}, or run the stream as a whole"
+        )
+    continued = {
+        "run": str(start),
+        "experiences": len(before),
+        "learner": learner_id(start),
+    }
+    planned = planned_experiences(stream, data)
     names = {name for experience in before for name in experience}
     if not any(name in names for experience in planned for name in experience):
-        return before
+        return before, continued
     if len(planned) > len(before) and [*planned[: len(before)]] == [*before]:
-        return ()
+        return (), continued
     raise ResultsError(
         f"{start} has learned {[*before]}: expected a stream that begins with these "
         f"experiences and goes on, or one of other categories alone, got {[*planned]}"
     )
 
 
+def _beginning(
+    folder: RunFolder,
+    identity: Mapping[str, Any],
+    device: torch.device,
+    start: Path | None,
+    fresh: bool,
+    announce: Callable[[str], None],
+) -> tuple[dict[str, Any] | None, bool]:
+    """Return the state that a run begins in, ``None`` for one to be made.
+
+    :param fresh: whether an interrupted run is discarded, but for one that was begun so
+        beside a finished run.
+    :return: what its file holds, and whether it is of this run, interrupted.
+    :raises ResultsError: when an interrupted run is another or cannot be resumed.
+    """
+    try:
+        found = interrupted_run(folder, identity, device)
+    except ResultsError as error:
+        if not fresh:
+            raise
+        announce(f"begins anew, as --fresh says; {error}")
+        found = None
+    if found is not None and fresh and not found["state"].fresh:
+        announce(f"begins anew, as --fresh says: discards {folder.checkpoint}")
+        found = None
+    if found is not None or start is None:
+        return found, found is not None
+    return finished_learner(start, identity, device), False
+
+
+def _place(
+    out: Path, state: RunState, benchmark: AnomalyBenchmark, source: Path | None
+) -> str:
+    """Say where a run goes on."""
+    tasks = len(benchmark.experiences)
+    if state.next >= tasks:
+        return f"{out}: goes on after its last task, from {source}"
+    where = "within" if state.within else "before"
+    return f"{out}: goes on {where} task {state.next + 1} of {tasks}, from {source}"
+
+
 def _make_room(state: RunState, benchmark: AnomalyBenchmark) -> None:
     """Let a learner have room for the categories to come, as if from the start."""
     names = benchmark.category_names
     state.metrics.category_names = names
-    missing = len(benchmark.experiences) - state.next
-    for values in (state.untrained or {}).values():
-        values += [None] * missing
+    state.untrained, state.ahead = None, []  # of the stream that there was
     model = state.strategy.model
     before = dict(model.named_parameters())
     model.resize(len(names))
@@ -398,7 +507,7 @@ def _learn(
         state.within = True
         checkpoints.save()
         state.within = False
-        if not checkpoints.possible:
+        if not checkpoints.within_task:
             saver.save = None
 
     train, test = list(benchmark.train_stream), list(benchmark.test_stream)
@@ -412,9 +521,10 @@ def _learn(
             metric_names(),
         )
         clock.note("eval")
-    for task in range(len(train) - 1 if joint else state.next, len(train)):
+    first = max(state.next, len(train) - 1) if joint else state.next
+    for task in range(first, len(train)):
         ticker.what = "joint" if joint else f"experience {task + 1}/{len(train)}"
-        if checkpoints.possible:
+        if checkpoints.within_task:
             saver.save = save_within
         saver.start()
         if state.within:
@@ -433,12 +543,10 @@ def _learn(
             )
             state.ahead += [{**row, "training_experience": task} for row in future]
         clock.note("eval")
-        evaluated = state.metrics.history[before:]
-        if after_task:
-            after_task(task, evaluated)
         state.next = task + 1
-        if state.next < len(train):
-            checkpoints.save()
+        checkpoints.save()
+        if after_task:
+            after_task(task, state.metrics.history[before:])
 
 
 class _Stopwatch:

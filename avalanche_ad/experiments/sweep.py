@@ -31,7 +31,11 @@ from avalanche_ad.experiments.provenance import (
 )
 from avalanche_ad.experiments.recipe import BenchmarkRecipe, ExperimentRecipe
 from avalanche_ad.experiments.results import read_results
-from avalanche_ad.experiments.runner import finished_run, run_experiment
+from avalanche_ad.experiments.runner import (
+    check_code,
+    finished_run,
+    run_experiment,
+)
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.reporting.comparison import write_comparison, write_matrix_figures
 
@@ -226,6 +230,7 @@ class _Comparison:
             result = finished_run(job.folder, job.recipe, data_root, job.seed)
             if result is None:
                 continue
+            check_code(job.folder, result, job.recipe)
             self.found[job] = result
         if self.found:
             self._check_origin(data_root)

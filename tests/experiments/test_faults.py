@@ -68,7 +68,7 @@ def failing(library, tmp_path):
     return call
 
 
-@pytest.mark.parametrize("scenario", ["new", "fresh", "volume"])
+@pytest.mark.parametrize("scenario", ["new", "fresh", "volume", "single"])
 def test_no_call_that_fails_costs_a_run(failing, scenario):
     ways = os.environ.get("AVALANCHE_AD_FAULTS", "some")
     found = failing(scenario, ways)

@@ -36,6 +36,7 @@ def work(folder, number=0):
 
 def make(out, number=0):
     with run_folder(out) as folder:
+        folder.note_replaced()
         work(folder, number)
 
 
@@ -132,6 +133,7 @@ def test_a_mount_point_is_worked_in(tmp_path, monkeypatch):
         with run_folder(out) as folder:
             assert folder.partial.parent == out
             assert names(tmp_path) == {"volume"}
+            folder.note_replaced()
             work(folder, number)
         assert seed(out) == number
         assert names(out) == {*WHOLE, "lost+found"}
@@ -210,6 +212,37 @@ def test_a_run_that_could_not_be_moved_is_moved_the_next_time(
     assert seed(out) == 1
     assert names(out) == {*WHOLE, "predictions"}
     assert "a finished run had not reached its place; now it has" in caplog.text
+
+
+def test_another_run_that_came_to_the_place_is_not_replaced(tmp_path):
+    out = tmp_path / "run"
+
+    def meanwhile():
+        with run_folder(out) as folder:
+            folder.note_replaced()
+            out.mkdir()
+            (out / "results.json").write_text(json.dumps({**RESULTS, "seed": 7}))
+            work(folder, 1)
+
+    with pytest.raises(ResultsError, match="another finished run has come there"):
+        meanwhile()
+    assert seed(out) == 7
+    assert seed(tmp_path / "run.partial") == 1
+    out.rename(tmp_path / "theirs")
+    with pytest.raises(KeyError), run_folder(out):
+        raise KeyError
+    assert seed(out) == 1
+
+
+def test_a_folder_of_a_files_name_is_somebody_elses(tmp_path):
+    make(tmp_path / "run", 0)
+    (tmp_path / "run" / "learner").unlink()
+    (tmp_path / "run" / "learner").mkdir()
+    (tmp_path / "run" / "learner" / "notes.txt").write_text("mine")
+    with pytest.raises(ResultsError, match="cannot move the finished run there"):
+        make(tmp_path / "run", 1)
+    assert (tmp_path / "run" / "learner" / "notes.txt").read_text() == "mine"
+    assert seed(tmp_path / "run.partial") == 1
 
 
 def test_reports_know_a_working_folder_by_its_marker(tmp_path):

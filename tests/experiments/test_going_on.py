@@ -81,7 +81,8 @@ def test_it_ends_where_one_run_of_the_whole_stream_does(run, first, tmp_path, st
     start = first(strategy)
     before = (start / "learner").read_bytes()
     found = run(tmp_path / "run", strategy, WHOLE, start=start)
-    assert found["continued"] == {"run": str(start), "experiences": 1}
+    assert found["continued"]["run"] == str(start)
+    assert found["continued"]["experiences"] == 1
     assert found["matrix"].keys() == whole["matrix"].keys()
     for metric, rows in whole["matrix"].items():
         for expected, row in zip(rows, found["matrix"][metric], strict=True):
@@ -120,9 +121,6 @@ def test_it_goes_on_and_on_and_is_interrupted(run, tmp_path):
     steps = [f"experiences={[[one] for one in names[:n]]}" for n in (1, 2, 3)]
     run(tmp_path / "0", "gmm_alignment", steps[0])
     run(tmp_path / "1", "gmm_alignment", steps[1], start=tmp_path / "0")
-
-    class Stop(KeyboardInterrupt):
-        pass
 
     class Clicks:
         left = 3
@@ -187,6 +185,55 @@ def test_what_does_not_go_on_is_refused(
     with pytest.raises(ResultsError, match=reason):
         run(tmp_path / "run", "naive", *overrides, start=first("naive"), **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["blurry=0.3", "forward_transfer=true"])
+def test_what_reaches_back_does_not_go_on(run, first, tmp_path, key):
+    with pytest.raises(ResultsError, match="does not go with (blurry|forward_transf)"):
+        run(tmp_path / "run", "naive", WHOLE, key, start=first("naive"))
+
+
+def test_how_a_run_began_is_part_of_it(run, first, tmp_path):
+    whole, on = tmp_path / "whole", tmp_path / "on"
+    run(whole, "naive", WHOLE)
+    with pytest.raises(ResultsError, match="of the whole stream, which did not go on"):
+        run(whole, "naive", WHOLE, start=first("naive"))
+    made = run(on, "naive", WHOLE, start=first("naive"))
+    with pytest.raises(ResultsError, match="a run that went on from .*first-naive"):
+        run(on, "naive", WHOLE)
+    assert run(on, "naive", WHOLE, start=first("naive")) == made
+
+
+class Stop(KeyboardInterrupt):
+    """An interruption by the user."""
+
+
+def stop(task, rows):
+    raise Stop
+
+
+def test_an_interrupted_run_does_not_stand_in_for_another(run, first, tmp_path):
+    """One of the same stream that began otherwise, nor its files."""
+    three = WHOLE[:-1] + ', ["capsule_print"]]'
+    whole = run(tmp_path / "whole", "naive", three)
+    with pytest.raises(Stop):
+        run(tmp_path / "run", "naive", three, after_task=stop)
+    with pytest.raises(ResultsError, match="no --from → --from .*first-naive"):
+        run(tmp_path / "run", "naive", three, start=first("naive"))
+    said = []
+    found = run(
+        tmp_path / "run",
+        "naive",
+        three,
+        start=first("naive"),
+        fresh=True,
+        announce=said.append,
+    )
+    assert "begins anew, as --fresh says" in said[0]
+    assert "from" in said[1]
+    assert found["matrix"].keys() == whole["matrix"].keys()
+    assert_same_model(tmp_path / "run", tmp_path / "whole")
+    assert b"\0" not in (tmp_path / "run" / "metrics.csv").read_bytes()
 
 
 @pytest.mark.parametrize("strategy", ["joint", "cumulative", "der"])

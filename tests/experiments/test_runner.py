@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import shutil
@@ -20,7 +21,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from avalanche_ad.datasets import category_digests
-from avalanche_ad.errors import AvalancheADError, DatasetError, ResultsError
+from avalanche_ad.errors import (
+    AvalancheADError,
+    DatasetError,
+    ResultsError,
+    TrainingError,
+)
 from avalanche_ad.evaluation.names import metric_names
 from avalanche_ad.experiments import runner
 from avalanche_ad.experiments.build import open_data
@@ -98,7 +104,7 @@ def interrupt_after(task):
     return after_task
 
 
-def interrupted(run, out, strategy="naive", task=1):
+def interrupted(run, out, strategy="naive", task=0):
     with pytest.raises(Stop):
         run(out, strategy, after_task=interrupt_after(task))
     return out.with_name(out.name + ".partial")
@@ -204,6 +210,32 @@ def test_an_interrupted_run_resumes_to_the_same_results(
     assert not partial.exists()
 
 
+@pytest.mark.parametrize("strategy", ["naive", "joint"])
+def test_what_fails_after_the_last_task_costs_no_training(
+    run, tmp_path, monkeypatch, strategy
+):
+    run(tmp_path / "whole", strategy)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "memory_mb", raise_memory_error)
+        with pytest.raises(MemoryError):
+            run(tmp_path / "run", strategy)
+    tasks, said = [], []
+    run(
+        tmp_path / "run",
+        strategy,
+        progress=Clicks(1),
+        announce=said.append,
+        after_task=lambda task, rows: tasks.append(task),
+    )
+    assert tasks == []
+    assert "after its last task" in said[0]
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def raise_memory_error(*arguments):
+    raise MemoryError
+
+
 def test_an_interrupted_run_resumes_from_another_folder(
     run, reference, tmp_path, monkeypatch
 ):
@@ -218,8 +250,9 @@ def test_an_interrupted_run_resumes_from_another_folder(
 
 
 def test_a_run_interrupted_in_its_first_task_starts_anew(run, reference, tmp_path):
-    partial = interrupted(run, tmp_path / "run", task=0)
-    assert not partial.exists()
+    with pytest.raises(Stop):
+        run(tmp_path / "run", progress=Clicks(1))
+    assert list(tmp_path.iterdir()) == []
     run(tmp_path / "run")
     assert_same_run(tmp_path / "run", reference("naive"))
 
@@ -237,7 +270,7 @@ from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
 
 def kill(task, rows):
-    if task == 1:
+    if task == 0:
         os.kill(os.getpid(), signal.SIGKILL)
 
 stream, out, cache = sys.argv[1:]
@@ -326,7 +359,7 @@ def test_a_checkpoint_of_other_weights_is_not_used(run, tmp_path):
         f"features.options={{weights='{weights}'}}",
     ]
     with pytest.raises(Stop):
-        run(tmp_path / "run", overrides=overrides, after_task=interrupt_after(1))
+        run(tmp_path / "run", overrides=overrides, after_task=interrupt_after(0))
     with safe_open(weights, framework="pt") as file:
         about = file.metadata()
     tensors = load_file(weights)
@@ -404,7 +437,7 @@ def test_a_memory_that_has_begun_to_draw_resumes_between_tasks(run, tmp_path, ca
         run(tmp_path / "run", "agem", progress=Clicks(11), checkpoint_minutes=0)
     (record,) = caplog.records
     assert "inside a task (TypeError: cannot pickle 'generator'" in record.message
-    assert "resumes after its last finished task" in record.message
+    assert "it resumes from an older one" in record.message
     run(tmp_path / "run", "agem", announce=said.append)
     assert "before task 2 of 2" in said[0]
     assert_same_run(tmp_path / "run", tmp_path / "whole")
@@ -445,10 +478,11 @@ def test_a_plugin_that_does_not_pickle_costs_a_warning(
     monkeypatch.setitem(sys.modules, "hoarding", module)
     warned = []
 
-    def after_task(task, rows):
-        warned.append(len(caplog.records))
+    class Watching(Clicks):
+        def advance(self, what):
+            warned.append(len(caplog.records))
 
-    run(tmp_path / "run", str(recipe), after_task=after_task)
+    run(tmp_path / "run", str(recipe), progress=Watching(0))
     assert (tmp_path / "run" / "results.json").is_file()
     (record,) = caplog.records
     assert "no checkpoint can be written (TypeError: cannot pickle" in record.message
@@ -492,15 +526,98 @@ def test_a_checkpoint_of_another_hand_is_not_opened(run, reference, tmp_path):
     assert mark.exists()  # the bomb would have gone off
 
 
-def test_a_checkpoint_whose_features_are_gone_is_told(run, reference, tmp_path):
+def test_a_checkpoint_whose_features_are_gone_waits_for_them(run, reference, tmp_path):
     cache = FeatureCache(tmp_path / "cache")
     with pytest.raises(Stop):
-        run(tmp_path / "run", "replay", cache=cache, after_task=interrupt_after(1))
+        run(tmp_path / "run", "replay", cache=cache, after_task=interrupt_after(0))
     cache.clear()
-    with pytest.raises(ResultsError, match="cannot be resumed: what it refers to has"):
-        run(tmp_path / "run", "replay", cache=cache)
-    run(tmp_path / "run", "replay", cache=cache, fresh=True)
+    tasks = []
+    run(
+        tmp_path / "run",
+        "replay",
+        cache=cache,
+        after_task=lambda task, rows: tasks.append(task),
+    )
+    assert tasks == [1]
     assert_same_run(tmp_path / "run", reference("replay"))
+
+
+@pytest.mark.parametrize("left", [0, 10])
+def test_metrics_that_were_cut_are_told(run, tmp_path, left):
+    partial = interrupted(run, tmp_path / "run")
+    content = (partial / "metrics.csv").read_bytes()
+    (partial / "metrics.csv").write_bytes(content[:left])
+    with pytest.raises(ResultsError, match="metrics.csv was changed since the check"):
+        run(tmp_path / "run")
+    (partial / "metrics.csv").write_bytes(content)
+    run(tmp_path / "run")
+
+
+def test_code_beside_a_recipe_is_part_of_the_run(run, tmp_path, monkeypatch):
+    recipe = tmp_path / "recipe" / "own.toml"
+    recipe.parent.mkdir()
+    recipe.write_text(
+        'title = "O"\nsummary = "o"\n[[plugins]]\ntype = "code_of_mine.Keeps"\n'
+    )
+    code = recipe.with_name("code_of_mine.py")
+    code.write_text(
+        "from avalanche.core import SupervisedPlugin\n"
+        "class Keeps(SupervisedPlugin):\n    pass\n"
+    )
+    with pytest.raises(Stop):
+        run(tmp_path / "run", str(recipe), after_task=interrupt_after(0))
+    original = code.read_text()
+    code.write_text(original + "# changed\n")
+    with pytest.raises(ResultsError, match="the code of code_of_mine changed"):
+        run(tmp_path / "run", str(recipe))
+    code.write_text(original)
+    results, _ = run(tmp_path / "run", str(recipe))
+    assert list(results["code"]) == ["code_of_mine"]
+    code.write_text(original + "# changed\n")
+    with pytest.raises(ResultsError, match="other code of code_of_mine"):
+        run(tmp_path / "run", str(recipe))
+    again, _ = run(tmp_path / "run", str(recipe), fresh=True)
+    assert again["code"] != results["code"]
+
+
+def test_an_error_of_a_plugin_is_not_blamed_on_the_folder(run, tmp_path, monkeypatch):
+    def missing(self, strategy, **kwargs):
+        Path("/nowhere/at/all").read_text()
+
+    monkeypatch.setattr(runner.CheckpointPlugin, "before_training_exp", missing)
+    with pytest.raises(TrainingError, match="the run broke: .*nowhere/at/all"):
+        run(tmp_path / "run")
+
+
+def test_a_finished_run_is_read_where_nothing_may_be_written(
+    run, reference, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    shutil.copytree(reference("naive"), out)
+
+    def no(*arguments, **options):
+        raise PermissionError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", no)
+    results, _ = run(out)
+    assert results == read(reference("naive"))
+
+
+def test_a_run_that_arrives_late_is_not_made_anew(run, reference, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(reference("naive"), out)
+    late = tmp_path / "run.partial"
+    shutil.copytree(reference("naive"), late)
+    (late / WORKING_MARKER).touch()
+    results = json.loads((late / "results.json").read_text())
+    (late / "results.json").write_text(json.dumps({**results, "git": "late"}))
+    (late / "replaces").write_text(
+        hashlib.blake2b((out / "results.json").read_bytes(), digest_size=16).hexdigest()
+    )
+    found, calls = run(out, progress=Clicks(1), fresh=True)
+    assert found["git"] == "late"
+    assert read(out)["git"] == "late"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_wrong_command_leaves_the_checkpoint_of_another_run(run, tmp_path):
@@ -538,7 +655,7 @@ def test_a_finished_run_is_made_anew_when_the_new_one_is_finished(
         path.write_text(path.name)
     (out / "metrics.csv").write_text("to be replaced")
     with pytest.raises(Stop):
-        run(out, after_task=interrupt_after(1), fresh=True)
+        run(out, after_task=interrupt_after(0), fresh=True)
     assert (out / "metrics.csv").read_text() == "to be replaced"
     tasks = []
     run(out, after_task=lambda task, rows: tasks.append(task), fresh=True)

@@ -42,14 +42,13 @@ from avalanche_ad.experiments.configuration import (
 )
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.provenance import (
-    check_data_of_run,
     check_same_data,
     check_same_features,
     features_id,
 )
 from avalanche_ad.experiments.recipe import ExperimentRecipe
 from avalanche_ad.experiments.results import write_json
-from avalanche_ad.experiments.runner import finished_run, run_experiment
+from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models import AnomalyModel, FlowGMM
 from avalanche_ad.models.scoring import ScoreKind
@@ -197,15 +196,6 @@ class Bench:
         """Make a whole run of a recipe, or read it where it was made before."""
         name = recipe.strategy_name.replace(" ", "_")
         folder = self.folder / "runs" / f"{name}-seed{seed}"
-        results = finished_run(folder, recipe, self.data_root, seed)
-        if results is not None:
-            check_data_of_run(folder, results.get("data"), self.stream.digests)
-            made = results.get("versions", {}).get("features")
-            check_same_features(
-                recipe.benchmark.features.backbone,
-                [(folder.name, made), ("now", features_now(recipe.benchmark))],
-            )
-            return results
         return run_experiment(
             recipe,
             folder,

@@ -8,8 +8,8 @@ prints a JSON object: how many calls there are, how many runs had one fail, and 
 for everything that was not as it must be. ``every`` fails each call in every way,
 ``some`` each call in one of the ways in turn. Each run is a fork of this process, so
 that importing is paid once. Scenarios: ``new``, a run in a new folder; ``fresh``, one
-over a finished run and a person's files; ``volume``, one in a mount point; and
-``careless``, which moves the run as nobody should, to see that it is noticed.
+over a finished run and a person's files; ``volume``, one in a mount point;
+``single``, one of a single task; and ``careless``, which moves the run as nobody should, to see that it is noticed.
 """
 
 from __future__ import annotations
@@ -67,9 +67,10 @@ class Harness:
             ctypes.c_long,
             *3 * [ctypes.c_int],
         ]
-        self.recipe = load_experiment(
-            stream, "feature_gmm", ["model.max_positions=100"]
-        )
+        overrides = ["model.max_positions=100"]
+        if scenario == "single":
+            overrides += ['experiences=[["bolt"]]']
+        self.recipe = load_experiment(stream, "feature_gmm", overrides)
         self.cache = FeatureCache(cache)
         self.work = work
         self.scenario = scenario
