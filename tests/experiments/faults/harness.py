@@ -9,7 +9,8 @@ for everything that was not as it must be. ``every`` fails each call in every wa
 ``some`` each call in one of the ways in turn. Each run is a fork of this process, so
 that importing is paid once. Scenarios: ``new``, a run in a new folder; ``fresh``, one
 over a finished run and a person's files; ``volume``, one in a mount point;
-``single``, one of a single task; and ``careless``, which moves the run as nobody should, to see that it is noticed.
+``single``, one of a single task; and ``careless``, which moves the run as nobody
+should, to see that it is noticed.
 """
 
 from __future__ import annotations
