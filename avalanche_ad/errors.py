@@ -21,6 +21,7 @@ __all__ = [
     "TrainingError",
     "WeightsError",
     "counted",
+    "reading",
     "writing",
 ]
 
@@ -71,6 +72,22 @@ def counted(count: int, what: str, many: str | None = None) -> str:
         ends = what.endswith("y") and what[-2:-1] not in "aeiou"
         many = f"{what[:-1]}ies" if ends else f"{what}s"
     return f"{count} {what if count == 1 else many}"
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one line.
+
+    :param folder: what is read.
+    :raises ResultsError: for any ``OSError`` within the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ResultsError(
+            f"{folder}: cannot be read ({error.strerror or error}): check it and its "
+            "permissions"
+        ) from error
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from avalanche.training.supervised import Cumulative, JointTraining
 
 from avalanche_ad.benchmarks import AnomalyBenchmark
 from avalanche_ad.datasets import AnomalyData
-from avalanche_ad.errors import ResultsError
+from avalanche_ad.errors import ResultsError, reading
 from avalanche_ad.evaluation.csv_logger import TidyCSVLogger
 from avalanche_ad.evaluation.metrics import AnomalyMetrics
 from avalanche_ad.evaluation.names import metric_names
@@ -217,9 +217,9 @@ def run_experiment(
         announce(f"{out}: this run is already there; --fresh makes it anew")
         return results
 
-    # before anything is written: it may be in a place for reading
-    if not is_worked_on(out) and (results := there()):
-        return results
+    with reading(out):  # before anything is written: it may be in a place for that
+        if not is_worked_on(out) and (results := there()):
+            return results
     with run_folder(out) as folder:
         fresh = fresh and not folder.arrived
         if results := there():

@@ -1,7 +1,8 @@
 """Whatever file-system call fails, a run is complete, resumable or untouched.
 
-All ways of failing at every call, about half an hour a scenario:
+Each call once, some minutes a scenario, or each in every way, half an hour:
 
+    AVALANCHE_AD_FAULTS=each python -m pytest tests/experiments/test_faults.py
     AVALANCHE_AD_FAULTS=every python -m pytest tests/experiments/test_faults.py
 """
 
@@ -76,7 +77,8 @@ def test_no_call_that_fails_costs_a_run(failing, scenario):
         f"{scenario}: {found['failed']} runs, each with one of {found['calls']} failing"
     )
     assert found["wrong"] == []
-    assert found["failed"] >= found["calls"] > 80
+    assert found["calls"] > 80
+    assert found["failed"] >= found["calls"] / 3
 
 
 def test_a_careless_move_is_noticed(failing):
