@@ -18,6 +18,7 @@ from avalanche_ad.models.category_rows import (
     own_or_borrowed,
     with_rows,
 )
+from avalanche_ad.models.copies import copies_of
 from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.loading import LoadsWhole
 from avalanche_ad.models.position_statistics import PositionStatistics
@@ -258,22 +259,25 @@ class AnomalyModel(LoadsWhole, ABC):
         """Return image scores of a category's normals, each by a judge without it.
 
         The images are parted into folds of neighbours, so that near copies, which often
-        follow each other, are held out together. For each fold the category's constants
-        (:meth:`calibrate`) are taken from the other folds alone, and so is its density
-        as far as the model can fit it without training (:meth:`levels_without`). The
-        model is left as it was.
+        follow each other, are held out together; an image and its copies
+        (:func:`~avalanche_ad.models.copies.copies_of`) always are. For each fold the
+        category's constants (:meth:`calibrate`) are taken from the other folds alone,
+        and so is its density as far as the model can fit it without training
+        (:meth:`levels_without`). The model is left as it was.
 
         :param category: a category that has been learned.
-        :param x: packed features (N, layout.size) of its training normals, N at least
-            2, every image once.
+        :param x: packed features (N, layout.size) of its training normals, copies
+            included, as the density was fitted to; n of them no copies, at least 2.
         :param mask_size: (H, W) of the score maps.
-        :param folds: how many; N at most.
+        :param folds: how many; n at most.
         :param images: of how many images the constants are taken, as for the model's
             own: spread over those there are, or where they are fewer each taken again.
-        :return: (N,), of the category given: none is inferred.
+        :return: (n,), of the category given: none is inferred. Of an image and its
+            copies the first.
         :raises TrainingError: for fewer than two images.
         """
-        count = len(x)
+        first, group = torch.unique(copies_of(x).cpu(), return_inverse=True)
+        count = len(first)
         if count < 2:
             raise TrainingError(
                 f"category {category} has {count} training image: with fewer than two "
@@ -284,9 +288,9 @@ class AnomalyModel(LoadsWhole, ABC):
         fold = torch.arange(count) * min(folds, count) // count
         parts = []
         for index in range(min(folds, count)):
-            rest = (fold != index).nonzero().flatten()
+            rest = (fold[group] != index).nonzero().flatten()
             drawn = torch.arange(images) * max(len(rest), images) // images % len(rest)
-            parts.append((rest, rest[drawn], (fold == index).nonzero().flatten()))
+            parts.append((rest, rest[drawn], first[fold == index]))
         scores = []
         with evaluating(self), self._constants_kept():
             judged = [(rest, torch.cat([own, held])) for rest, own, held in parts]

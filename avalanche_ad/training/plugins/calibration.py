@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Subset
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.base import AnomalyModel
+from avalanche_ad.models.copies import copies_of
 from avalanche_ad.models.thresholds import HeldOutScores
 from avalanche_ad.training.dynamic import category_names
 
@@ -121,7 +122,7 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
         """Take a category's scores and threshold from its normals."""
         self.held_out.pop(category, None)
         self.thresholds.pop(category, None)
-        if len(x) < 2:
+        if len(torch.unique(copies_of(x))) < 2:
             return
         assert self.mask_size is not None
         size = (self.mask_size, self.mask_size)
@@ -137,17 +138,17 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
         strategy: Any,  # noqa: ANN401
         others: dict[int, dict[bytes, Tensor]],
     ) -> Iterator[tuple[int, Tensor]]:
-        """Yield each category's images, once each: one category in memory at a time."""
+        """Yield each category's images, one category in memory at a time.
+
+        Copies included, as the density was fitted to; those that a memory repeats once.
+        """
         dataset = strategy.adapted_dataset
         rows: dict[int, list[int]] = {}
         for row, category in enumerate(dataset.targets):
             rows.setdefault(int(category), []).append(row)
         for category in sorted(rows):
             loader = DataLoader(Subset(dataset, rows[category]), batch_size=64)
-            found: dict[bytes, Tensor] = {}
-            for batch in loader:
-                found |= {_digest(x): x for x in batch[0]}
-            yield category, torch.stack(list(found.values()))
+            yield category, torch.cat([batch[0] for batch in loader])
         for category in sorted(others):
             yield category, torch.stack(list(others[category].values()))
 

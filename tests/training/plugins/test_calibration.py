@@ -225,3 +225,15 @@ def test_an_evaluation_within_training_takes_no_thresholds(stream, make_strategy
     strategy = make_strategy(plugins=[plugin], eval_every=1)
     strategy.train(benchmark.train_stream[0], eval_streams=[benchmark.test_stream[:1]])
     assert plugin.taken == 2
+
+
+def test_a_copy_among_the_training_images_counts_once(
+    stream, train_stream, make_strategy
+):
+    x, y = images_of(stream().train_stream[0])
+    (copied,) = train_stream(
+        (torch.cat([x, x[2:3] + 1e-4]), torch.cat([y, y[2:3]])),
+    )
+    plugin = CalibrationPlugin(100, mask_size=4)
+    make_strategy(plugins=[plugin]).train(copied)
+    assert [len(plugin.held_out[c]) for c in (0, 1)] == [12, 12]
