@@ -283,7 +283,7 @@ class AnomalyModel(LoadsWhole, ABC):
                 f"category {category} has {count} training image: with fewer than two "
                 "none can be held out to take a threshold from"
             )
-        kind = self._kind(self.score_kind)
+        kind = self.kind_in_use
         kinds = ("uncertainty", "likelihood") if kind == "product" else (kind,)
         fold = torch.arange(count) * min(folds, count) // count
         parts = []
@@ -315,12 +315,14 @@ class AnomalyModel(LoadsWhole, ABC):
                 scores.append(maps.flatten(1).amax(1))
         return torch.cat(scores)
 
-    @property
-    def holds_out_density(self) -> bool:
+    def holds_out_density(self, category: int, images: int) -> bool:
         """Whether :meth:`levels_without` fits the density anew, here not.
 
-        If not, gradients have seen the images that :meth:`held_out_scores` judges, and
+        If not, the density has seen the images that :meth:`held_out_scores` judges, and
         new normals score higher than those.
+
+        :param category: a category that has been learned.
+        :param images: how many normals of it there are, copies included.
         """
         return False
 
@@ -356,6 +358,14 @@ class AnomalyModel(LoadsWhole, ABC):
                 kind: [level[rows] for level in levels]
                 for kind, levels in whole.items()
             }
+
+    @property
+    def kind_in_use(self) -> ScoreKind:
+        """The kind of score that :meth:`score` gives now by default.
+
+        Scores of different kinds do not compare.
+        """
+        return self._kind(self.score_kind)
 
     def _kind(self, kind: ScoreKind) -> ScoreKind:
         """Return the likelihood where there is nothing to be uncertain about."""
