@@ -77,7 +77,6 @@ class _Judge:
     :param run: the run's folder.
     :param description: what its ``model.json`` holds.
     :param threshold: which of them to take.
-    :param trained_on: whether gradients have seen the normals.
     """
 
     def __init__(
@@ -85,9 +84,15 @@ class _Judge:
         run: Path,
         description: Mapping[str, Any],
         threshold: Threshold,
-        trained_on: bool,
     ) -> None:
-        fresh = set(description.get("fresh", ()))
+        honest = {
+            *description.get("fresh", ()),
+            *(
+                name
+                for name, held_out in description.get("density_held_out", {}).items()
+                if held_out
+            ),
+        }
         names = list(description["categories"])
         kept = {
             kind: dict(description["thresholds"][kind])
@@ -97,7 +102,7 @@ class _Judge:
             name: HeldOutScores(scores)
             for name, scores in dict(description.get("held_out", {})).items()
         }
-        self.trained_on = {name: trained_on and name not in fresh for name in names}
+        self.trained_on = {name: name not in honest for name in names}
         self.level: float | None = None
         if threshold.score is not None:
             self.limits = dict.fromkeys(names, threshold.score)
@@ -109,6 +114,15 @@ class _Judge:
                 name: scores.threshold(self.level)
                 for name, scores in self.held_out.items()
             }
+            if missing := [name for name in names if name not in self.limits]:
+                _log.warning(
+                    "%s has no threshold for %s: no scores of held-out "
+                    "normals compare with those it gives now; `avalanche-ad calibrate "
+                    "%s NEW_NORMALS` takes one from new ones",
+                    run,
+                    ", ".join(missing),
+                    run,
+                )
             if seen := [name for name in self.limits if self.trained_on[name]]:
                 _log.warning(
                     "the thresholds of %s are of images that its flow was trained on "
@@ -267,7 +281,7 @@ def predict_images(
         )
         size, mask = int(description["image_size"]), int(description["mask_size"])
         names = list(description["categories"])
-        judge = _Judge(run, description, threshold, not model.holds_out_density)
+        judge = _Judge(run, description, threshold)
     except ResultsError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -363,3 +363,50 @@ def test_a_run_on_features_that_have_changed_is_refused(trained_run, images, tmp
     assert list(predict_images(run, files)) == list(
         predict_images(trained_run.folder, files)
     )
+
+
+@pytest.fixture
+def described(trained_run, tmp_path):
+    """Give a copy of the run whose model.json is changed."""
+    folder = shutil.copytree(trained_run.folder, tmp_path / "run")
+
+    def make(**changes):
+        path = folder / "model.json"
+        description = json.loads(path.read_text())
+        path.write_text(json.dumps(description | changes))
+        return folder, description
+
+    return make
+
+
+def test_what_was_held_out_is_taken_from_the_run_not_the_model(
+    described, images, caplog
+):
+    run, before = described()
+    assert before["density_held_out"] == dict.fromkeys(before["categories"], False)
+    files = find_images([images])
+    found = {line["category"] for line in predict_images(run, files)}
+    others = [name for name in before["categories"] if name not in found]
+    for honest in (found, others):
+        run, _ = described(density_held_out=dict.fromkeys(honest, True))
+        caplog.clear()
+        for line in predict_images(run, files):
+            assert line["false_alarms"]["trained_on"] == (honest is others)
+        told = sorted(found if honest is others else others)
+        assert f"flow was trained on ({', '.join(told)})" in caplog.text
+
+
+def test_a_category_without_a_threshold_is_told_of(described, images, caplog):
+    run, before = described()
+    for gone in ("bolt", "gear"):
+        kept = {name: of for name, of in before["held_out"].items() if name != gone}
+        run, _ = described(held_out=kept)
+        caplog.clear()
+        lines = list(predict_images(run, find_images([images])))
+        (said,) = [m for m in caplog.messages if "no threshold for" in m]
+        assert f"no threshold for {gone}:" in said
+        assert f"avalanche-ad calibrate {run} NEW_NORMALS" in said
+        for line in lines:
+            assert (line["threshold"] is None) == (line["category"] == gone)
+            assert (line["anomalous"] is None) == (line["category"] == gone)
+    assert any(line["threshold"] is None for line in lines)  # "gear" is found
