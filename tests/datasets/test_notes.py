@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from avalanche_ad.datasets import DiskData, Sample, check_dataset, read_folder
-from avalanche_ad.datasets.disk import Problem, plural
+from avalanche_ad.datasets.disk import Problem
 from avalanche_ad.datasets.loading import Remark
 from avalanche_ad.datasets.notes import Remarks, mask_and_remarks, tell
 
@@ -42,12 +42,6 @@ def with_orientation(path: Path, orientation: int = 3, name: str | None = None) 
         target = path.with_name(name) if name else path
         image.save(target, exif=exif)
     return target
-
-
-def test_plural():
-    assert plural(1, "image") == "1 image"
-    assert plural(0, "image") == "0 images"
-    assert plural(2, "category", "categories") == "2 categories"
 
 
 def test_a_sound_tree_is_told_nothing_of(folder_tree, told):
