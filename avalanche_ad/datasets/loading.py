@@ -61,7 +61,9 @@ LOADING_RULES = 2
 _SIXTEEN_BIT_MAX = 65535
 _TWELVE_BIT_MAX = 4095
 _UNUSED_BITS = 2
-"""So many of the highest bits unused, and an image is nearly black."""
+"""So many of the highest bits unused, and an image is dark: a quarter as bright."""
+_BLACK_BITS = 4
+"""So many, and it is nearly black."""
 _ORIENTATION = 0x0112
 _PHOTOMETRIC = 262
 _LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
@@ -196,9 +198,10 @@ def image_remarks(path: Path) -> list[Remark]:
             bits = brightest.bit_length()
             used = int(pixels.max()).bit_length()
             if used <= bits - _UNUSED_BITS:
+                dark = "nearly black" if used <= bits - _BLACK_BITS else "dark"
                 text = (
-                    f"{bits}-bit {kind} of which {{level}} bits are used, nearly "
-                    f"black once scaled by {brightest}; rescale to the full range"
+                    f"{bits}-bit {kind} of which {{level}} bits are used, {dark} "
+                    f"once scaled by {brightest}; rescale to the full range"
                 )
                 return [Remark(text, used, telling=True), *remarks]
             text = f"{bits}-bit {kind}, scaled by {brightest} to 8 bits"

@@ -79,7 +79,9 @@ def test_sixteen_bit_is_scaled_by_its_full_range(save, pixels, suffix):
 
 def test_sixteen_bit_that_uses_few_bits_is_described_as_dark(save):
     path = save(Image.fromarray(np.full((4, 4), 4095, dtype=np.uint16)))
-    assert "12 bits are used, nearly black" in told(path)
+    assert "12 bits are used, nearly black once scaled" in told(path)
+    path = save(Image.fromarray(np.full((4, 4), 16383, dtype=np.uint16)))
+    assert "14 bits are used, dark once scaled by 65535" in told(path)
 
 
 @on_disk
