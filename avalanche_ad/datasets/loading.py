@@ -13,8 +13,8 @@ rules, which ``LOADING_RULES`` numbers so that cached features notice a change:
   only a TIFF's own orientation is applied, as every reader of TIFF does;
 * of a file with several frames the first is read;
 * a mask is true wherever a colour channel is not zero, so masks that number their
-  defects (VisA) and masks of 0 and 255 read the same. With a lossy format's noise, or
-  many grey levels, it is true from half of its brightest value on: ``read_mask``.
+  defects (VisA) and masks of 0 and 255 read the same; but noise and blurred edges, and
+  all of a lossy format, count from half of the brightest value on: ``read_mask``.
 
 What is odd about a file, ``image_remarks`` and ``read_mask`` say in phrases.
 """
@@ -61,14 +61,19 @@ LOADING_RULES = 2
 _SIXTEEN_BIT_MAX = 65535
 _TWELVE_BIT_MAX = 4095
 _UNUSED_BITS = 2
-"""So many of the highest bits unused, and an image is nearly black."""
+"""So many of the highest bits unused, and an image is dark: a quarter as bright."""
+_BLACK_BITS = 4
+"""So many, and it is nearly black."""
 _ORIENTATION = 0x0112
 _PHOTOMETRIC = 262
 _LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
 _MOST_NUMBERS = 16
 _LARGEST_NUMBER = 63
 _NOISE = 8
-"""A value below this part of the brightest beside it is noise, not a number."""
+"""A value below this part of the brightest may be noise, unless it fills an area."""
+_APART = 0.9
+_AROUND = [(row, column) for row in range(3) for column in range(3)]
+_AROUND.remove((1, 1))
 # the turn that brings stored pixels upright, and the one that takes it back
 _TURNS = {
     2: (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_LEFT_RIGHT),
@@ -132,11 +137,14 @@ def read_mask(
 ) -> tuple[npt.NDArray[np.bool_], list[Remark]]:
     """Read a mask file, and say what is odd about it.
 
-    A mask that numbers its defects (at most 16 values, none above 63 or all at least
-    an eighth of the brightest) is true wherever it is not zero. Any other has noise or
-    blurred edges, as every lossy format gives: it is true from half of its brightest
-    value on. Fully transparent pixels are background; a mask whose colour says nothing
-    is taken from its alpha channel.
+    It is true from half of its brightest value on. Without loss it is so too wherever a
+    darker value marks an area: one that fills areas (most of its pixels have its own
+    value all around) or stands alone (they have nothing but it and zero around, and it
+    is no speckle or at least an eighth of the brightest). Noise and blurred edges do
+    neither, so an edge pixel counts from half on, however many levels edges have. Where
+    darker pixels are mostly of a gradient none counts, and where there are at most 16
+    values, none above 63, they are numbers and all count. Fully transparent pixels are
+    background; a mask whose colour says nothing is taken from its alpha channel.
 
     An image whose pixels are stored turned, which its EXIF orientation tells viewers
     to turn upright, may have its mask drawn on either. Where only the upright reading
@@ -148,7 +156,7 @@ def read_mask(
     :raises DatasetError: when the mask's file is missing or damaged.
     """
     with _opened(path) as image:
-        lossy = image.format in _LOSSY_FORMATS
+        lossy = _is_lossy(path, image)
         turned = _orientation(image)
         levels, remarks = _levels(path, image)
     mask, more = _from_levels(levels, lossy)
@@ -190,9 +198,10 @@ def image_remarks(path: Path) -> list[Remark]:
             bits = brightest.bit_length()
             used = int(pixels.max()).bit_length()
             if used <= bits - _UNUSED_BITS:
+                dark = "nearly black" if used <= bits - _BLACK_BITS else "dark"
                 text = (
-                    f"{bits}-bit {kind} of which {{level}} bits are used, nearly "
-                    f"black once scaled by {brightest}; rescale to the full range"
+                    f"{bits}-bit {kind} of which {{level}} bits are used, {dark} "
+                    f"once scaled by {brightest}; rescale to the full range"
                 )
                 return [Remark(text, used, telling=True), *remarks]
             text = f"{bits}-bit {kind}, scaled by {brightest} to 8 bits"
@@ -359,6 +368,9 @@ def _levels(
     By colour, not by palette index: index 0 need not be the black one.
     """
     if is_deep(image) and image.mode != "CMYK":
+        grey = None if is_deep_colour(image) else np.asarray(image)
+        if grey is not None and (grey.min() < 0 or grey.max() > _SIXTEEN_BIT_MAX):
+            return (grey != 0).astype(np.uint8), []  # of 32 bits, which number
         pixels, _ = _deep_pixels(path, image)
         return (pixels if pixels.ndim == 2 else pixels.max(axis=2)), []
     if image.mode == "F":
@@ -386,20 +398,17 @@ def _from_levels(
 ) -> tuple[npt.NDArray[np.bool_], list[Remark]]:
     """Say which brightness is a defect's; the rule is in ``read_mask``."""
     drawn: npt.NDArray[np.bool_] = levels != 0
-    if not drawn.any():
-        return drawn, []
-    if levels.dtype == np.uint8:
-        values = np.flatnonzero(Image.fromarray(levels).histogram())
-    else:
-        values = np.unique(levels)
-    values = values[values > 0]
-    darkest, brightest = float(values[0]), float(values[-1])
-    numbers = len(values) <= _MOST_NUMBERS and (
-        brightest <= _LARGEST_NUMBER or darkest * _NOISE >= brightest
-    )
-    if numbers and not lossy:
+    brightest = float(levels.max())
+    if not brightest:
         return drawn, []
     bright: npt.NDArray[np.bool_] = np.greater_equal(levels, brightest / 2)
+    dark = drawn ^ bright
+    if not lossy:
+        if not dark.any():
+            return drawn, []
+        bright |= _areas(levels, dark, brightest)
+        if np.array_equal(bright, drawn):
+            return drawn, []
     what = "in a lossy format" if lossy else "with noise or blurred edges"
     if np.array_equal(bright, drawn):
         return drawn, [Remark(f"{what}; use PNG with the values 0 and 255")]
@@ -411,6 +420,49 @@ def _from_levels(
             "from half of their brightest value on; use PNG"
         )
     return bright, [Remark(text, int(brightest), telling=True)]
+
+
+def _areas(
+    levels: npt.NDArray[np.generic], dark: npt.NDArray[np.bool_], brightest: float
+) -> npt.NDArray[np.bool_]:
+    """Return which dark pixels have a value that marks areas; see ``read_mask``."""
+    if levels.dtype == np.uint8 and brightest <= _LARGEST_NUMBER:
+        numbers = np.count_nonzero(Image.fromarray(levels).histogram()[1:])
+        if numbers <= _MOST_NUMBERS:
+            return dark
+    rows, columns = np.nonzero(dark)
+    padded = np.pad(levels, 1, mode="edge")
+    own = levels[rows, columns]
+    equal = np.zeros(len(own), dtype=np.int64)
+    alone = np.ones(len(own), dtype=np.bool_)
+    for row, column in _AROUND:
+        other = padded[rows + row, columns + column]
+        same = other == own
+        equal += same
+        alone &= same | (other == 0)
+    values, index, count = np.unique(own, return_inverse=True, return_counts=True)
+
+    def share(of: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+        return np.asarray(np.bincount(index, weights=of) / count)
+
+    filled, apart = share(equal == len(_AROUND)) > 0.5, share(alone)
+    compact = (apart > _APART) & (share(equal) > len(_AROUND) / 2)
+    strong = (apart > 0.5) & (values >= brightest / _NOISE)
+    marks: npt.NDArray[np.bool_] = (filled | compact | strong)[index]
+    found = np.zeros_like(dark)
+    if 2 * np.count_nonzero(marks) > len(own):
+        found[rows[marks], columns[marks]] = True
+    return found
+
+
+def _is_lossy(path: Path, image: Image.Image) -> bool:
+    """Whether a file opened keeps its pixels but roughly."""
+    if image.format == "WEBP":
+        with path.open("rb") as file:
+            return b"VP8L" not in file.read(4096)
+    if image.format == "TIFF":
+        return "jpeg" in str(image.info.get("compression"))
+    return image.format in _LOSSY_FORMATS
 
 
 def _onto_stored(

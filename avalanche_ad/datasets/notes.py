@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os.path import commonpath
 from pathlib import Path
 from typing import Literal
@@ -136,7 +136,6 @@ def _add_images(samples: Sequence[Sample], remarks: Remarks) -> None:
         if is_deep:
             deep.setdefault(sample.category, []).append(sample.path)
     for category, paths in deep.items():
-        decoded: dict[str, Remark] = {}
         chosen = {
             paths[i * (len(paths) - 1) // (_DECODED - 1)] for i in range(_DECODED)
         }
@@ -146,10 +145,8 @@ def _add_images(samples: Sequence[Sample], remarks: Remarks) -> None:
             except DatasetError:
                 continue
             if first.telling:
-                known = decoded.setdefault(first.text, first)
-                decoded[first.text] = max(known, first, key=lambda r: r.level)
-        for remark in decoded.values():
-            remarks.add("image", category, paths, remark)
+                text = f"{first.text} ({_DECODED} of a category are looked at)"
+                remarks.add("image", category, [path], replace(first, text=text))
 
 
 def _content(mask: npt.NDArray[np.bool_]) -> Iterator[Remark]:

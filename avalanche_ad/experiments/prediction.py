@@ -6,17 +6,23 @@ import hashlib
 import logging
 import math
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
 
-from avalanche_ad.datasets.loading import IMAGE_SUFFIXES, load_image, resize_image
+from avalanche_ad.datasets.loading import (
+    IMAGE_SUFFIXES,
+    image_remarks,
+    load_image,
+    resize_image,
+)
 from avalanche_ad.datasets.scanning import is_system_file
 from avalanche_ad.errors import DatasetError, RecipeError, ResultsError, writing
 from avalanche_ad.experiments.provenance import features_id
@@ -77,7 +83,6 @@ class _Judge:
     :param run: the run's folder.
     :param description: what its ``model.json`` holds.
     :param threshold: which of them to take.
-    :param trained_on: whether gradients have seen the normals.
     """
 
     def __init__(
@@ -85,9 +90,15 @@ class _Judge:
         run: Path,
         description: Mapping[str, Any],
         threshold: Threshold,
-        trained_on: bool,
     ) -> None:
-        fresh = set(description.get("fresh", ()))
+        honest = {
+            *description.get("fresh", ()),
+            *(
+                name
+                for name, held_out in description.get("density_held_out", {}).items()
+                if held_out
+            ),
+        }
         names = list(description["categories"])
         kept = {
             kind: dict(description["thresholds"][kind])
@@ -97,7 +108,7 @@ class _Judge:
             name: HeldOutScores(scores)
             for name, scores in dict(description.get("held_out", {})).items()
         }
-        self.trained_on = {name: trained_on and name not in fresh for name in names}
+        self.trained_on = {name: name not in honest for name in names}
         self.level: float | None = None
         if threshold.score is not None:
             self.limits = dict.fromkeys(names, threshold.score)
@@ -109,6 +120,15 @@ class _Judge:
                 name: scores.threshold(self.level)
                 for name, scores in self.held_out.items()
             }
+            if missing := [name for name in names if name not in self.limits]:
+                _log.warning(
+                    "%s has no threshold for %s: no scores of held-out "
+                    "normals compare with those it gives now; `avalanche-ad calibrate "
+                    "%s NEW_NORMALS` takes one from new ones",
+                    run,
+                    ", ".join(missing),
+                    run,
+                )
             if seen := [name for name in self.limits if self.trained_on[name]]:
                 _log.warning(
                     "the thresholds of %s are of images that its flow was trained on "
@@ -170,17 +190,26 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     maps = 0
     for path in paths:
         inside = [path]
-        if path.is_dir():
+        try:
+            kind = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            kind = 0
+        except OSError as error:
+            reason = error.strerror or error
+            raise DatasetError(f"{path}: cannot be read: {reason}") from None
+        if stat.S_ISDIR(kind):
             inside = _below(path)
             if not inside:
                 raise DatasetError(f"{path}: no image in this folder or below it")
-        elif not path.is_file():
+        elif not stat.S_ISREG(kind):
             raise DatasetError(f"{path}: no such image or folder")
         for item in inside:
             if is_heat_map(item):
                 maps += 1
             else:
-                found.setdefault(item.absolute(), item)
+                # one place has many names: a/../a, or a link to a folder
+                folder = Path(os.path.realpath(item.parent))
+                found.setdefault(folder / item.name, item)
     if maps:
         _log.warning(
             "%d heat map%s that predict wrote %s passed over",
@@ -229,8 +258,10 @@ def predict_images(
     """Score images with a saved run, one mapping per image in their order.
 
     Each has ``image`` and, where the image cannot be read, ``error`` alone; else
-    ``score``, ``category`` (inferred), ``threshold``, ``anomalous`` (the score reaches
-    the threshold) and, where heat maps are written, ``heat_map``. The scores of the
+    ``note``, where the file is dark, turned or has pages that are not read, ``score``,
+    ``category`` (inferred), ``threshold``, ``anomalous`` (the score reaches the
+    threshold) and, where heat maps are written, ``heat_map``, or ``error`` where it
+    cannot be. The scores of the
     category's normals that were held out of the fit, see
     :meth:`~avalanche_ad.models.base.AnomalyModel.held_out_scores`, give
 
@@ -256,7 +287,7 @@ def predict_images(
     :param device: where to compute.
     :param batch_size: images at once.
     :raises AvalancheADError: when the run cannot be read, a threshold is not known or
-        a heat map cannot be written.
+        the folder for heat maps cannot be made.
     """
     if isinstance(threshold, str):
         threshold = Threshold.parse(threshold)
@@ -267,7 +298,7 @@ def predict_images(
         )
         size, mask = int(description["image_size"]), int(description["mask_size"])
         names = list(description["categories"])
-        judge = _Judge(run, description, threshold, not model.holds_out_density)
+        judge = _Judge(run, description, threshold)
     except ResultsError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -293,12 +324,16 @@ def predict_images(
     for start in range(0, len(images), batch_size):
         paths = images[start : start + batch_size]
         read = [_read(path, size) for path in paths]
-        scored = _scored(model, [pair[1] for pair in read if not isinstance(pair, str)])
+        scored = _scored(
+            model, [pair.scored for pair in read if not isinstance(pair, str)]
+        )
         for path, pair in zip(paths, read, strict=True):
             line: dict[str, Any] = {"image": str(path)}
             if isinstance(pair, str):
                 yield {**line, "error": pair}
                 continue
+            if pair.note:
+                line["note"] = pair.note
             score, category, score_map = next(scored)
             if not math.isfinite(score):
                 yield {**line, "error": "its score is not finite"}
@@ -307,29 +342,54 @@ def predict_images(
             line |= {"score": score, "category": names[category], **verdict}
             if heat_maps is not None:
                 target = heat_maps / _map_name(path)
-                limit = verdict["threshold"]
-                top = limit if limit is not None else float(score_map.max())
-                with writing(heat_maps, "heat maps"):
-                    save_heat_map(
-                        target, pair[0], score_map, low=0.6 * top, high=1.4 * top
-                    )
-                line["heat_map"] = str(target)
+                low, high = _range(verdict["threshold"], score_map)
+                try:
+                    save_heat_map(target, pair.shown, score_map, low, high)
+                    line["heat_map"] = str(target)
+                except OSError as error:  # the score is worth having without it
+                    reason = error.strerror or error
+                    line["error"] = f"{target}: cannot write the heat map ({reason})"
             yield line
 
 
-def _read(
-    path: Path, size: int
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | str:
-    """Return an image to show and one to score, or in a few words why there is none."""
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        return f"{path}: not a file"
+class _Read(NamedTuple):
+    """An image to show, one to score, and what of the file can spoil its score."""
+
+    shown: npt.NDArray[np.uint8]
+    scored: npt.NDArray[np.uint8]
+    note: str
+
+
+def _read(path: Path, size: int) -> _Read | str:
+    """Return an image, or in a few words why there is none."""
     try:
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            os.scandir(path).close()
+        if not stat.S_ISREG(kind):  # a pipe would be waited for
+            return f"{path}: not a file"
         image = load_image(path)
-        return _shown(image), resize_image(image, size)
+        told = "; ".join(str(one) for one in image_remarks(path) if one.telling)
+        return _Read(_shown(image), resize_image(image, size), told)
+    except FileNotFoundError:
+        return f"{path}: file not found"
+    except OSError as error:
+        return f"{path}: cannot be read: {error.strerror or error}"
     except DatasetError as error:
         return " ".join(str(error).split())
     except MemoryError:
         return f"{path}: too large for the memory there is; cut or resize it first"
+
+
+def _range(
+    limit: float | None, score_map: npt.NDArray[np.float32]
+) -> tuple[float, float]:
+    """Return the scores that a heat map's colours go from and to."""
+    lowest, highest = float(score_map.min()), float(score_map.max())
+    if limit is not None and limit <= 0:  # no share of it says anything
+        return lowest, highest
+    top = highest if limit is None else limit
+    return 0.6 * top, 1.4 * top
 
 
 def _shown(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -361,4 +421,6 @@ def _scored(
 def _map_name(path: Path) -> str:
     """Return a name that no other image's heat map has, and this one's always."""
     place = os.fsencode(path.resolve())
-    return f"{path.stem[:60]}_{hashlib.blake2b(place, digest_size=6).hexdigest()}.png"
+    # file systems count bytes, and a character cut in two is none
+    stem = os.fsencode(path.stem)[:60].decode(errors="ignore")
+    return f"{stem}_{hashlib.blake2b(place, digest_size=6).hexdigest()}.png"

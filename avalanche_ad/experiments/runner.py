@@ -620,5 +620,9 @@ def _save_model(
                 benchmark.category_names[category]: held_out.scores
                 for category, held_out in calibration.held_out.items()
             },
+            "density_held_out": {
+                benchmark.category_names[category]: held_out
+                for category, held_out in calibration.density_held_out.items()
+            },
         },
     )

@@ -18,6 +18,7 @@ from avalanche_ad.models.category_rows import (
     own_or_borrowed,
     with_rows,
 )
+from avalanche_ad.models.copies import copies_of
 from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.loading import LoadsWhole
 from avalanche_ad.models.position_statistics import PositionStatistics
@@ -258,35 +259,38 @@ class AnomalyModel(LoadsWhole, ABC):
         """Return image scores of a category's normals, each by a judge without it.
 
         The images are parted into folds of neighbours, so that near copies, which often
-        follow each other, are held out together. For each fold the category's constants
-        (:meth:`calibrate`) are taken from the other folds alone, and so is its density
-        as far as the model can fit it without training (:meth:`levels_without`). The
-        model is left as it was.
+        follow each other, are held out together; an image and its copies
+        (:func:`~avalanche_ad.models.copies.copies_of`) always are. For each fold the
+        category's constants (:meth:`calibrate`) are taken from the other folds alone,
+        and so is its density as far as the model can fit it without training
+        (:meth:`levels_without`). The model is left as it was.
 
         :param category: a category that has been learned.
-        :param x: packed features (N, layout.size) of its training normals, N at least
-            2, every image once.
+        :param x: packed features (N, layout.size) of its training normals, copies
+            included, as the density was fitted to; n of them no copies, at least 2.
         :param mask_size: (H, W) of the score maps.
-        :param folds: how many; N at most.
+        :param folds: how many; n at most.
         :param images: of how many images the constants are taken, as for the model's
             own: spread over those there are, or where they are fewer each taken again.
-        :return: (N,), of the category given: none is inferred.
+        :return: (n,), of the category given: none is inferred. Of an image and its
+            copies the first.
         :raises TrainingError: for fewer than two images.
         """
-        count = len(x)
+        first, group = torch.unique(copies_of(x).cpu(), return_inverse=True)
+        count = len(first)
         if count < 2:
             raise TrainingError(
                 f"category {category} has {count} training image: with fewer than two "
                 "none can be held out to take a threshold from"
             )
-        kind = self._kind(self.score_kind)
+        kind = self.kind_in_use
         kinds = ("uncertainty", "likelihood") if kind == "product" else (kind,)
         fold = torch.arange(count) * min(folds, count) // count
         parts = []
         for index in range(min(folds, count)):
-            rest = (fold != index).nonzero().flatten()
+            rest = (fold[group] != index).nonzero().flatten()
             drawn = torch.arange(images) * max(len(rest), images) // images % len(rest)
-            parts.append((rest, rest[drawn], (fold == index).nonzero().flatten()))
+            parts.append((rest, rest[drawn], first[fold == index]))
         scores = []
         with evaluating(self), self._constants_kept():
             judged = [(rest, torch.cat([own, held])) for rest, own, held in parts]
@@ -311,12 +315,14 @@ class AnomalyModel(LoadsWhole, ABC):
                 scores.append(maps.flatten(1).amax(1))
         return torch.cat(scores)
 
-    @property
-    def holds_out_density(self) -> bool:
+    def holds_out_density(self, category: int, images: int) -> bool:
         """Whether :meth:`levels_without` fits the density anew, here not.
 
-        If not, gradients have seen the images that :meth:`held_out_scores` judges, and
+        If not, the density has seen the images that :meth:`held_out_scores` judges, and
         new normals score higher than those.
+
+        :param category: a category that has been learned.
+        :param images: how many normals of it there are, copies included.
         """
         return False
 
@@ -352,6 +358,14 @@ class AnomalyModel(LoadsWhole, ABC):
                 kind: [level[rows] for level in levels]
                 for kind, levels in whole.items()
             }
+
+    @property
+    def kind_in_use(self) -> ScoreKind:
+        """The kind of score that :meth:`score` gives now by default.
+
+        Scores of different kinds do not compare.
+        """
+        return self._kind(self.score_kind)
 
     def _kind(self, kind: ScoreKind) -> ScoreKind:
         """Return the likelihood where there is nothing to be uncertain about."""

@@ -133,10 +133,15 @@ class FeatureGMM(AnomalyModel):
             )
         self._images[category] = len(features)
 
-    @property
-    def holds_out_density(self) -> bool:
-        """Whether the density is fitted anew for images held out: it is."""
-        return True
+    def holds_out_density(self, category: int, images: int) -> bool:
+        """Whether the density is fitted anew for images held out.
+
+        It is, unless it was fitted to more of them.
+
+        :param category: a category that has been learned.
+        :param images: how many normals of it there are, copies included.
+        """
+        return self._images.get(category, 0) <= images
 
     def levels_without(
         self,
@@ -153,7 +158,7 @@ class FeatureGMM(AnomalyModel):
         (:func:`~avalanche_ad.models.category_mixtures.refitted`). The density stays as
         it is where it was fitted to more images than there are here.
         """
-        if self._images.get(category, 0) > len(x):
+        if not self.holds_out_density(category, len(x)):
             yield from super().levels_without(category, x, parts, kinds)
             return
         features = self.packed(x)

@@ -451,14 +451,22 @@ class FlowGMM(AnomalyModel):
             return grouped_moments(z, component, self.statistics.components)
         return pushed_moments(gaussians, x, z, component)
 
-    @property
-    def holds_out_density(self) -> bool:
+    def holds_out_density(self, category: int, images: int) -> bool:
         """Whether the density is fitted anew for images held out.
 
-        So it is where mixtures follow from statistics: the flow is trained on samples
-        and images of all, but what it has of a single one is little beside the mixture.
+        So it is where mixtures follow from statistics, unless those are of more images:
+        the flow is trained on samples and images of all, but what it has of a single
+        one is little beside the mixture.
+
+        :param category: a category that has been learned.
+        :param images: how many normals of it there are, copies included.
         """
-        return self.statistics is not None and self.alignment is not None
+        return (
+            self.score_kind != "uncertainty"  # which is of the flow's own mixture
+            and self.statistics is not None
+            and self.alignment is not None
+            and int(self.statistics.images[category]) <= images
+        )
 
     def levels_without(
         self,
@@ -481,7 +489,7 @@ class FlowGMM(AnomalyModel):
             statistics is None
             or self.alignment is None
             or "likelihood" not in kinds
-            or int(statistics.images[category]) > len(x)
+            or not self.holds_out_density(category, len(x))
         ):
             yield from super().levels_without(category, x, parts, kinds)
             return

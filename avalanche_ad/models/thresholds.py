@@ -33,9 +33,9 @@ def order_of(images: int, level: float) -> int:
 
     :param images: n, at least 1.
     :param level: q in (0, 1), the share of new normals that shall lie below.
-    :return: k; n where there are too few for the level.
+    :return: k, from 1 to n: n where there are too few for the level.
     """
-    return min(images, math.ceil((images + 1) * level - _ROUNDING))
+    return min(images, max(1, math.ceil((images + 1) * level - _ROUNDING)))
 
 
 def images_needed(level: float) -> int:

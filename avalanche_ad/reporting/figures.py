@@ -91,9 +91,11 @@ def save_heat_map(
 
 def is_heat_map(path: Path) -> bool:
     """Whether a file is what :func:`save_heat_map` wrote, by its first bytes."""
-    if path.suffix.lower() != ".png" or not path.is_file():
+    if path.suffix.lower() != ".png":
         return False
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as file:
             return _HEAT_MAP.encode() in file.read(256)
     except OSError:

@@ -79,7 +79,9 @@ def test_sixteen_bit_is_scaled_by_its_full_range(save, pixels, suffix):
 
 def test_sixteen_bit_that_uses_few_bits_is_described_as_dark(save):
     path = save(Image.fromarray(np.full((4, 4), 4095, dtype=np.uint16)))
-    assert "12 bits are used, nearly black" in told(path)
+    assert "12 bits are used, nearly black once scaled" in told(path)
+    path = save(Image.fromarray(np.full((4, 4), 16383, dtype=np.uint16)))
+    assert "14 bits are used, dark once scaled by 65535" in told(path)
 
 
 @on_disk
@@ -127,11 +129,96 @@ def test_mask_that_numbers_its_defects_is_true_wherever_not_zero(save, pixels, t
     assert not remarks
 
 
-def test_mask_of_numbers_far_apart_is_true_wherever_not_zero(save):
-    pixels = np.array([[0, 40, 80], [120, 0, 250]], dtype=np.uint8)
+def labelled(values, side: int, gap: int, kind: type = np.uint8) -> np.ndarray:
+    """Return squares of values in rows of five."""
+    step = side + gap
+    pixels = np.zeros((6 * step, 6 * step), dtype=kind)
+    for number, value in enumerate(values):
+        y, x = (step * place + gap for place in divmod(number, 5))
+        pixels[y : y + side, x : x + side] = value
+    return pixels
+
+
+@on_disk
+@given(
+    values=st.lists(st.integers(1, 255), min_size=1, max_size=25),
+    size=st.sampled_from([(6, 1), (8, 0), (9, 2), (3, 1)]),
+)
+def test_mask_whose_values_fill_areas_is_true_wherever_not_zero(save, values, size):
+    pixels = labelled(values, *size)
     mask, remarks = read_mask(save(Image.fromarray(pixels)))
     np.testing.assert_array_equal(mask, pixels != 0)
     assert not remarks
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        labelled(range(1, 21), 8, 0),
+        labelled([1, 65535], 6, 1, np.uint16),
+        labelled([1, 70000], 6, 1, np.int32),
+        labelled([-1, 3], 6, 1, np.int32),
+        np.kron(np.array([[0, 20, 0], [0, 0, 200]], np.uint8), np.ones((9, 9), "u1")),
+    ],
+    ids=["twenty", "16 bits", "32 bits", "negative", "far apart"],
+)
+def test_labels_of_any_depth_count(save, pixels):
+    path = save(Image.fromarray(pixels), "mask.tif")
+    np.testing.assert_array_equal(load_mask(path), pixels != 0)
+
+
+def test_labels_by_colour_count_however_bright(save):
+    pixels = np.zeros((40, 40, 3), dtype=np.uint8)
+    pixels[3:12, 3:12, 0], pixels[20:30, 20:30, 1] = 20, 200
+    np.testing.assert_array_equal(
+        load_mask(save(Image.fromarray(pixels))), pixels.any(2)
+    )
+
+
+def test_thin_and_small_defects_of_half_the_brightness_count(save):
+    pixels = np.zeros((40, 40), dtype=np.uint8)
+    pixels[5, 3:30] = pixels[20, 20] = 100
+    pixels[30:35, 3:30] = 255
+    np.testing.assert_array_equal(load_mask(save(Image.fromarray(pixels))), pixels > 0)
+    pixels = np.where(pixels == 255, 128, np.where(pixels > 0, 128, 0)).astype("u1")
+    np.testing.assert_array_equal(load_mask(save(Image.fromarray(pixels))), pixels > 0)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4, 8, 16])
+def test_smoothed_edges_count_from_half_on_however_many_levels_they_have(save, factor):
+    side = 64 * factor
+    y, x = np.mgrid[:side, :side] / factor
+    disc = (y - 30) ** 2 + (x - 33) ** 2 < 15.3**2
+    share = disc.reshape(64, factor, 64, factor).mean((1, 3))
+    pixels = np.round(255 * share).astype(np.uint8)
+    mask, (remark,) = read_mask(save(Image.fromarray(pixels)))
+    np.testing.assert_array_equal(mask, pixels >= 127.5)
+    assert "blurred edges" in str(remark)
+
+
+@pytest.mark.parametrize("quality", [50, 75, 90, 98])
+@pytest.mark.parametrize("name", ["mask.png", "mask.bmp"])
+def test_what_a_lossy_format_left_stays_noise_in_another(save, quality, name):
+    drawn = square(96).astype(np.uint8) * 255
+    lossy = Image.open(save(Image.fromarray(drawn), "a.jpg", quality=quality))
+    assert (np.asarray(lossy) > 0).sum() >= square(96).sum()
+    mask = load_mask(save(lossy, name))
+    np.testing.assert_array_equal(mask, square(96))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mask.webp", {"quality": 60}),
+        ("mask.tif", {"compression": "jpeg"}),
+        ("mask.jpg", {}),
+    ],
+)
+def test_a_flat_value_in_a_lossy_format_may_be_its_loss(save, name, options):
+    pixels = np.full((48, 48, 3), 4, dtype=np.uint8)
+    pixels[square()] = 250
+    path = save(Image.fromarray(pixels), name, **options)
+    np.testing.assert_array_equal(load_mask(path), square())
 
 
 def square(side: int = 48) -> np.ndarray:

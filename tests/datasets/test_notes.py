@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from avalanche_ad.datasets import DiskData, Sample, check_dataset, read_folder
-from avalanche_ad.datasets.disk import Problem, plural
+from avalanche_ad.datasets.disk import Problem
 from avalanche_ad.datasets.loading import Remark
 from avalanche_ad.datasets.notes import Remarks, mask_and_remarks, tell
 
@@ -42,12 +42,6 @@ def with_orientation(path: Path, orientation: int = 3, name: str | None = None) 
         target = path.with_name(name) if name else path
         image.save(target, exif=exif)
     return target
-
-
-def test_plural():
-    assert plural(1, "image") == "1 image"
-    assert plural(0, "image") == "0 images"
-    assert plural(2, "category", "categories") == "2 categories"
 
 
 def test_a_sound_tree_is_told_nothing_of(folder_tree, told):
@@ -123,11 +117,27 @@ def test_dark_images_of_twelve_bits_are_one_line(folder_tree, told, png16, kind)
         path.write_bytes(png16(pixels))
     (line,) = told(root)
     assert line.startswith(
-        f"10 images of bolt, gear 16-bit {kind} of which 12 bits are used, nearly black"
+        f"6 images of bolt, gear 16-bit {kind} of which 12 bits are used, nearly black"
     )
+    assert "(3 of a category are looked at)" in line
     notes = [p.message for p in check_dataset("folder", root)]
     assert len(notes) == 2
     assert all(note.startswith(f"5 images 16-bit {kind} of which 12") for note in notes)
+
+
+def test_only_images_that_were_looked_at_are_told_of(folder_tree, told, png16):
+    root = folder_tree()
+    paths = sorted(root.glob("bolt/t*/*/*.png"))
+    found = []
+    for dark in paths:
+        for path in paths:
+            top = 16383 if path == dark else 65535
+            path.write_bytes(png16(np.full((16, 16, 1), top, np.uint16)))
+        found += told(root)
+    assert len(found) == 3 < len(paths)
+    for line in found:
+        start = "1 image of bolt 16-bit grey of which 14 bits are used, dark"
+        assert line.startswith(start)
 
 
 def test_bright_images_of_sixteen_bits_are_no_line(folder_tree, told, png16):

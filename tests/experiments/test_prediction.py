@@ -158,8 +158,11 @@ def test_a_heat_map_is_written_whole_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(ResultsError, match="cannot write heat maps.*No space left"):
-        list(predict_images(trained_run.folder, files, heat_maps=tmp_path))
+    (line,) = predict_images(trained_run.folder, files, heat_maps=tmp_path)
+    assert set(line) == FIELDS | {"error"}
+    assert (
+        line["error"] == f"{path}: cannot write the heat map (No space left on device)"
+    )
     assert [item.read_bytes() for item in tmp_path.iterdir()] == [before]
 
 
@@ -184,9 +187,128 @@ def test_hidden_and_system_files_in_folders_are_passed_over(images, tmp_path):
     assert find_images([given]) == [given]
 
 
-def test_an_image_given_twice_is_taken_once(images):
+def test_an_image_given_twice_is_taken_once(images, tmp_path, monkeypatch):
     every = find_images([images])
     assert find_images([images, every[0], images]) == every
+    monkeypatch.chdir(images)
+    turned = images / ".." / images.name
+    relative = Path(every[0].parent.name, "..", every[0].relative_to(images))
+    (tmp_path / "link").symlink_to(images)
+    assert find_images([images, turned, relative, tmp_path / "link"]) == every
+
+
+def test_the_folder_above_a_link_is_that_of_its_target(images, tmp_path):
+    """``link/..`` is not where the link lies."""
+    every = find_images([images])
+    place = tmp_path / "deep" / "below"
+    place.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(place)
+    for folder in (tmp_path, tmp_path / "deep"):
+        shutil.copy(every[0], folder / "a.png")
+    given = [tmp_path / "a.png", tmp_path / "link" / ".." / "a.png"]
+    assert find_images(given) == given
+
+
+@pytest.mark.parametrize("stem", ["😀" * 60, "ä" * 100, "a" + "😀" * 40, "x" * 250])
+def test_an_images_name_may_be_as_long_as_the_file_system_allows(
+    trained_run, images, tmp_path, stem
+):
+    name = os.fsencode(stem)[:250].decode(errors="ignore") + ".png"
+    shutil.copy(find_images([images])[0], tmp_path / name)
+    maps = tmp_path / "maps"
+    (line,) = predict_images(trained_run.folder, [tmp_path / name], heat_maps=maps)
+    assert [str(path) for path in maps.iterdir()] == [line["heat_map"]]
+    assert line["heat_map"].startswith(str(maps / name[:10]))
+
+
+def test_one_heat_map_that_fails_costs_no_other(
+    trained_run, images, tmp_path, monkeypatch
+):
+    files = find_images([images])
+    written = prediction.save_heat_map
+
+    def save(target, *arguments):
+        if target.name.startswith(files[1].stem):
+            raise OSError(36, "File name too long")
+        written(target, *arguments)
+
+    monkeypatch.setattr(prediction, "save_heat_map", save)
+    lines = list(predict_images(trained_run.folder, files, heat_maps=tmp_path))
+    failed = [line["image"] for line in lines if "error" in line]
+    expected = [str(path) for path in files if path.stem == files[1].stem]
+    assert failed == expected
+    for line in lines:
+        assert "score" in line
+        assert ("heat_map" in line) == (line["image"] not in failed)
+
+
+def test_a_name_that_no_file_can_have_is_one_line(trained_run, images):
+    path = Path("y" * 300 + ".png")
+    with pytest.raises(DatasetError, match="cannot be read: File name too long"):
+        find_images([path])
+    good = find_images([images])[0]
+    first, second = predict_images(trained_run.folder, [path, good])
+    assert first["error"].endswith("cannot be read: File name too long")
+    assert "score" in second
+
+
+def test_what_may_not_be_opened_is_told_with_its_reason(
+    trained_run, images, tmp_path, monkeypatch
+):
+    folder, good = tmp_path / "locked", find_images([images])[0]
+    folder.mkdir()
+    shutil.copy(good, folder / "a.png")
+    shutil.copy(good, tmp_path / "b.png")
+    scandir, own_stat = os.scandir, Path.stat
+
+    def locked(path):
+        if str(path) == str(folder):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    def hidden(path, **options):
+        if path.parent == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return own_stat(path, **options)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    monkeypatch.setattr(Path, "stat", hidden)
+    assert find_images([tmp_path]) == [tmp_path / "b.png", folder]
+    files = [folder, folder / "a.png", tmp_path / "b.png"]
+    lines = list(predict_images(trained_run.folder, files))
+    for line, path in zip(lines, files[:2], strict=False):
+        assert line["error"] == f"{path}: cannot be read: Permission denied"
+    assert "score" in lines[2]
+    with pytest.raises(DatasetError, match="a.png: cannot be read: Permission denied"):
+        find_images([folder / "a.png"])
+
+
+@pytest.mark.parametrize("limit", ["-1", "0", "score:0"])
+def test_a_threshold_that_is_not_positive_paints_no_map_full(
+    trained_run, images, tmp_path, limit
+):
+    files = find_images([images])[:1]
+    (line,) = predict_images(
+        trained_run.folder, files, heat_maps=tmp_path, threshold=limit
+    )
+    pair = np.asarray(Image.open(line["heat_map"])).astype(int)
+    change = np.abs(pair[:, :80] - pair[:, 80:]).sum(2)
+    assert change.min() <= 6 < change.max()
+
+
+def test_what_can_spoil_a_score_is_noted(trained_run, images, tmp_path):
+    good = load_image(find_images([images])[0])
+    dark = tmp_path / "dark.png"
+    Image.fromarray(good[..., 0].astype(np.uint16) * 16).save(dark)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(good).save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(good).save(tmp_path / "upright.jpg")
+    lines = list(predict_images(trained_run.folder, find_images([tmp_path])))
+    notes = [line.get("note") for line in lines]
+    assert notes[0].startswith("16-bit grey of which 12 bits are used, nearly black")
+    assert notes[1:] == ["with an EXIF orientation, which is ignored", None]
+    assert all("score" in line for line in lines)
 
 
 def damaged(folder, good):
@@ -363,3 +485,50 @@ def test_a_run_on_features_that_have_changed_is_refused(trained_run, images, tmp
     assert list(predict_images(run, files)) == list(
         predict_images(trained_run.folder, files)
     )
+
+
+@pytest.fixture
+def described(trained_run, tmp_path):
+    """Give a copy of the run whose model.json is changed."""
+    folder = shutil.copytree(trained_run.folder, tmp_path / "run")
+
+    def make(**changes):
+        path = folder / "model.json"
+        description = json.loads(path.read_text())
+        path.write_text(json.dumps(description | changes))
+        return folder, description
+
+    return make
+
+
+def test_what_was_held_out_is_taken_from_the_run_not_the_model(
+    described, images, caplog
+):
+    run, before = described()
+    assert before["density_held_out"] == dict.fromkeys(before["categories"], False)
+    files = find_images([images])
+    found = {line["category"] for line in predict_images(run, files)}
+    others = [name for name in before["categories"] if name not in found]
+    for honest in (found, others):
+        run, _ = described(density_held_out=dict.fromkeys(honest, True))
+        caplog.clear()
+        for line in predict_images(run, files):
+            assert line["false_alarms"]["trained_on"] == (honest is others)
+        told = sorted(found if honest is others else others)
+        assert f"flow was trained on ({', '.join(told)})" in caplog.text
+
+
+def test_a_category_without_a_threshold_is_told_of(described, images, caplog):
+    run, before = described()
+    for gone in ("bolt", "gear"):
+        kept = {name: of for name, of in before["held_out"].items() if name != gone}
+        run, _ = described(held_out=kept)
+        caplog.clear()
+        lines = list(predict_images(run, find_images([images])))
+        (said,) = [m for m in caplog.messages if "no threshold for" in m]
+        assert f"no threshold for {gone}:" in said
+        assert f"avalanche-ad calibrate {run} NEW_NORMALS" in said
+        for line in lines:
+            assert (line["threshold"] is None) == (line["category"] == gone)
+            assert (line["anomalous"] is None) == (line["category"] == gone)
+    assert any(line["threshold"] is None for line in lines)  # "gear" is found

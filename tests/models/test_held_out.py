@@ -187,3 +187,48 @@ def test_a_step_of_the_em_is_the_fit_for_one_gaussian_and_exact_for_several():
     torch.testing.assert_close(
         several.mean, shares.double().T @ x.double() / weight[:, None]
     )
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_an_image_and_its_copies_are_held_out_together_and_scored_once(noise):
+    x = features(12)
+    copied = torch.cat([x, x[[4, 4, 11]] + noise * features(3, 5)])
+    model = make_feature_gmm(copied)
+    found = model.held_out_scores(1, copied, SIZE, folds=12, images=30)
+    assert found.shape == (12,)
+    of = torch.tensor([*range(12), 4, 4, 11])
+    for index in range(12):
+        rest = copied[of != index]
+        model.fit_category(1, rest)
+        drawn = rest[torch.arange(30) % len(rest)]
+        model.calibrate([(drawn, torch.ones(30, dtype=torch.long))])
+        one = torch.ones(1, dtype=torch.long)
+        expected = model.score(model(x[index][None]), SIZE, one).image
+        torch.testing.assert_close(found[index][None], expected, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["feature_gmm", "statistics"])
+def test_a_copy_breaks_no_promise(kind):
+    """New normals reach the largest of 40 held-out scores about once in 41."""
+    x, new = features(40), features(300, 9)
+    copied = torch.cat([x, x[:1] + 1e-3 * features(1, 5)])
+    if kind == "feature_gmm":
+        model = make_feature_gmm(copied)
+    else:
+        model = flow_gmm(copied, score_kind="likelihood", position_calibration=True)
+        model.statistics = FeatureStatistics(LAYOUT, 2, precision="float32")
+        model.statistics.fit_category(1, copied)
+        model.align_to_statistics(4000)
+        model.calibrate([(copied, torch.ones(41, dtype=torch.long))])
+    ones = torch.ones(300, dtype=torch.long)
+    scores = model.score(model(new), SIZE, ones).image
+    held_out = model.held_out_scores(1, copied, SIZE, folds=40, images=39)
+    assert len(held_out) == 40
+    assert (scores > held_out.max()).float().mean() < 0.1
+
+
+def test_copies_of_one_image_cannot_be_held_out():
+    x = features(12)
+    copies = x[:1].repeat(3, 1)
+    with pytest.raises(TrainingError, match="category 1 has 1 training image"):
+        make_feature_gmm(x).held_out_scores(1, copies, SIZE)

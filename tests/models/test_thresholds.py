@@ -106,3 +106,15 @@ def test_scores_that_are_none_are_refused(scores):
 def test_levels_outside_of_0_and_1_are_refused(level):
     with pytest.raises(ValueError, match="between 0 and 1"):
         HeldOutScores([1.0]).threshold(level)
+
+
+@given(st.integers(1, 400))
+def test_the_least_and_the_largest_level_take_the_least_and_the_largest_score(count):
+    assert order_of(count, 1e-300) == order_of(count, 1e-12) == 1
+    assert order_of(count, 1 - 1e-16) == count
+    held_out = HeldOutScores(range(count))
+    assert held_out.threshold(1e-12) == np.nextafter(0.0, np.inf)
+    assert held_out.threshold(1 - 1e-16) == np.nextafter(count - 1.0, np.inf)
+    found = held_out.false_alarms(held_out.threshold(1e-12), 1e-12)
+    assert 0 <= found.low <= found.expected <= found.high <= 1
+    assert found.expected == pytest.approx(count / (count + 1))

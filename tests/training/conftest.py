@@ -43,6 +43,18 @@ def as_avalanche(x, y, *extra):
 
 
 @pytest.fixture
+def train_stream():
+    """Build a train stream of experiences given as (images, categories)."""
+
+    def make(*experiences):
+        data = [as_avalanche(x, y) for x, y in experiences]
+        made = with_classes_timeline(benchmark_from_datasets(train=data))
+        return with_task_labels(made).train_stream
+
+    return make
+
+
+@pytest.fixture
 def layout():
     return LAYOUT
 

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Subset
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.base import AnomalyModel
-from avalanche_ad.models.thresholds import HeldOutScores
+from avalanche_ad.models.copies import copies_of
+from avalanche_ad.models.thresholds import HeldOutScores, images_needed
 from avalanche_ad.training.dynamic import category_names
 
 __all__ = ["CalibrationPlugin"]
@@ -32,8 +33,15 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
     all of them, each judged without it
     (:meth:`~avalanche_ad.models.base.AnomalyModel.held_out_scores`), and from them the
     score above which new normals lie at a known rate. What training by gradient has
-    seen of an image stays: a flow is not trained anew for each fold. Scores are of the
-    model at that time; a category whose images are gone keeps its own.
+    seen of an image stays: a flow is not trained anew for each fold.
+
+    Scores are of the model at that time; a category whose images are gone keeps its
+    own. Fewer images than those, as a blurry stream's strays or a small memory, take
+    their place only where the density was not held out, so that it moved with the flow,
+    and they are enough for the quantile
+    (:func:`~avalanche_ad.models.thresholds.images_needed`). Scores of another kind than
+    the model gives now, as the first category's from before there was a second to be
+    uncertain about, are dropped.
 
     :param images_per_category: the constants are of the first so many images of each
         category.
@@ -42,8 +50,8 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
     :param folds: into how many parts a category's normals are parted.
 
     ``held_out`` maps a category index to its normals' scores, ``thresholds`` to the
-    threshold of ``quantile``, both taken when the category was last in the data. A
-    category with a single image has neither.
+    threshold of ``quantile``, ``density_held_out`` to whether their density was fitted
+    without each of them. A category that only ever had a single image has none.
 
     :raises TrainingError: after an experience, when a constant or a score of the
         training normals is not finite.
@@ -63,6 +71,8 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.folds = folds
         self.held_out: dict[int, HeldOutScores] = {}
         self.thresholds: dict[int, float] = {}
+        self.density_held_out: dict[int, bool] = {}
+        self._kinds: dict[int, str] = {}
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Refuse a stream whose categories are not those the model has learned.
@@ -82,6 +92,7 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
         others: dict[int, dict[bytes, Tensor]] = {}
         counts = self._calibrate(strategy.model, strategy, others)
         if self.mask_size is not None:
+            self._drop_others_than(strategy.model.kind_in_use)
             with torch.random.fork_rng(devices=[]):  # a data loader draws too
                 for category, x in self._normals(strategy, others):
                     self._hold_out(strategy, category, x, counts[category])
@@ -118,36 +129,52 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
         x: Tensor,
         images: int,
     ) -> None:
-        """Take a category's scores and threshold from its normals."""
-        self.held_out.pop(category, None)
-        self.thresholds.pop(category, None)
-        if len(x) < 2:
+        """Take a category's scores and threshold from its normals, if they serve."""
+        count = len(torch.unique(copies_of(x)))
+        if count < 2 or not self._better(category, count):
             return
         assert self.mask_size is not None
-        size = (self.mask_size, self.mask_size)
-        scores = strategy.model.held_out_scores(
+        model, size = strategy.model, (self.mask_size, self.mask_size)
+        scores = model.held_out_scores(
             category, x.to(strategy.device), size, folds=self.folds, images=images
         )
         self._check(scores, "scores of training normals", strategy)
         self.held_out[category] = HeldOutScores(scores.tolist())
         self.thresholds[category] = self.held_out[category].threshold(self.quantile)
+        self.density_held_out[category] = model.holds_out_density(category, len(x))
+        self._kinds[category] = model.kind_in_use
+
+    def _better(self, category: int, count: int) -> bool:
+        """Whether scores of so many images are better than those there are."""
+        if category not in self.held_out or count >= len(self.held_out[category]):
+            return True
+        return not self.density_held_out[category] and count >= images_needed(
+            self.quantile
+        )
+
+    def _drop_others_than(self, kind: str) -> None:
+        """Drop the scores that compare with none that the model gives now."""
+        for category in [c for c, of in self._kinds.items() if of != kind]:
+            for kept in (self.held_out, self.thresholds, self.density_held_out):
+                del kept[category]
+            del self._kinds[category]
 
     @staticmethod
     def _normals(
         strategy: Any,  # noqa: ANN401
         others: dict[int, dict[bytes, Tensor]],
     ) -> Iterator[tuple[int, Tensor]]:
-        """Yield each category's images, once each: one category in memory at a time."""
+        """Yield each category's images, one category in memory at a time.
+
+        Copies included, as the density was fitted to; those that a memory repeats once.
+        """
         dataset = strategy.adapted_dataset
         rows: dict[int, list[int]] = {}
         for row, category in enumerate(dataset.targets):
             rows.setdefault(int(category), []).append(row)
         for category in sorted(rows):
             loader = DataLoader(Subset(dataset, rows[category]), batch_size=64)
-            found: dict[bytes, Tensor] = {}
-            for batch in loader:
-                found |= {_digest(x): x for x in batch[0]}
-            yield category, torch.stack(list(found.values()))
+            yield category, torch.cat([batch[0] for batch in loader])
         for category in sorted(others):
             yield category, torch.stack(list(others[category].values()))
 

@@ -130,7 +130,12 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
                 f"{type(self).__name__} follows one flow, and under PackNet every task "
                 "has its own: leave one of the two out"
             )
-        agreed = agreed_options([*getattr(strategy, "plugins", ()), self], self)
+        kept = strategy.model.statistics if self.keeps_statistics else None
+        agreed = agreed_options(
+            [*getattr(strategy, "plugins", ()), self],
+            self,
+            None if kept is None else kept.covariance,
+        )
         self._agreed = {
             "seed": strategy.model.seed,
             **agreed,
@@ -151,6 +156,8 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
             form["components"] = kept.components
             form["statistics"] = kept.covariance
             form["mean_field"] = kept.mean_field
+            kept_as = kept.get_buffer("means_0").dtype
+            form["precision"] = str(kept_as).removeprefix("torch.")
             if kept.covariance == "low_rank":
                 form["rank"] = min(kept.rank, widest)
         for name, value in form.items():
@@ -204,7 +211,11 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
                 statistics.fit_category(category, x.to(device))
 
 
-def agreed_options(plugins: Iterable[object], of: StatisticsKeeper) -> dict[str, Any]:
+def agreed_options(
+    plugins: Iterable[object],
+    of: StatisticsKeeper,
+    learned: Covariance | None = None,
+) -> dict[str, Any]:
     """Return the options stated for what a plugin shares with others of a strategy.
 
     The plugins that keep statistics share those, and the plugins that align mixtures
@@ -212,6 +223,7 @@ def agreed_options(plugins: Iterable[object], of: StatisticsKeeper) -> dict[str,
 
     :param plugins: a strategy's plugins.
     :param of: one of them.
+    :param learned: form of the statistics that the model has, where none is stated.
     :raises TrainingError: when two of them state different values, or one states what
         has no effect.
     """
@@ -234,7 +246,7 @@ def agreed_options(plugins: Iterable[object], of: StatisticsKeeper) -> dict[str,
                         f"{plugin.stated[name]!r} has no effect: leave it out"
                     )
     agreed = {name: plugin.stated[name] for name, plugin in owner.items()}
-    form = agreed.get("statistics", _DEFAULTS["statistics"])
+    form = agreed.get("statistics", learned or _DEFAULTS["statistics"])
     if "rank" in agreed and form != "low_rank":
         raise TrainingError(
             f"{type(owner['rank']).__name__} has rank = {agreed['rank']!r}, which has "

@@ -7,7 +7,7 @@ from avalanche_ad.errors import TrainingError
 from avalanche_ad.evaluation import anomaly_metrics
 from avalanche_ad.evaluation.functional import UndefinedMetricWarning
 from avalanche_ad.models.latents import latents_of
-from avalanche_ad.training.plugins import CalibrationPlugin
+from avalanche_ad.training.plugins import CalibrationPlugin, GMMAlignmentPlugin
 
 
 def maxima(model, dataset):
@@ -186,7 +186,8 @@ def test_thresholds_of_categories_that_are_gone_stay_as_they_were(
 def test_images_that_a_memory_repeats_count_once(stream, make_strategy):
     first, second = stream().train_stream
     replay = ReplayPlugin(mem_size=8, batch_size_mem=8)
-    plugin = CalibrationPlugin(100, mask_size=4)
+    # of three quarters, for which 3 images are enough
+    plugin = CalibrationPlugin(100, mask_size=4, quantile=0.75)
     strategy = make_strategy(plugins=[plugin, replay])
     strategy.train(first)
     assert [len(plugin.held_out[c]) for c in (0, 1)] == [12, 12]
@@ -225,3 +226,107 @@ def test_an_evaluation_within_training_takes_no_thresholds(stream, make_strategy
     strategy = make_strategy(plugins=[plugin], eval_every=1)
     strategy.train(benchmark.train_stream[0], eval_streams=[benchmark.test_stream[:1]])
     assert plugin.taken == 2
+
+
+def test_a_copy_among_the_training_images_counts_once(
+    stream, train_stream, make_strategy
+):
+    x, y = images_of(stream().train_stream[0])
+    (copied,) = train_stream(
+        (torch.cat([x, x[2:3] + 1e-4]), torch.cat([y, y[2:3]])),
+    )
+    plugin = CalibrationPlugin(100, mask_size=4)
+    make_strategy(plugins=[plugin]).train(copied)
+    assert [len(plugin.held_out[c]) for c in (0, 1)] == [12, 12]
+
+
+def drawn(category, count, seed=0):
+    generator = torch.Generator().manual_seed(100 * seed + category)
+    point = 3 * torch.randn(1, 6, generator=torch.Generator().manual_seed(category))
+    x = point + 0.5 * torch.randn(count, 5, 6, generator=generator)
+    return x.flatten(1), torch.full((count,), category)
+
+
+def together(*parts):
+    return tuple(torch.cat(of) for of in zip(*parts, strict=True))
+
+
+@pytest.mark.parametrize("strays", [1, 2, 3, 18])
+def test_too_few_images_take_no_scores_place(train_stream, make_strategy, strays):
+    first, second = train_stream(
+        together(drawn(0, 34), drawn(1, 34)),
+        together(drawn(2, 34), drawn(3, 34), drawn(0, strays, 1)),
+    )
+    plugin = CalibrationPlugin(mask_size=4)
+    strategy = make_strategy(plugins=[plugin])
+    strategy.train(first)
+    before, threshold = plugin.held_out[0].scores, plugin.thresholds[0]
+    strategy.train(second)
+    assert plugin.held_out[0].scores == before
+    assert plugin.thresholds[0] == threshold
+    assert [len(plugin.held_out[c]) for c in (2, 3)] == [34, 34]
+    assert not any(plugin.density_held_out.values())
+
+
+def test_a_memory_of_one_image_a_category_takes_no_threshold_away(
+    stream, make_strategy
+):
+    plugin = CalibrationPlugin(mask_size=4)
+    strategy = make_strategy(plugins=[plugin, ReplayPlugin(mem_size=2)])
+    first, second = stream().train_stream
+    strategy.train(first)
+    before = dict(plugin.thresholds)
+    strategy.train(second)
+    assert sorted(plugin.thresholds) == [0, 1, 2, 3]
+    assert {c: plugin.thresholds[c] for c in before} == before
+
+
+@pytest.mark.parametrize(
+    ("plugins", "expected"),
+    [([], 20), ([GMMAlignmentPlugin(components=1, samples=200)], 34)],
+)
+def test_enough_images_take_the_place_of_scores_that_the_flow_has_left(
+    train_stream, make_strategy, plugins, expected
+):
+    first, second = train_stream(
+        together(drawn(0, 34), drawn(1, 34)),
+        together(drawn(2, 34), drawn(3, 34), drawn(0, 20, 1)),
+    )
+    plugin = CalibrationPlugin(mask_size=4)
+    strategy = make_strategy(plugins=[*plugins, plugin])
+    strategy.train(first)
+    strategy.train(second)
+    assert len(plugin.held_out[0]) == expected
+    # a mixture from statistics is held out, a flow is not
+    assert set(plugin.density_held_out.values()) == {bool(plugins)}
+
+
+def test_as_many_images_as_before_take_their_place(train_stream, make_strategy):
+    first, second = train_stream(
+        together(drawn(0, 5), drawn(1, 5)),
+        together(drawn(2, 5), drawn(0, 6, 1)),
+    )
+    plugin = CalibrationPlugin(mask_size=4)
+    strategy = make_strategy(plugins=[plugin])
+    strategy.train(first)
+    strategy.train(second)
+    assert [len(plugin.held_out[c]) for c in range(3)] == [6, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, [1, 2]),  # the product from the second category on
+        ({"score_kind": "likelihood"}, [0, 1, 2]),
+    ],
+)
+def test_scores_of_another_kind_than_the_models_are_dropped(
+    train_stream, make_strategy, make_model, options, kept
+):
+    plugin = CalibrationPlugin(mask_size=4)
+    strategy = make_strategy(model=make_model(0, **options), plugins=[plugin])
+    for last, experience in enumerate(train_stream(*(drawn(c, 8) for c in range(3)))):
+        strategy.train(experience)
+        assert last in plugin.held_out
+    for found in (plugin.held_out, plugin.thresholds, plugin.density_held_out):
+        assert sorted(found) == kept

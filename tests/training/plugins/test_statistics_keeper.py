@@ -208,6 +208,7 @@ def test_what_does_not_share_need_not_agree(make_strategy, stream):
 
 def test_a_model_that_has_learned_keeps_its_form(make_strategy, make_model, stream):
     own = {"components": 2, "statistics": "low_rank", "rank": 3}
+    own |= {"precision": "float32"}
     first = made(GMMAlignmentPlugin, **own, **QUICK)
     short = stream(train=20)
     state = learned(make_strategy, short, first).state_dict()
@@ -221,9 +222,15 @@ def test_a_model_that_has_learned_keeps_its_form(make_strategy, make_model, stre
     learned(make_strategy, short, silent, model=loaded())
     assert [silent.option(name) for name in own] == list(own.values())
     learned(make_strategy, short, made(GMMAlignmentPlugin, **own), model=loaded())
-    for name, other in (("components", 3), ("statistics", "diagonal"), ("rank", 2)):
-        stated = {"statistics": "low_rank"} if name == "rank" else {}
-        plugin = made(GMMAlignmentPlugin, **(stated | {name: other}))
+    # what goes with a form that the model alone states
+    learned(make_strategy, short, made(GMMAlignmentPlugin, rank=3), model=loaded())
+    for name, other in (
+        ("components", 3),
+        ("statistics", "diagonal"),
+        ("rank", 2),
+        ("precision", "float16"),
+    ):
+        plugin = made(GMMAlignmentPlugin, **{name: other})
         with pytest.raises(TrainingError, match=f"has {name} = {other!r}, and what"):
             learned(make_strategy, short, plugin, model=loaded())
     plugin = made(GMMAlignmentPlugin, source="sdc", components=5)
