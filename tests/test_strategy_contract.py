@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.evaluation.names import metric_names
-from avalanche_ad.experiments import runner
+from avalanche_ad.experiments import run_state, runner
 from avalanche_ad.experiments.recipe import list_recipes, load_experiment
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models.base import evaluating
@@ -202,7 +202,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=list_recipes("strategies"))
 def watched(request, cache, tiny_stream, tmp_path_factory):
-    """Run a strategy, stop it after its last experience, and resume it."""
+    """Run a strategy, stop it before its last checkpoint, and resume it."""
     recipe = load_experiment(str(tiny_stream), request.param, STREAM)
     seen = Watched(tmp_path_factory.mktemp("runs") / request.param, recipe.strategy)
     build_strategy, build_benchmark = runner.build_strategy, runner.build_benchmark
@@ -227,14 +227,23 @@ def watched(request, cache, tiny_stream, tmp_path_factory):
                 if parameter.grad is not None
             }
         )
-        if task == len(CATEGORIES) - 1:
-            partial = seen.folder.with_name(seen.folder.name + ".partial")
-            seen.metrics_csv = (partial / "metrics.csv").read_bytes()
-            raise Stop
+
+    save = run_state.Checkpoints.save
+
+    def stop_before_the_last(checkpoints):
+        state, last = checkpoints.state, len(CATEGORIES) - 1
+        if state.next <= last:
+            save(checkpoints)
+            return
+        history = state.metrics.history
+        after_task(last, [r for r in history if r["training_experience"] == last])
+        seen.metrics_csv = checkpoints.folder.metrics.read_bytes()
+        raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "build_strategy", strategy)
         patch.setattr(runner, "build_benchmark", benchmark)
+        patch.setattr(run_state.Checkpoints, "save", stop_before_the_last)
         fine_tuning = FineTuning(patch)
         fine_tuning.watch(
             patch,

@@ -15,7 +15,11 @@ from avalanche.core import BasePlugin
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.experiments import classes
 from avalanche_ad.experiments.build import check_strategy
-from avalanche_ad.experiments.checkpoint import load_checkpoint, save_checkpoint
+from avalanche_ad.experiments.checkpoint import (
+    StaleCheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+)
 from avalanche_ad.experiments.classes import resolve
 from avalanche_ad.experiments.configuration import run_configuration
 from avalanche_ad.experiments.recipe import load_experiment
@@ -188,7 +192,8 @@ def test_a_checkpoint_finds_it_once_its_recipe_is_checked(tmp_path):
     del sys.modules["own_keeps"]
     sys.path.remove(str(tmp_path / "a"))
     importlib.invalidate_caches()
-    assert load_checkpoint(tmp_path / "checkpoint") is None
+    with pytest.raises(StaleCheckpointError, match="No module named 'own_keeps'"):
+        load_checkpoint(tmp_path / "checkpoint")
     check_strategy(recipe)
     state = load_checkpoint(tmp_path / "checkpoint")
     assert state is not None

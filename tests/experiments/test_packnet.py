@@ -40,7 +40,7 @@ def finished(run, tmp_path_factory):
 
 def test_an_interrupted_run_resumes_to_the_same_results(run, finished, tmp_path):
     def interrupt(task, rows):
-        if task == 1:
+        if task == 0:
             raise Stop
 
     with pytest.raises(Stop):

@@ -23,7 +23,7 @@ from avalanche_ad.experiments.configuration import (
 )
 from avalanche_ad.experiments.parallel import Job, run_jobs
 from avalanche_ad.experiments.recipe import load_experiment
-from avalanche_ad.experiments.results import read_results
+from avalanche_ad.experiments.results import WORKING_MARKER, read_results
 from avalanche_ad.experiments.sweep import compare
 from avalanche_ad.features import FeatureCache
 
@@ -218,6 +218,7 @@ def test_differences_and_published_numbers_are_written(
 
 def test_a_run_that_another_process_works_on_is_left_out(recipes, place, tmp_path):
     (tmp_path / "naive-seed0.partial").mkdir()
+    (tmp_path / "naive-seed0.partial" / WORKING_MARKER).touch()
     lines = []
     with (
         FileLock(tmp_path / "naive-seed0.partial/run.lock"),
