@@ -161,7 +161,10 @@ def run(
         with suppress(OSError):  # whoever reads has gone: the run goes on
             _print_table(task_table(f"After task {task + 1}", rows, shown))
 
-    _err.print(f"{recipe.benchmark.title} · {recipe.strategy.title} · seed {seed}")
+    _err.print(
+        f"{recipe.benchmark.title} · {recipe.strategy.title} · seed {seed}",
+        soft_wrap=True,
+    )
     with RunProgress(_err) as progress:
         results = run_experiment(
             recipe,
@@ -186,6 +189,18 @@ def run(
     )
     if backbone_calls is None:  # it was there already
         return
+    measured = {*results["per_category"]["image_auroc"]}
+    if left := [
+        name
+        for names in results["categories"]
+        for name in names
+        if name not in measured
+    ]:
+        _err.print(
+            "note: the means are of what has images here; not measured again: "
+            f"{', '.join(left)}",
+            soft_wrap=True,
+        )
     seconds = results["seconds"]
     _err.print(
         f"features {seconds['features']:.0f} s "
@@ -321,7 +336,10 @@ def experiment(
 
     study = find_study(name)
     folder = out or Path("runs") / recipe.benchmark_name / "experiments"
-    _err.print(f"{study.title} · {recipe.benchmark.title} · {recipe.strategy.title}")
+    _err.print(
+        f"{study.title} · {recipe.benchmark.title} · {recipe.strategy.title}",
+        soft_wrap=True,
+    )
     with RunProgress(_err) as progress:
         sections = run_study(
             study,
@@ -606,8 +624,10 @@ def calibrate(
             row.category,
             str(alarms.images),
             "–" if above is None else f"{above:.0%}",
-            f"{row.after:.4g}",
-            f"{alarms.expected:.1%} [{alarms.low:.1%}, {alarms.high:.1%}]",
+            f"{row.after:.4g}" if row.taken else "as before",
+            f"{alarms.expected:.1%} [{alarms.low:.1%}, {alarms.high:.1%}]"
+            if row.taken
+            else "too few images",
         )
     _print_table(table)
     for line in unread:
@@ -723,11 +743,14 @@ def _run(arguments: list[str]) -> int:
     except _UsageError as error:
         _tell(f"{error.format_message()} (avalanche-ad --help lists what there is)")
         return 2
+    except MemoryError as error:
+        _tell(f"memory ran out ({error or 'no more is known'}): take smaller sizes")
+        return 2
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     if code == _INTERRUPTED:
         resumes = arguments[0] in ("run", "compare")
-        after = "; the same command resumes from its last checkpoint"
+        after = "; the same command resumes from its last checkpoint, if it has one"
         _err.print("interrupted" + (after if resumes else ""))
     return code if isinstance(code, int) else 0
 

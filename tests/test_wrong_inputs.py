@@ -1015,7 +1015,7 @@ def _(place):
     return place.run("--from", place.trained, *new, "--set", "training.epochs=3")
 
 
-@wrong(DISK, "`--from` a run of the same categories", "expected a stream that begins")
+@wrong(DISK, "`--from` a run of the same stream", "has learned all of this stream")
 def _(place):
     return place.run("--from", place.trained)
 

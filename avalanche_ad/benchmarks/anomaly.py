@@ -61,6 +61,7 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
         :func:`~avalanche_ad.datasets.category_digests`.
     :param learned: how many of the first experiences were learned elsewhere and hold
         no image.
+    :param training_images: fingerprints of each category's training images.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
         mask_size: int,
         digests: Mapping[str, str] | None = None,
         learned: int = 0,
+        training_images: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__(list(streams))
         self.experiences = tuple(tuple(names) for names in experiences)
@@ -79,6 +81,9 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
         self.image_size = image_size
         self.mask_size = mask_size
         self.learned = learned
+        self.training_images = {
+            name: list(images) for name, images in (training_images or {}).items()
+        }
         self.digests = dict(digests or {})
         for stream in self.streams.values():
             stream.benchmark = self
@@ -272,6 +277,14 @@ def anomaly_benchmark(
         mask_size,
         category_digests(data, names, fingerprints),
         len(learned),
+        {
+            name: [
+                fingerprints[sample]
+                for sample in by_category[name]
+                if sample.split == "train"
+            ]
+            for name in names
+        },
     )
 
 

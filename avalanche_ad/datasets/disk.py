@@ -22,7 +22,7 @@ from avalanche_ad.datasets.loading import (
 from avalanche_ad.datasets.sample import Sample
 from avalanche_ad.errors import DatasetError
 
-__all__ = ["DiskData", "Problem", "Severity"]
+__all__ = ["DiskData", "Problem", "Severity", "image_fingerprint"]
 
 Severity = Literal["error", "note"]
 
@@ -118,5 +118,13 @@ class DiskData:
 
         :raises DatasetError: when the file cannot be read.
         """
-        identity = f"{LOADING_RULES}:{file_digest(sample.path)}"
-        return hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
+        return image_fingerprint(sample.path)
+
+
+def image_fingerprint(path: Path) -> str:
+    """Return a hexadecimal digest of an image file's content and the loading rules.
+
+    :raises DatasetError: when the file cannot be read.
+    """
+    identity = f"{LOADING_RULES}:{file_digest(path)}"
+    return hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()

@@ -24,7 +24,13 @@ from avalanche_ad.datasets.loading import (
     resize_image,
 )
 from avalanche_ad.datasets.scanning import is_system_file
-from avalanche_ad.errors import DatasetError, RecipeError, ResultsError, writing
+from avalanche_ad.errors import (
+    DatasetError,
+    RecipeError,
+    ResultsError,
+    counted,
+    writing,
+)
 from avalanche_ad.experiments.provenance import features_id
 from avalanche_ad.experiments.results import read_results
 from avalanche_ad.features import make_backbone
@@ -36,6 +42,7 @@ from avalanche_ad.reporting.figures import is_heat_map, save_heat_map
 __all__ = ["Threshold", "find_images", "predict_images"]
 
 _LARGEST_SHOWN = 2048  # pixels of a heat map's longer side
+_MASKS = "ground_truth"  # of a data set: masks are no parts
 _log = logging.getLogger(__name__)
 
 
@@ -83,6 +90,7 @@ class _Judge:
     :param run: the run's folder.
     :param description: what its ``model.json`` holds.
     :param threshold: which of them to take.
+    :param warn: whether to tell of thresholds that are missing or worth little.
     """
 
     def __init__(
@@ -90,6 +98,7 @@ class _Judge:
         run: Path,
         description: Mapping[str, Any],
         threshold: Threshold,
+        warn: bool = True,
     ) -> None:
         honest = {
             *description.get("fresh", ()),
@@ -114,13 +123,22 @@ class _Judge:
             self.limits = dict.fromkeys(names, threshold.score)
         elif threshold.f1max:
             self.limits = kept["f1max"]
+            none = [name for name in names if self.limits.get(name) is None]
+            if none and warn:
+                _log.warning(
+                    "%s has no f1max threshold for %s, whose test split had no defects "
+                    "or was not there: no verdict",
+                    run,
+                    ", ".join(none),
+                )
         elif "held_out" in description:
             self.level = threshold.level or float(description["quantile"])
             self.limits = {
                 name: scores.threshold(self.level)
                 for name, scores in self.held_out.items()
             }
-            if missing := [name for name in names if name not in self.limits]:
+            missing = [name for name in names if name not in self.limits]
+            if missing and warn:
                 _log.warning(
                     "%s has no threshold for %s: no scores of held-out "
                     "normals compare with those it gives now; `avalanche-ad calibrate "
@@ -129,7 +147,8 @@ class _Judge:
                     ", ".join(missing),
                     run,
                 )
-            if seen := [name for name in self.limits if self.trained_on[name]]:
+            seen = [name for name in self.limits if self.trained_on[name]]
+            if seen and warn:
                 _log.warning(
                     "the thresholds of %s are of images that its flow was trained on "
                     "(%s), and more of other normals pass them: `avalanche-ad "
@@ -226,14 +245,17 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 def _below(folder: Path) -> list[Path]:
     """Return what has an image's name below a folder, and folders that do not open."""
-    found = []
+    found, masks = [], list[Path]()
 
     def refused(error: OSError) -> None:
         found.append(Path(error.filename))
 
     for place, folders, files in os.walk(folder, onerror=refused):
+        masks += [Path(place, name) for name in folders if name == _MASKS]
         folders[:] = [
-            name for name in folders if not is_system_file(Path(place, name), folder)
+            name
+            for name in folders
+            if name != _MASKS and not is_system_file(Path(place, name), folder)
         ]
         found += [
             item
@@ -243,6 +265,12 @@ def _below(folder: Path) -> list[Path]:
         ]
         if Path(place).suffix.lower() in IMAGE_SUFFIXES and not (folders or files):
             found.append(Path(place))  # an empty folder of an image's name
+    if masks:
+        _log.warning(
+            "%s of masks passed over (such as %s)",
+            counted(len(masks), "folder"),
+            masks[0],
+        )
     return sorted(found)
 
 
@@ -254,6 +282,7 @@ def predict_images(
     threshold: str | Threshold = "quantile",
     device: torch.device | None = None,
     batch_size: int = 16,
+    warn: bool = True,
 ) -> Iterator[dict[str, Any]]:
     """Score images with a saved run, one mapping per image in their order.
 
@@ -286,6 +315,7 @@ def predict_images(
     :param threshold: which threshold gives the verdict, see :meth:`Threshold.parse`.
     :param device: where to compute.
     :param batch_size: images at once.
+    :param warn: whether to tell of thresholds that are missing or worth little.
     :raises AvalancheADError: when the run cannot be read, a threshold is not known or
         the folder for heat maps cannot be made.
     """
@@ -298,7 +328,7 @@ def predict_images(
         )
         size, mask = int(description["image_size"]), int(description["mask_size"])
         names = list(description["categories"])
-        judge = _Judge(run, description, threshold)
+        judge = _Judge(run, description, threshold, warn)
     except ResultsError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -207,8 +207,8 @@ class BenchmarkRecipe(_Strict):
     order_seed: int | None = None
     blurry: Annotated[float, Field(ge=0, lt=1)] = 0.0
     blurry_seed: int = 0
-    image_size: Annotated[int, Field(ge=16)] = 256
-    mask_size: Annotated[int, Field(ge=16)] | None = None
+    image_size: Annotated[int, Field(ge=16, le=8192)] = 256
+    mask_size: Annotated[int, Field(ge=16, le=8192)] | None = None
     forward_transfer: bool = False
     synthetic: SyntheticRecipe | None = None
     features: FeaturesRecipe = FeaturesRecipe()

@@ -15,7 +15,11 @@ from avalanche.training.supervised import Cumulative, JointTraining
 from avalanche_ad.errors import ResultsError
 from avalanche_ad.evaluation.csv_logger import TidyCSVLogger
 from avalanche_ad.evaluation.metrics import AnomalyMetrics
-from avalanche_ad.experiments.checkpoint import load_checkpoint, save_checkpoint
+from avalanche_ad.experiments.checkpoint import (
+    StaleCheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+)
 from avalanche_ad.experiments.configuration import (
     configuration_differences,
     named_differences,
@@ -60,6 +64,7 @@ class RunState:
     :param csv_bytes: size of the metrics' file.
     :param ahead: evaluations of experiences to come.
     :param untrained: what the untrained model is worth on them.
+    :param training_images: fingerprints of the images of each category learned.
     :param fresh: whether it was begun to make a finished run anew.
     :param begun_with: versions and device that differ from those it goes on with.
     """
@@ -73,6 +78,7 @@ class RunState:
     ahead: list[dict[str, Any]] = field(default_factory=list)
     untrained: dict[str, list[float | None]] | None = None
     fresh: bool = False
+    training_images: dict[str, list[str]] = field(default_factory=dict)
     begun_with: list[str] = field(default_factory=list)
 
     @property
@@ -255,10 +261,15 @@ def finished_learner(
         before = {**found["identity"], "continued": identity.get("continued")}
         differences = identity_differences(before, identity, stream=False)
     except (ResultsError, KeyError, TypeError, AttributeError) as error:
+        mend = "make the run anew by this version and user"
+        if isinstance(error, StaleCheckpointError):
+            mend = (
+                "where cached features are gone, a stream that begins with the "
+                "experiences learned brings them back; else make the run anew"
+            )
         kind = type(error) if isinstance(error, ResultsError) else ResultsError
         raise kind(
-            f"{run}: its learner's state cannot be gone on from: {error}; make the run "
-            "anew by this version and user"
+            f"{run}: its learner's state cannot be gone on from: {error}; {mend}"
         ) from error
     if differences:
         raise ResultsError(

@@ -50,6 +50,7 @@ from avalanche_ad.experiments.configuration import (
 )
 from avalanche_ad.experiments.folder import RunFolder, is_worked_on, run_folder
 from avalanche_ad.experiments.forward import evaluate_apart, untrained_values
+from avalanche_ad.experiments.fresh_normals import FINGERPRINT
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.progress_plugin import ProgressPlugin
 from avalanche_ad.experiments.provenance import (
@@ -214,7 +215,11 @@ def run_experiment(
         if results is None or fresh:
             return None
         _check_origin(out, results, recipe, data_root)
-        announce(f"{out}: this run is already there; --fresh makes it anew")
+        gone = data_root is not None and not data_root.is_dir()
+        unseen = (
+            f" (its images are not compared: no folder {data_root})" if gone else ""
+        )
+        announce(f"{out}: this run is already there{unseen}; --fresh makes it anew")
         return results
 
     with reading(out):  # before anything is written: it may be in a place for that
@@ -266,7 +271,7 @@ def run_experiment(
         if start is None:
             check_data_of_run(folder.partial, made, benchmark.digests)
         else:
-            check_data_of_run(start, *_shared(made, benchmark.digests))
+            _check_same_images(start, *_shared(made, benchmark.digests))
         identity["data"] = {**made, **benchmark.digests}
         waited = time.perf_counter() - started
 
@@ -294,8 +299,14 @@ def run_experiment(
             announce(
                 _place(out, state, benchmark, folder.partial if resumed else start)
             )
+            if start is not None and not resumed and _has_fresh(start):
+                announce(
+                    f"the thresholds that calibrate took for {start} stay with it: "
+                    "take them anew for this run"
+                )
             # last, because building a backbone draws random numbers
             restore_generators(found)
+        state.training_images |= benchmark.training_images
         only(CheckpointPlugin, state.strategy.plugins).minutes = checkpoint_minutes
         _learn(recipe, benchmark, state, checkpoints, progress, after_task)
 
@@ -356,6 +367,17 @@ def _check_origin(
     )
 
 
+def _check_same_images(
+    start: Path, made: Mapping[str, str], now: Mapping[str, str]
+) -> None:
+    """Refuse to go on from a run with other images of what it has learned."""
+    if changed := [name for name in made if made[name] != now[name]]:
+        raise ResultsError(
+            f"{start} has learned other images of {', '.join(changed)} than there are "
+            "now: give the data it was made with, or a stream of new categories alone"
+        )
+
+
 def _shared(
     made: Mapping[str, str], now: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
@@ -376,7 +398,13 @@ def _going_on(
     """
     if start is None:
         return (), None
-    stream, before = recipe.benchmark, read_results(start)["categories"]
+    results = read_results(start)
+    stream, before = recipe.benchmark, results["categories"]
+    if results["config"].get("benchmark", {}).get("blurry"):
+        raise ResultsError(
+            f"{start} has learned a blurry stream, of whose categories some images "
+            "came in other tasks: none goes on from it; run the longer stream whole"
+        )
     if stream.blurry or stream.forward_transfer:
         key = "blurry" if stream.blurry else "forward_transfer"
         why = (
@@ -399,6 +427,10 @@ def _going_on(
         return before, continued
     if len(planned) > len(before) and [*planned[: len(before)]] == [*before]:
         return (), continued
+    if [*planned] == [*before]:
+        raise ResultsError(
+            f"{start} has learned all of this stream: give one with more categories"
+        )
     raise ResultsError(
         f"{start} has learned {[*before]}: expected a stream that begins with these "
         f"experiences and goes on, or one of other categories alone, got {[*planned]}"
@@ -444,6 +476,14 @@ def _place(
         return f"{out}: goes on after its last task, from {source}"
     where = "within" if state.within else "before"
     return f"{out}: goes on {where} task {state.next + 1} of {tasks}, from {source}"
+
+
+def _has_fresh(run: Path) -> bool:
+    """Return whether a run has thresholds of new normals."""
+    try:
+        return bool(json.loads((run / "model.json").read_text("utf-8")).get("fresh"))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _make_room(state: RunState, benchmark: AnomalyBenchmark) -> None:
@@ -623,6 +663,11 @@ def _save_model(
             "density_held_out": {
                 benchmark.category_names[category]: held_out
                 for category, held_out in calibration.density_held_out.items()
+            },
+            # so that none of them is taken for a new one
+            "training_images": {
+                name: [image[:FINGERPRINT] for image in images]
+                for name, images in state.training_images.items()
             },
         },
     )

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from avalanche_ad.datasets import SyntheticAD
+from avalanche_ad.datasets.disk import image_fingerprint
 from avalanche_ad.errors import AvalancheADError
 from avalanche_ad.experiments.fresh_normals import calibrate_run
-from avalanche_ad.experiments.prediction import predict_images
+from avalanche_ad.experiments.prediction import find_images, predict_images
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +51,47 @@ def test_the_threshold_is_an_order_statistic_of_the_new_scores(copy, normals, ca
     for line, before in zip(after, lines, strict=True):
         row = found[line["category"]]
         assert line["score"] == before["score"]
+        if not row.taken:
+            assert line["threshold"] == before["threshold"]
+            assert line["false_alarms"]["trained_on"]
+            continue
         assert line["threshold"] == row.after
         assert line["false_alarms"]["trained_on"] is False
         assert line["false_alarms"]["expected"] == round(row.alarms.expected, 4)
-    assert not any(line["anomalous"] for line in after if len(found) == 1)
+    assert any(row.taken for row in rows)
+
+
+def test_a_few_images_do_not_take_a_thresholds_place(copy, normals):
+    before = (copy / "model.json").read_text()
+    rows, _ = calibrate_run(copy, normals[:5])
+    assert not any(row.taken for row in rows)
+    assert json.loads((copy / "model.json").read_text()) == json.loads(before)
+
+
+def test_images_that_a_run_was_trained_on_are_refused(copy, normals):
+    path = copy / "model.json"
+    description = json.loads(path.read_text())
+    assert {len(one) for one in description["training_images"]["bolt"]} == {16}
+    description["training_images"]["bolt"] = [image_fingerprint(normals[3])[:16]]
+    path.write_text(json.dumps(description))
+    with pytest.raises(AvalancheADError, match=r"1 image of 20 .* was trained on .*03"):
+        calibrate_run(copy, normals)
+
+
+def test_masks_of_a_data_set_are_no_parts(normals, tmp_path, caplog):
+    for place in ("test/good", "ground_truth/hole"):
+        (tmp_path / "bolt" / place).mkdir(parents=True)
+        shutil.copy(normals[0], tmp_path / "bolt" / place)
+    found = find_images([tmp_path])
+    assert [path.parent.name for path in found] == ["good"]
+    assert "1 folder of masks passed over" in caplog.text
 
 
 def test_other_categories_keep_theirs(copy, normals):
     before = json.loads((copy / "model.json").read_text())
     rows, _ = calibrate_run(copy, normals)
     after = json.loads((copy / "model.json").read_text())
-    found = {row.category for row in rows}
+    found = {row.category for row in rows if row.taken}
     assert after["fresh"] == sorted(found)
     assert set(before["categories"]) - found
     for category in set(before["categories"]) - found:
