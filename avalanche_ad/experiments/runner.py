@@ -76,7 +76,7 @@ from avalanche_ad.experiments.run_state import (
     learner_id,
     only,
 )
-from avalanche_ad.features import FeatureCache
+from avalanche_ad.features import Backbone, FeatureCache
 from avalanche_ad.models import PackNetFlowGMM
 from avalanche_ad.models.storage import save_model
 from avalanche_ad.training.optimizers import replace_parameters
@@ -209,16 +209,13 @@ def run_experiment(
     device = device or torch.device("cpu")
 
     def there() -> dict[str, Any] | None:
-        results = finished_run(
-            out, recipe, data_root, seed, start
-        )  # of another: refused
+        # one of another recipe, seed or beginning is refused, with --fresh as well
+        results = finished_run(out, recipe, data_root, seed, start)
         if results is None or fresh:
             return None
         _check_origin(out, results, recipe, data_root)
         gone = data_root is not None and not data_root.is_dir()
-        unseen = (
-            f" (its images are not compared: no folder {data_root})" if gone else ""
-        )
+        unseen = f", its images not compared (no folder {data_root})" if gone else ""
         announce(f"{out}: this run is already there{unseen}; --fresh makes it anew")
         return results
 
@@ -233,21 +230,7 @@ def run_experiment(
         data = open_data(recipe.benchmark, data_root)
         elsewhere, continued = _going_on(recipe, data, start)
         backbone = build_backbone(recipe.benchmark)
-        identity = {
-            "configuration": json.loads(
-                json.dumps(run_configuration(recipe, data_root))
-            ),
-            "seed": seed,
-            "code": own_code(recipe.folder),
-            "continued": continued,
-            "versions": {
-                **package_versions(),
-                "device": str(device),
-                "threads": str(torch.get_num_threads()),
-                # one name, one file: its weights may be others than they were
-                "features": features_id(backbone),
-            },
-        }
+        identity = _identity(recipe, data_root, seed, device, backbone, continued)
         find = partial(_beginning, folder, identity, device, start, fresh, announce)
         try:
             found, resumed = find()
@@ -310,45 +293,82 @@ def run_experiment(
         only(CheckpointPlugin, state.strategy.plugins).minutes = checkpoint_minutes
         _learn(recipe, benchmark, state, checkpoints, progress, after_task)
 
-        seconds = {
-            "features": waited,
-            **state.seconds,
-            "total": waited + sum(state.seconds.values()),
-        }
-        history = [*state.metrics.history, *state.ahead]
-        versions = dict(identity["versions"])
-        if state.begun_with:
-            versions["begun_with"] = "; ".join(state.begun_with)
-        results = {
-            "schema": SCHEMA,
-            "benchmark": recipe.benchmark_name,
-            "strategy": recipe.strategy_name,
-            "seed": seed,
-            "categories": [list(names) for names in benchmark.experiences],
-            "versions": versions,
-            "config": identity["configuration"],
-            "data": identity["data"],
-            "git": commit,
-            **summarise(
-                history,
-                benchmark.experiences,
-                metric_names(),
-                baseline=state.untrained,
-            ),
-            "seconds": {name: round(value, 3) for name, value in seconds.items()},
-            "peak_rss_mb": peak_rss_mb(),
-            "memory_mb": memory_mb(
-                state.strategy, benchmark, recipe.benchmark.features.dtype
-            ),
-        }
-        results |= {
-            key: identity[key] for key in ("code", "continued") if identity[key]
-        }
+        results = _results(recipe, benchmark, state, identity, waited)
+        results["git"] = commit
         _save_model(recipe, benchmark, state, folder)
         checkpoints.save_learner()
         write_json(folder.partial / "results.json", results)
         folder.publish()
     return results
+
+
+def _identity(
+    recipe: ExperimentRecipe,
+    data_root: Path | None,
+    seed: int,
+    device: torch.device,
+    backbone: Backbone,
+    continued: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Return what a run is of, as JSON values; its data's digests come later."""
+    configuration = run_configuration(recipe, data_root)
+    return {
+        "configuration": json.loads(json.dumps(configuration)),
+        "seed": seed,
+        "code": own_code(recipe.folder),
+        "continued": continued,
+        "versions": {
+            **package_versions(),
+            "device": str(device),
+            "threads": str(torch.get_num_threads()),
+            # one name, one file: its weights may be others than they were
+            "features": features_id(backbone),
+        },
+    }
+
+
+def _results(
+    recipe: ExperimentRecipe,
+    benchmark: AnomalyBenchmark,
+    state: RunState,
+    identity: Mapping[str, Any],
+    waited: float,
+) -> dict[str, Any]:
+    """Return what ``results.json`` holds, but for the commit.
+
+    :param waited: seconds until all features were there.
+    """
+    seconds = {
+        "features": waited,
+        **state.seconds,
+        "total": waited + sum(state.seconds.values()),
+    }
+    versions = dict(identity["versions"])
+    if state.begun_with:
+        versions["begun_with"] = "; ".join(state.begun_with)
+    return {
+        "schema": SCHEMA,
+        "benchmark": recipe.benchmark_name,
+        "strategy": recipe.strategy_name,
+        "seed": identity["seed"],
+        "categories": [list(names) for names in benchmark.experiences],
+        "versions": versions,
+        "config": identity["configuration"],
+        "data": identity["data"],
+        "git": None,
+        **summarise(
+            [*state.metrics.history, *state.ahead],
+            benchmark.experiences,
+            metric_names(),
+            baseline=state.untrained,
+        ),
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "peak_rss_mb": peak_rss_mb(),
+        "memory_mb": memory_mb(
+            state.strategy, benchmark, recipe.benchmark.features.dtype
+        ),
+        **{key: identity[key] for key in ("code", "continued") if identity[key]},
+    }
 
 
 def _check_origin(
