@@ -7,7 +7,6 @@ by the name of their module, which has to be found again when a checkpoint is re
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 import sys
@@ -16,6 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType, TracebackType
 
+from avalanche_ad.datasets.loading import file_digest
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.experiments.unsupported import UNSUPPORTED
 
@@ -77,8 +77,7 @@ def own_code(folder: Path | None) -> dict[str, str]:
             continue
         path = Path(file).resolve()
         if folder in path.parents and path.is_file():
-            digest = hashlib.blake2b(path.read_bytes(), digest_size=16)
-            found[name] = digest.hexdigest()
+            found[name] = file_digest(path)
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from avalanche.training.supervised import Cumulative, JointTraining
 
+from avalanche_ad.datasets.loading import file_digest
 from avalanche_ad.errors import ResultsError
 from avalanche_ad.evaluation.csv_logger import TidyCSVLogger
 from avalanche_ad.evaluation.metrics import AnomalyMetrics
@@ -236,7 +236,7 @@ def learner_id(run: Path) -> str:
     path = run / LEARNER
     if not path.is_file():
         return ""
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    return file_digest(path)
 
 
 def finished_learner(
