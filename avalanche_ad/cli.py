@@ -157,7 +157,7 @@ def run(
         nonlocal backbone_calls
         backbone_calls = calls
 
-    def after_task(task: int, rows: Any) -> None:  # noqa: ANN401
+    def after_task(task: int, rows: Any) -> None:
         with suppress(OSError):  # whoever reads has gone: the run goes on
             _print_table(task_table(f"After task {task + 1}", rows, shown))
 

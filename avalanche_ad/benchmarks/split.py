@@ -36,7 +36,7 @@ def SplitMVTecAD(  # noqa: N802
     n_experiences: int | None = None,
     *,
     dataset_root: str | Path,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> AnomalyBenchmark:
     """Split MVTec AD's 15 categories into experiences.
 
@@ -56,7 +56,7 @@ def SplitVisA(  # noqa: N802
     n_experiences: int | None = None,
     *,
     dataset_root: str | Path,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> AnomalyBenchmark:
     """Split VisA's 12 categories into experiences, by the official ``1cls.csv``.
 
@@ -75,7 +75,7 @@ def SplitBTAD(  # noqa: N802
     n_experiences: int | None = None,
     *,
     dataset_root: str | Path,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> AnomalyBenchmark:
     """Split BTAD's 3 categories into experiences.
 
@@ -94,7 +94,7 @@ def SplitMVTec3D(  # noqa: N802
     n_experiences: int | None = None,
     *,
     dataset_root: str | Path,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> AnomalyBenchmark:
     """Split the RGB images of MVTec 3D-AD's 10 categories into experiences.
 
@@ -113,7 +113,7 @@ def SplitFolder(  # noqa: N802
     n_experiences: int | None = None,
     *,
     dataset_root: str | Path,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> AnomalyBenchmark:
     """Split any folder in MVTec AD's layout into experiences.
 
@@ -133,7 +133,7 @@ def SplitSyntheticAD(  # noqa: N802
     *,
     image_size: int = 128,
     data_seed: int = 0,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> AnomalyBenchmark:
     """Split the procedural data set's 15 categories into experiences.
 

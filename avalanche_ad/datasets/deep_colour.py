@@ -147,5 +147,5 @@ def _is_planar(image: Image.Image) -> bool:
     return bool(_tag(image, _PLANAR_CONFIGURATION, 1) == 2)
 
 
-def _tag(image: Image.Image, number: int, default: Any) -> Any:  # noqa: ANN401
+def _tag(image: Image.Image, number: int, default: Any) -> Any:
     return getattr(image, "tag_v2", {}).get(number, default)

@@ -145,7 +145,7 @@ class TidyCSVLogger(BaseLogger):  # type: ignore[misc]
 
     def before_training_exp(
         self,
-        strategy: Any,  # noqa: ANN401
+        strategy: Any,
         metric_values: list[Any],
         **kwargs: object,
     ) -> None:
@@ -165,7 +165,7 @@ class TidyCSVLogger(BaseLogger):  # type: ignore[misc]
         self.flush()
 
 
-def learning_experience(strategy: Any) -> int:  # noqa: ANN401
+def learning_experience(strategy: Any) -> int:
     """Return the index of the experience that is being learned.
 
     Avalanche's joint training learns the whole stream as its first experience; it

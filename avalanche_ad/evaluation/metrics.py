@@ -147,19 +147,19 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
         self._categories: list[Values] = []
         self._forgetting: list[Values] = []
 
-    def before_training_exp(self, strategy: Any) -> None:  # noqa: ANN401
+    def before_training_exp(self, strategy: Any) -> None:
         """Note which experience is being learned."""
         self._training_experience = learning_experience(strategy)
 
-    def before_eval(self, strategy: Any) -> None:  # noqa: ANN401
+    def before_eval(self, strategy: Any) -> None:
         """Start the means over the stream."""
         self._start_evaluation()
 
-    def before_eval_exp(self, strategy: Any) -> None:  # noqa: ANN401
+    def before_eval_exp(self, strategy: Any) -> None:
         """Drop what an interrupted evaluation may have left."""
         self._gathered = {}
 
-    def after_eval_iteration(self, strategy: Any) -> None:  # noqa: ANN401
+    def after_eval_iteration(self, strategy: Any) -> None:
         """Score the minibatch and keep scores, masks and flags on the CPU."""
         learned = getattr(strategy.model, "known_categories", None)
         if len(strategy.mbatch) < 4 or (learned is not None and not len(learned)):
@@ -192,7 +192,7 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
             self._gathered.setdefault(index, []).append(chosen)
 
     @staticmethod
-    def _gather(batch: Arrays, scores: Any, suffix: str, pixels: bool) -> None:  # noqa: ANN401
+    def _gather(batch: Arrays, scores: Any, suffix: str, pixels: bool) -> None:
         batch["image" + suffix] = scores.image.detach().float().cpu().numpy()
         if pixels:
             batch["maps" + suffix] = scores.maps.detach().float().cpu().numpy()
@@ -200,7 +200,7 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
     def _wants(self, group: Sequence[str]) -> bool:
         return not set(group).isdisjoint(self.metrics)
 
-    def after_eval_exp(self, strategy: Any) -> list[MetricValue]:  # noqa: ANN401
+    def after_eval_exp(self, strategy: Any) -> list[MetricValue]:
         """Measure every category of the experience and what has been forgotten."""
         if not self._gathered:
             return []
@@ -244,7 +244,7 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
             emitted += self._emit(strategy, _forgetting_and_transfer(lost))
         return emitted
 
-    def after_eval(self, strategy: Any) -> list[MetricValue]:  # noqa: ANN401
+    def after_eval(self, strategy: Any) -> list[MetricValue]:
         """Emit the means over all categories and over all experiences learned."""
         means = _means(self._categories, self._names)
         lost = _means(self._forgetting, self._names)
@@ -310,7 +310,7 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
 
     def _emit(
         self,
-        strategy: Any,  # noqa: ANN401
+        strategy: Any,
         values: Values,
         suffix: str = "",
         *,
@@ -345,7 +345,7 @@ def _image_values(data: Arrays, suffix: str) -> Values:
     }
 
 
-def _known(strategy: Any, category: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+def _known(strategy: Any, category: torch.Tensor) -> torch.Tensor:
     """Say of each image whether the model has learned its category, (N,)."""
     learned = getattr(strategy.model, "known_categories", None)
     if learned is None:
@@ -354,10 +354,10 @@ def _known(strategy: Any, category: torch.Tensor) -> torch.Tensor:  # noqa: ANN4
 
 
 def _score(
-    strategy: Any,  # noqa: ANN401
+    strategy: Any,
     mask_size: tuple[int, ...],
-    category: Any,  # noqa: ANN401
-) -> Any:  # noqa: ANN401
+    category: Any,
+) -> Any:
     score = getattr(strategy.model, "score", None)
     if score is None:
         raise AvalancheADError(

@@ -54,7 +54,7 @@ _NOT_FOLLOWED = (
 
 
 def memory_mb(
-    strategy: Any,  # noqa: ANN401
+    strategy: Any,
     benchmark: AnomalyBenchmark,
     dtype: str,
 ) -> dict[str, float]:
@@ -64,7 +64,7 @@ def memory_mb(
 
 
 def memory_bytes(
-    strategy: Any,  # noqa: ANN401
+    strategy: Any,
     benchmark: AnomalyBenchmark,
     dtype: str,
 ) -> dict[str, int]:

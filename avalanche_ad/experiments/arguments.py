@@ -133,7 +133,7 @@ def _owners(made: type) -> dict[str, type]:
     return found
 
 
-def _expected(owner: type, name: str) -> Any:  # noqa: ANN401
+def _expected(owner: type, name: str) -> Any:
     """Return the type of an argument, ``Any`` where nothing tells it."""
     ours = owner.__module__.startswith(("avalanche.", "avalanche_ad."))
     if ours and name in _NARROWER:

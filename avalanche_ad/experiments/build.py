@@ -183,7 +183,7 @@ def build_strategy(
     loggers: Sequence[Any],
     mask_size: int,
     extra_plugins: Sequence[Any] = (),
-) -> Any:  # noqa: ANN401
+) -> Any:
     """Build the recipe's Avalanche strategy with its plugins and the training aids.
 
     The strategy's own plugins come first, then schedule, clipping, the check of the
@@ -361,7 +361,7 @@ def _objects(
     return built
 
 
-def _made(made: type, arguments: dict[str, Any], what: str) -> Any:  # noqa: ANN401
+def _made(made: type, arguments: dict[str, Any], what: str) -> Any:
     try:
         return made(**arguments)
     except AvalancheADError:

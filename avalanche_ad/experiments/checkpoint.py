@@ -111,7 +111,7 @@ def load_checkpoint(
             "it is damaged, or was written by another user or on another machine"
         )
 
-    def place(storage: Any, location: str) -> Any:  # noqa: ANN401
+    def place(storage: Any, location: str) -> Any:
         here = location if device is None or is_available(location) else str(device)
         restore: Any = torch.serialization.default_restore_location
         return restore(storage, here)
@@ -140,7 +140,7 @@ class _Pickler(dill.Pickler):  # type: ignore[misc]
     experience: until the first draw, such a one is its function and its arguments.
     """
 
-    def reducer_override(self, obj: object) -> Any:  # noqa: ANN401
+    def reducer_override(self, obj: object) -> Any:
         if (
             isinstance(obj, GeneratorType)
             and inspect.getgeneratorstate(obj) == inspect.GEN_CREATED

@@ -42,7 +42,7 @@ class CheckpointPlugin(SupervisedPlugin):  # type: ignore[misc]
         """Count the minutes from now."""
         self._last = time.monotonic()
 
-    def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Save where it is time."""
         if self.save is None or strategy.clock.train_exp_epochs == 0:
             return
@@ -54,7 +54,7 @@ class CheckpointPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.start()
 
 
-def finish_training(strategy: Any, **kwargs: Any) -> None:  # noqa: ANN401
+def finish_training(strategy: Any, **kwargs: Any) -> None:
     """Learn the epochs that are left of a task whose state was saved between two.
 
     The rest of Avalanche's ``train``: the same calls in the same order.

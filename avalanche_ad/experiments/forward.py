@@ -22,7 +22,7 @@ Rows = list[dict[str, Any]]
 
 
 def evaluate_apart(
-    strategy: Any,  # noqa: ANN401
+    strategy: Any,
     model: nn.Module,
     benchmark: AnomalyBenchmark,
     experiences: Sequence[Any],
@@ -52,7 +52,7 @@ def evaluate_apart(
 
 
 def untrained_values(
-    strategy: Any,  # noqa: ANN401
+    strategy: Any,
     benchmark: AnomalyBenchmark,
     images_per_category: int,
     metrics: Sequence[str],

@@ -199,7 +199,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _death(process: Any) -> ResultsError:  # noqa: ANN401
+def _death(process: Any) -> ResultsError:
     code = process.exitcode
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     return ResultsError(

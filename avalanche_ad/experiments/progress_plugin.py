@@ -25,9 +25,9 @@ class ProgressPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def after_training_iteration(
         self,
-        strategy: Any,  # noqa: ANN401
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
+        strategy: Any,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         """Advance the bar."""
         if self.progress is not None:

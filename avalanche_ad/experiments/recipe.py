@@ -460,7 +460,7 @@ def _default_model(stream: dict[str, Any]) -> None:
 
 def _validated(
     kind: type[Any], content: dict[str, Any], where: str, more: tuple[str, ...] = ()
-) -> Any:  # noqa: ANN401
+) -> Any:
     """Return the recipe of a kind that the content is.
 
     :param more: keys there are besides the recipe's own.

@@ -626,7 +626,7 @@ class _Stopwatch:
 def _training_steps(
     recipe: ExperimentRecipe,
     benchmark: AnomalyBenchmark,
-    strategy: Any,  # noqa: ANN401
+    strategy: Any,
     first: int,
 ) -> int:
     """Estimate the number of training minibatches still to come."""

@@ -119,7 +119,7 @@ class PackNetFlowGMM(FlowGMM):
         *,
         own_mixtures: bool = True,
         categories_at_start: bool = False,
-        **options: Any,  # noqa: ANN401
+        **options: Any,
     ) -> None:
         if categories_at_start:
             raise TrainingError(
@@ -225,8 +225,8 @@ class PackNetFlowGMM(FlowGMM):
 
     def state_dict(  # type: ignore[override]
         self,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
+        *args: Any,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """Return the state, what is frozen as it was when it was."""
         if self._kept:

@@ -111,7 +111,7 @@ def main(
     )
 
 
-def _created(model: str) -> Any:  # noqa: ANN401
+def _created(model: str) -> Any:
     """Return a network of timm in evaluation.
 
     :raises RecipeError: when timm knows no such model or tag.
@@ -171,7 +171,7 @@ def folded_trunk(network: nn.Module, name: str) -> InvertedTrunk:
 
 
 def _sizes_and_filters(
-    network: Any,  # noqa: ANN401
+    network: Any,
     name: str,
 ) -> tuple[InvertedArchitecture, list[tuple[Any, Any]]]:
     """Return the sizes, and every filter with its normalisation, in order.
@@ -202,7 +202,7 @@ def _sizes_and_filters(
     return InvertedArchitecture(stem.out_channels, blocks, same), pairs
 
 
-def _parts(block: Any) -> tuple[Block, list[tuple[Any, Any]], int]:  # noqa: ANN401
+def _parts(block: Any) -> tuple[Block, list[tuple[Any, Any]], int]:
     """Return sizes, filters with their normalisation, and stride of a block of timm.
 
     :raises TypeError: when it has other parts.
@@ -236,7 +236,7 @@ def _parts(block: Any) -> tuple[Block, list[tuple[Any, Any]], int]:  # noqa: ANN
     return sizes, pairs, depthwise.stride[0]
 
 
-def _clipped(norm: Any) -> bool:  # noqa: ANN401
+def _clipped(norm: Any) -> bool:
     return isinstance(norm.act, nn.ReLU6)
 
 

@@ -10,7 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 __all__ = ["fold"]
 
 
-def fold(target: nn.Conv2d, conv: Any, norm: Any) -> None:  # noqa: ANN401
+def fold(target: nn.Conv2d, conv: Any, norm: Any) -> None:
     """Give a filter the weights of another and of the normalisation behind it.
 
     :param target: it takes weight and bias.

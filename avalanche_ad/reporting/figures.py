@@ -166,7 +166,7 @@ def draw_intervals(
     places: Iterable[float],
     found: Sequence[Interval],
     horizontal: bool = False,
-    **style: Any,  # noqa: ANN401
+    **style: Any,
 ) -> None:
     """Draw means as dots, with their confidence intervals where there are.
 

@@ -52,7 +52,7 @@ def features_by_category(
     return {category: torch.cat(found[category]) for category in sorted(found)}
 
 
-def category_names(dataset: Any) -> dict[int, str]:  # noqa: ANN401
+def category_names(dataset: Any) -> dict[int, str]:
     """Return the names of a data set's categories by index, as far as it has them.
 
     :param dataset: Avalanche's, of an :class:`AnomalyBenchmark` or another.
@@ -116,7 +116,7 @@ class DynamicFlowGMM(FlowGMM, DynamicModule):  # type: ignore[misc]
 
     _auto_adapt = True
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._features = _Features()
 

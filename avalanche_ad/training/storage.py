@@ -126,7 +126,7 @@ class MaterializedBuffer(ExemplarsBuffer):  # type: ignore[misc]
         """Bytes of all that is kept of images."""
         return sum(group.nbytes for group in self._groups.values())
 
-    def post_adapt(self, agent: Any, exp: Any) -> None:  # noqa: ANN401
+    def post_adapt(self, agent: Any, exp: Any) -> None:
         """Take in an experience's data set."""
         self.update_from_dataset(exp.dataset)
 
@@ -161,7 +161,7 @@ class MaterializedBuffer(ExemplarsBuffer):  # type: ignore[misc]
             self._groups[category] = old.joined(new) if old else new
         self._shrink(sizes)
 
-    def resize(self, strategy: Any, new_size: int) -> None:  # noqa: ANN401
+    def resize(self, strategy: Any, new_size: int) -> None:
         """Change the largest number of images."""
         self.max_size = new_size
         if self._groups:

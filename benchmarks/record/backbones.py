@@ -95,7 +95,7 @@ def measured(
     data: AnomalyData,
     category: str,
     size: int,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> tuple[float, float]:
     """Return image and pixel AUROC of one category; options are of the model."""
     samples = [sample for sample in data.samples if sample.category == category]

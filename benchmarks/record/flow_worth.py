@@ -64,15 +64,15 @@ class MeanOfTwo(AnomalyModel):
         outputs = [model(x) for model in self.both]
         return attach_latents(sum(outputs) / 2, [latents_of(o) for o in outputs])
 
-    def log_likelihood_levels(self, latents: Any, category: Tensor) -> list[Tensor]:  # noqa: ANN401
+    def log_likelihood_levels(self, latents: Any, category: Tensor) -> list[Tensor]:
         """Return the mean of the log-likelihoods, per level."""
         return self._mean("log_likelihood_levels", latents, category)
 
-    def negative_entropy_levels(self, latents: Any, category: Tensor) -> list[Tensor]:  # noqa: ANN401
+    def negative_entropy_levels(self, latents: Any, category: Tensor) -> list[Tensor]:
         """Return the mean of the negative entropies, per level."""
         return self._mean("negative_entropy_levels", latents, category)
 
-    def _mean(self, what: str, latents: Any, category: Tensor) -> list[Tensor]:  # noqa: ANN401
+    def _mean(self, what: str, latents: Any, category: Tensor) -> list[Tensor]:
         found = [
             getattr(model, what)(own, category)
             for model, own in zip(self.both, latents, strict=True)

@@ -41,7 +41,7 @@ class Clock:
     def timed(self, call: Callable[..., Any], label: str) -> Callable[..., Any]:
         """Return the call, timed under a label."""
 
-        def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        def run(*args: Any, **kwargs: Any) -> Any:
             self._open.append(0.0)
             began = time.process_time()
             try:

@@ -18,7 +18,7 @@ from avalanche_ad.experiments.recipe import load_experiment
 
 def _recorded(
     *overrides: str, strategy: str = "replay", data: str | None = None
-) -> Any:  # noqa: ANN401
+) -> Any:
     recipe = load_experiment("synthetic_5x3", strategy, overrides)
     made = run_configuration(recipe, None if data is None else Path(data))
     return json.loads(json.dumps(made))

@@ -28,7 +28,7 @@ class _Curve(SupervisedPlugin):  # type: ignore[misc]
         self.task = 0
         self.rows: list[dict[str, Any]] = []
 
-    def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Note the AUROC of every category of the task."""
         epoch, total = strategy.clock.train_exp_epochs + 1, strategy.train_epochs
         wanted = {max(1, round(total * look / LOOKS)) for look in range(1, LOOKS + 1)}

@@ -59,7 +59,7 @@ def measure(bench: Bench, seed: int) -> Found:
     return {"rows": rows}
 
 
-def _row(exemplars: object, steps: int | None, pair: Any) -> dict[str, Any]:  # noqa: ANN401
+def _row(exemplars: object, steps: int | None, pair: Any) -> dict[str, Any]:
     image, pixel = (float(value) for value in pair)
     return {
         "exemplars": exemplars,
@@ -84,7 +84,7 @@ def _step(
     bench: Bench,
     model: FlowGMM,
     optimizer: torch.optim.Optimizer,
-    strategy: Any,  # noqa: ANN401
+    strategy: Any,
     exemplars: int,
     generator: torch.Generator,
 ) -> None:

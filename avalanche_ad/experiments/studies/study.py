@@ -101,7 +101,7 @@ class Bench:
         """Return the indices of the categories of all experiences up to one."""
         return [c for number in range(task + 1) for c in self.categories(number)]
 
-    def strategy(self, seed: int, plugins: Sequence[Any] = ()) -> Any:  # noqa: ANN401
+    def strategy(self, seed: int, plugins: Sequence[Any] = ()) -> Any:
         """Build the strategy anew, as ``avalanche-ad run`` does.
 
         :raises RecipeError: for joint training, which learns all tasks in one call.
@@ -120,7 +120,7 @@ class Bench:
 
     def learn(
         self,
-        strategy: Any,  # noqa: ANN401
+        strategy: Any,
         first: int = 0,
         last: int | None = None,
     ) -> Iterator[int]:
@@ -353,7 +353,7 @@ def run_study(
     return sections
 
 
-def flow_gmm_of(strategy: Any) -> FlowGMM:  # noqa: ANN401
+def flow_gmm_of(strategy: Any) -> FlowGMM:
     """Return a strategy's flow-GMM.
 
     :raises TrainingError: for another model.

@@ -74,7 +74,7 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.density_held_out: dict[int, bool] = {}
         self._kinds: dict[int, str] = {}
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Refuse a stream whose categories are not those the model has learned.
 
         :raises TrainingError: when a category's index has another name.
@@ -85,7 +85,7 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
             for experience in learned:
                 strategy.model.name_categories(category_names(experience.dataset))
 
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Calibrate the strategy's model, and take its thresholds."""
         if not isinstance(strategy.model, AnomalyModel):
             return
@@ -97,7 +97,7 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
                 for category, x in self._normals(strategy, others):
                     self._hold_out(strategy, category, x, counts[category])
 
-    def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Calibrate for an evaluation in the middle of training."""
         model = strategy.model
         # the dataloader is empty outside training
@@ -112,7 +112,7 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
     def _calibrate(
         self,
         model: AnomalyModel,
-        strategy: Any,  # noqa: ANN401
+        strategy: Any,
         others: dict[int, dict[bytes, Tensor]] | None = None,
     ) -> Counter[int]:
         """Set the constants, and return of how many images each category's are."""
@@ -124,7 +124,7 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def _hold_out(
         self,
-        strategy: Any,  # noqa: ANN401
+        strategy: Any,
         category: int,
         x: Tensor,
         images: int,
@@ -161,7 +161,7 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     @staticmethod
     def _normals(
-        strategy: Any,  # noqa: ANN401
+        strategy: Any,
         others: dict[int, dict[bytes, Tensor]],
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield each category's images, one category in memory at a time.
@@ -179,7 +179,7 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
             yield category, torch.stack(list(others[category].values()))
 
     @staticmethod
-    def _check(values: Tensor, what: str, strategy: Any) -> None:  # noqa: ANN401
+    def _check(values: Tensor, what: str, strategy: Any) -> None:
         """Stop a model that diverged in its last steps, after which no loss is seen."""
         if bool(torch.isfinite(values).all()):
             return
@@ -192,7 +192,7 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def _batches(
         self,
-        strategy: Any,  # noqa: ANN401
+        strategy: Any,
         others: dict[int, dict[bytes, Tensor]] | None = None,
     ) -> list[tuple[Tensor, Tensor]]:
         """Return the first images of each category in the strategy's dataloader.

@@ -33,7 +33,7 @@ class CenterFreezePlugin(SupervisedPlugin):  # type: ignore[misc]
         self.learned: list[int] = []
         self._kept: list[tuple[nn.Parameter, Tensor]] = []
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Check the model.
 
         :raises TrainingError: for a model without such centres.
@@ -44,7 +44,7 @@ class CenterFreezePlugin(SupervisedPlugin):  # type: ignore[misc]
                 f"{type(strategy.model).__name__}: use it with the flow_gmm model"
             )
 
-    def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Drop the gradients of what is held, and note its values."""
         if not self.learned:
             return
@@ -56,13 +56,13 @@ class CenterFreezePlugin(SupervisedPlugin):  # type: ignore[misc]
                 self._kept.append((parameter, parameter.detach()[self.learned].clone()))
 
     @torch.no_grad()
-    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Put back what the optimizer moved without a gradient."""
         for parameter, kept in self._kept:
             parameter[self.learned] = kept
         self._kept = []
 
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Hold the categories of this experience from now on."""
         new = strategy.experience.classes_in_this_experience
         self.learned = sorted({*self.learned, *new})

@@ -40,7 +40,7 @@ class DriftRegularizationPlugin(StatisticsKeeper, FunctionalRegularizationPlugin
         alpha: float = 100.0,
         batch_size: int = 512,
         pool_size: int = 16384,
-        **options: Any,  # noqa: ANN401
+        **options: Any,
     ) -> None:
         super().__init__(
             alpha=alpha, batch_size=batch_size, pool_size=pool_size, **options

@@ -38,7 +38,7 @@ class EntropyCalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
             )
         self.scope: EntropyScope = scope
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Set the model's entropy.
 
         :raises TrainingError: for a model whose scores have no such entropy.

@@ -22,20 +22,20 @@ class FiniteLossPlugin(SupervisedPlugin):  # type: ignore[misc]
     steps: there the run stops after the first iteration that broke.
     """
 
-    def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Check the loss with all that plugins added to it."""
         self._check(strategy)
 
     def after_training_iteration(
         self,
-        strategy: Any,  # noqa: ANN401
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
+        strategy: Any,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         """Check the loss of a loop that has no backward pass to show."""
         self._check(strategy)
 
-    def _check(self, strategy: Any) -> None:  # noqa: ANN401
+    def _check(self, strategy: Any) -> None:
         if bool(torch.isfinite(strategy.loss)):
             return
         culprit = "the criterion, or what a plugin added to the loss"

@@ -29,7 +29,7 @@ class FitFeatureGMMPlugin(SupervisedPlugin):  # type: ignore[misc]
         super().__init__()
         self.fitted_on: dict[int, int] = {}
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Fit the categories that are new, or of which there are more images now."""
         model = strategy.model
         if not isinstance(model, FeatureGMM):

@@ -54,7 +54,7 @@ class FlowGenerativeReplayPlugin(FlowRehearsalPlugin[tuple[Tensor, Tensor]]):
 
     def rehearsal_loss(
         self,
-        strategy: Any,  # noqa: ANN401
+        strategy: Any,
         pool: tuple[Tensor, Tensor],
     ) -> Tensor:
         """Return w times the loss of a minibatch of the pool."""

@@ -84,10 +84,10 @@ class FlowRehearsalPlugin(SupervisedPlugin, Generic[Pool]):  # type: ignore[misc
         """Draw samples of categories from the model, without a graph."""
 
     @abstractmethod
-    def rehearsal_loss(self, strategy: Any, pool: Pool) -> Tensor:  # noqa: ANN401
+    def rehearsal_loss(self, strategy: Any, pool: Pool) -> Tensor:
         """Return what to add to the loss of a step."""
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Draw the pool; there is nothing to draw before the first experience."""
         if not isinstance(strategy.model, FlowGMM):
             raise TrainingError(
@@ -97,12 +97,12 @@ class FlowRehearsalPlugin(SupervisedPlugin, Generic[Pool]):  # type: ignore[misc
         if self.learned:
             self.pool = self.draw_pool(strategy.model, self.learned)
 
-    def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Add to the loss."""
         if self.pool is not None:
             strategy.loss += self.rehearsal_loss(strategy, self.pool)
 
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Drop the pool and note the categories that can be drawn from now on."""
         self.pool = None
         new = strategy.experience.classes_in_this_experience

@@ -64,7 +64,7 @@ class FrozenFlowPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.share = share
         self.after_experience = after_experience
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Freeze, if the experience that was to train the flow lies behind."""
         # At once, and not when a long training has led up to it.
         if self.share and any(isinstance(p, MIRPlugin) for p in strategy.plugins):

@@ -65,7 +65,7 @@ class FunctionalRegularizationPlugin(FlowRehearsalPlugin[list[LevelSamples]]):
         """Draw latents, their features and their positions."""
         return sample_pools(model, categories, self.pool_size)
 
-    def rehearsal_loss(self, strategy: Any, pool: list[LevelSamples]) -> Tensor:  # noqa: ANN401
+    def rehearsal_loss(self, strategy: Any, pool: list[LevelSamples]) -> Tensor:
         """Return α times the drift of a minibatch of the pool."""
         drifts = [
             latent_drift(strategy.model, index, samples.draw(self.batch_size))

@@ -35,15 +35,15 @@ class SelfGenerativeReplayPlugin(GenerativeReplayPlugin):  # type: ignore[misc]
             replay_size=replay_size, increasing_replay_size=increasing_replay_size
         )
 
-    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Take the strategy's own model for generator and solver."""
         self.generator_strategy = strategy
         self.generator = strategy.model
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the copy was taken when the experience before was learned."""
 
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Copy the model that the next experience rehearses."""
         self.untrained_solver = False
         self.old_generator = self.old_model = deepcopy(strategy.model).eval()

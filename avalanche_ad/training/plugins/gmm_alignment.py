@@ -95,7 +95,7 @@ class GMMAlignmentPlugin(StatisticsKeeper):
         exemplars: int | None = None,
         steps: int | None = None,
         lr: float | None = None,
-        **options: Any,  # noqa: ANN401
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         for name, value, known in (
@@ -139,14 +139,14 @@ class GMMAlignmentPlugin(StatisticsKeeper):
 
     # Hooks ----------------------------------------------------------------------
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Keep the flow for the experience, where the source compares with it."""
         super().before_training_exp(strategy, *args, **kwargs)
         model = strategy.model
         if self.source in ("snapshot", "sdc", "ldc") and len(model.aligned):
             self._before = copy.deepcopy(model.flows).eval()
 
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Align all categories; learn what the source needs of the new ones."""
         model: FlowGMM = strategy.model
         device = model.level_maximum.device

@@ -20,6 +20,6 @@ class GradientClippingPlugin(SupervisedPlugin):  # type: ignore[misc]
         super().__init__()
         self.max_norm = max_norm
 
-    def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Clip."""
         clip_grad_norm_(strategy.model.parameters(), self.max_norm)

@@ -54,7 +54,7 @@ class IncrementalMixturePlugin(StatisticsKeeper):
         step_offset: float = 20.0,
         center_lr: float = 0.0,
         samples: int = 20_000,
-        **options: Any,  # noqa: ANN401
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self.every = every
@@ -68,7 +68,7 @@ class IncrementalMixturePlugin(StatisticsKeeper):
 
     # Hooks ----------------------------------------------------------------------
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Start the mixtures of new categories, and set the loss."""
         super().before_training_exp(strategy, *args, **kwargs)
         model: FlowGMM = strategy.model
@@ -79,7 +79,7 @@ class IncrementalMixturePlugin(StatisticsKeeper):
         if self._gather not in strategy._criterion.listeners:
             strategy._criterion.listeners.append(self._gather)
 
-    def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Move the means against their gradient."""
         for index, mixture in enumerate(strategy.model.aligned):
             step, mixture.means.grad = mixture.means.grad, None
@@ -92,13 +92,13 @@ class IncrementalMixturePlugin(StatisticsKeeper):
                     mixture.means[category].detach().clone()
                 )
 
-    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Let the mixtures take the latents gathered."""
         self._steps += 1
         if self._steps % self.every == 0:
             self._learn(strategy.model)
 
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Let the mixtures take what is left, and keep no more than they are."""
         self._learn(strategy.model)
         self._learners = {}

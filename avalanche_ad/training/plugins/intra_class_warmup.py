@@ -23,7 +23,7 @@ class IntraClassWarmupPlugin(SupervisedPlugin):  # type: ignore[misc]
         super().__init__()
         self.epochs = epochs
 
-    def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Switch the inner mixture off or on."""
         epoch = strategy.clock.train_exp_epochs
         strategy._criterion.intra = epoch >= min(self.epochs, strategy.train_epochs - 1)

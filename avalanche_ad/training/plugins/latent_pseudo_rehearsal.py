@@ -92,7 +92,7 @@ class LatentPseudoRehearsalPlugin(FlowRehearsalPlugin[list[Pool]]):
         pools = sample_pools(model, categories, self.pool_size)
         return [(samples, spread_within(samples)) for samples in pools]
 
-    def rehearsal_loss(self, strategy: Any, pool: list[Pool]) -> Tensor:  # noqa: ANN401
+    def rehearsal_loss(self, strategy: Any, pool: list[Pool]) -> Tensor:
         """Return α times the relative drift of a minibatch of the pool."""
         drifts = [
             embedding_drift(strategy.model, index, samples.draw(self.batch_size))

@@ -46,7 +46,7 @@ class PackNetPlugin(AvalanchePackNetPlugin):  # type: ignore[misc]
             self.prune_proportion = partial(_of_task, prune_proportion)
         self.post_prune_share = post_prune_share
 
-    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Divide the epochs.
 
         :raises TrainingError: when the model cannot be pruned or one epoch is all
@@ -67,7 +67,7 @@ class PackNetPlugin(AvalanchePackNetPlugin):  # type: ignore[misc]
         self.post_prune_epochs = min(max(wanted, 1), epochs - 1)
         super().before_training(strategy, *args, **kwargs)
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Forget the optimizer's moments: they are those of another subset.
 
         :raises TrainingError: when a list of proportions is too short, told before the

@@ -27,15 +27,15 @@ class WarmupCosinePlugin(SupervisedPlugin):  # type: ignore[misc]
         self.final_factor = final_factor
         self._step = 0
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Start the schedule."""
         self._step = 0
 
     def before_training_iteration(
         self,
-        strategy: Any,  # noqa: ANN401
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
+        strategy: Any,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         """Set the rate of the step that follows."""
         per_epoch = len(strategy.dataloader)

@@ -77,7 +77,7 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
         max_positions: int | None = None,
         max_iter: int | None = None,
         seed: int | None = None,
-        **others: Any,  # noqa: ANN401
+        **others: Any,
     ) -> None:
         super().__init__(**others)
         given = {
@@ -94,7 +94,7 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
         self.stated = {name: one for name, one in given.items() if one is not None}
         self._agreed: dict[str, Any] = {}
 
-    def option(self, name: str) -> Any:  # noqa: ANN401
+    def option(self, name: str) -> Any:
         """Return an option's value: what was agreed, stated, or its default."""
         return {**_DEFAULTS, **self.stated, **self._agreed}[name]
 
@@ -114,7 +114,7 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
         seed: int | None = {**self.stated, **self._agreed}.get("seed")
         return seed
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Check the model, and agree on the options with the strategy's other plugins.
 
         :raises TrainingError: for a model without one flow and a mixture, or options
@@ -172,7 +172,7 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
                 )
         return form
 
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Take the statistics of the categories learned that have none yet."""
         super().after_training_exp(strategy, *args, **kwargs)
         # a data loader draws too

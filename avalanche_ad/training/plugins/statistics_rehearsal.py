@@ -45,7 +45,7 @@ class StatisticsRehearsalPlugin(
         batch_size: int = 8,
         alpha: float = 1.0,
         pool_size: int = 256,
-        **options: Any,  # noqa: ANN401
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self.batch_size = batch_size
@@ -59,7 +59,7 @@ class StatisticsRehearsalPlugin(
         y = y.to(model.level_maximum.device)
         return model.statistics.sample(y), y
 
-    def rehearsal_loss(self, strategy: Any, pool: tuple[Tensor, Tensor]) -> Tensor:  # noqa: ANN401
+    def rehearsal_loss(self, strategy: Any, pool: tuple[Tensor, Tensor]) -> Tensor:
         """Return α times the loss of a minibatch of the pool."""
         x, y = pool
         rows = torch.randint(len(y), (self.batch_size,)).to(y.device)

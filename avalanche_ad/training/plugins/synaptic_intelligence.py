@@ -27,12 +27,12 @@ class SynapticIntelligencePlugin(_SynapticIntelligence):  # type: ignore[misc]
     2017, arXiv 1703.04200.
     """
 
-    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Note the parameters of before the experience."""
         super().before_training_exp(strategy, **kwargs)
         _copy(self.ewc_data[0])
 
-    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Note the parameters of before the step."""
         super().before_training_iteration(strategy, **kwargs)
         _copy(self.syn_data["old_theta"])

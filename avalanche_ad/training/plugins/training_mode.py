@@ -16,6 +16,6 @@ class TrainingModePlugin(SupervisedPlugin):  # type: ignore[misc]
     the model there; a flow-GMM then trains on all positions instead of the drawn ones.
     """
 
-    def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Put the model into training mode."""
         strategy.model.train()
