@@ -28,6 +28,7 @@ ORDER = (
     "models",
     "training",
     "evaluation",
+    "recipes",
     "experiments",
     "pretraining",
 )

@@ -13,13 +13,13 @@ from avalanche_ad.datasets.mvtec_3d import MVTEC_3D_CATEGORIES
 from avalanche_ad.datasets.mvtec_ad import MVTEC_AD_CATEGORIES
 from avalanche_ad.datasets.synthetic import SYNTHETIC_CATEGORIES
 from avalanche_ad.datasets.visa import VISA_CATEGORIES
-from avalanche_ad.experiments.recipe import (
+from avalanche_ad.experiments.runner import run_experiment
+from avalanche_ad.features import FeatureCache
+from avalanche_ad.recipes.recipe import (
     list_recipes,
     load_experiment,
     read_toml,
 )
-from avalanche_ad.experiments.runner import run_experiment
-from avalanche_ad.features import FeatureCache
 
 # What others published numbers on, or that streams of ours stand beside: these claims
 # are of these streams. Any other stream only has to be what its name says.

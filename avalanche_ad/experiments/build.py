@@ -30,14 +30,14 @@ from avalanche_ad.experiments.arguments import (
 )
 from avalanche_ad.experiments.classes import resolve
 from avalanche_ad.experiments.provenance import features_id
-from avalanche_ad.experiments.recipe import (
+from avalanche_ad.experiments.unsupported import UNSUPPORTED_ARGUMENTS
+from avalanche_ad.features import Backbone, FeatureCache, make_backbone
+from avalanche_ad.models import AnomalyModel
+from avalanche_ad.recipes.recipe import (
     BenchmarkRecipe,
     ExperimentRecipe,
     SyntheticRecipe,
 )
-from avalanche_ad.experiments.unsupported import UNSUPPORTED_ARGUMENTS
-from avalanche_ad.features import Backbone, FeatureCache, make_backbone
-from avalanche_ad.models import AnomalyModel
 from avalanche_ad.training import (
     DynamicFeatureGMM,
     DynamicFlowGMM,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from avalanche_ad.experiments.recipe import ExperimentRecipe
+from avalanche_ad.recipes.recipe import ExperimentRecipe
 
 __all__ = [
     "SHARED_OPTIONS",

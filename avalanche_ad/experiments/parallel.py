@@ -21,9 +21,9 @@ from typing import Any
 
 from avalanche_ad.errors import AvalancheADError, ResultsError
 from avalanche_ad.experiments.device import pick_device
-from avalanche_ad.experiments.recipe import ExperimentRecipe
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
+from avalanche_ad.recipes.recipe import ExperimentRecipe
 
 __all__ = ["Job", "run_jobs"]
 

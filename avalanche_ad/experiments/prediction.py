@@ -34,7 +34,7 @@ from avalanche_ad.errors import (
 from avalanche_ad.experiments.provenance import features_id
 from avalanche_ad.experiments.results import read_results
 from avalanche_ad.features import make_backbone
-from avalanche_ad.models.base import AnomalyModel
+from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.storage import load_model
 from avalanche_ad.models.thresholds import FalseAlarms, HeldOutScores
 from avalanche_ad.reporting.figures import is_heat_map, save_heat_map
@@ -292,7 +292,7 @@ def predict_images(
     threshold) and, where heat maps are written, ``heat_map``, or ``error`` where it
     cannot be. The scores of the
     category's normals that were held out of the fit, see
-    :meth:`~avalanche_ad.models.base.AnomalyModel.held_out_scores`, give
+    :meth:`~avalanche_ad.models.anomaly_model.AnomalyModel.held_out_scores`, give
 
     - the ``quantile`` threshold, which a share of 0.95 of new normals shall lie below;
     - ``normals_above``, the expected share of new normals that score as high or

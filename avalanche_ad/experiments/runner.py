@@ -61,7 +61,6 @@ from avalanche_ad.experiments.provenance import (
     package_versions,
     peak_rss_mb,
 )
-from avalanche_ad.experiments.recipe import ExperimentRecipe
 from avalanche_ad.experiments.results import (
     SCHEMA,
     read_results,
@@ -79,6 +78,7 @@ from avalanche_ad.experiments.run_state import (
 from avalanche_ad.features import Backbone, FeatureCache
 from avalanche_ad.models import PackNetFlowGMM
 from avalanche_ad.models.storage import save_model
+from avalanche_ad.recipes.recipe import ExperimentRecipe
 from avalanche_ad.training.optimizers import replace_parameters
 from avalanche_ad.training.plugins import CalibrationPlugin
 

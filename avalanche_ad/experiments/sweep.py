@@ -29,7 +29,6 @@ from avalanche_ad.experiments.provenance import (
     check_same_features,
     features_id,
 )
-from avalanche_ad.experiments.recipe import BenchmarkRecipe, ExperimentRecipe
 from avalanche_ad.experiments.results import read_results
 from avalanche_ad.experiments.runner import (
     check_code,
@@ -37,6 +36,7 @@ from avalanche_ad.experiments.runner import (
     run_experiment,
 )
 from avalanche_ad.features import FeatureCache
+from avalanche_ad.recipes.recipe import BenchmarkRecipe, ExperimentRecipe
 from avalanche_ad.reporting.comparison import write_comparison, write_matrix_figures
 
 __all__ = ["compare", "published_note"]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.base import MASKED, AnomalyModel
-from avalanche_ad.models.category_mixtures import (
+from avalanche_ad.models.anomaly_model import MASKED, AnomalyModel
+from avalanche_ad.models.gaussians.category_mixtures import (
     CategoryMixtures,
     component_log_likelihood,
     drawn_rows,
@@ -155,8 +155,8 @@ class FeatureGMM(AnomalyModel):
         See :meth:`AnomalyModel.levels_without`. The mixture takes one more step of the
         EM, on those images alone: of one Gaussian that is the fit to them, of several
         the fit but for which Gaussian holds what, at a hundredth of its cost
-        (:func:`~avalanche_ad.models.category_mixtures.refitted`). The density stays as
-        it is where it was fitted to more images than there are here.
+        (:func:`~avalanche_ad.models.gaussians.category_mixtures.refitted`). The density
+        stays as it is where it was fitted to more images than there are here.
         """
         if not self.holds_out_density(category, len(x)):
             yield from super().levels_without(category, x, parts, kinds)

@@ -8,8 +8,8 @@ them into an anomaly score, and smooths it:
 with v the log-likelihood per dimension (``likelihood``) or the negative entropy
 (``uncertainty``), U_l the bilinear upsampling and G a Gaussian; their product is the
 final score. The likelihood may enter as 1 + v instead of e^v, see
-:class:`~avalanche_ad.models.base.AnomalyModel`. Upsampling and smoothing are linear
-and separable and leave constants alone, so both are one matrix a side:
+:class:`~avalanche_ad.models.anomaly_model.AnomalyModel`. Upsampling and smoothing are
+linear and separable and leave constants alone, so both are one matrix a side:
 G U_l X U_lᵀ Gᵀ = A X Aᵀ.
 """
 

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save
 
 from avalanche_ad.errors import ResultsError
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.base import AnomalyModel
+from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.feature_gmm import FeatureGMM
-from avalanche_ad.models.flow_gmm import FlowGMM
-from avalanche_ad.models.packnet_flow_gmm import PackNetFlowGMM
+from avalanche_ad.models.hgad.flow_gmm import FlowGMM
+from avalanche_ad.models.hgad.packnet_flow_gmm import PackNetFlowGMM
 
 __all__ = ["MODEL_TYPES", "load_model", "save_model"]
 

@@ -13,11 +13,11 @@ from avalanche.models.packnet import PackNetModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from avalanche_ad.models.base import AnomalyModel
+from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.feature_gmm import FeatureGMM
-from avalanche_ad.models.flow_gmm import FlowGMM
+from avalanche_ad.models.hgad.flow_gmm import FlowGMM
+from avalanche_ad.models.hgad.packnet_flow_gmm import PackNetFlowGMM
 from avalanche_ad.models.latents import Latents, latents_of
-from avalanche_ad.models.packnet_flow_gmm import PackNetFlowGMM
 from avalanche_ad.models.storage import load_model
 
 __all__ = [

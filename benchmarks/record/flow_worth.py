@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 
 from avalanche_ad.experiments.build import build_backbone, build_benchmark, open_data
-from avalanche_ad.experiments.recipe import load_experiment
 from avalanche_ad.experiments.results import read_results
 from avalanche_ad.experiments.studies.study import Bench
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models import AnomalyModel, FeatureGMM, FlowGMM
-from avalanche_ad.models.base import evaluating, seeded
-from avalanche_ad.models.category_mixtures import fit_mixture, precision_roots
+from avalanche_ad.models.anomaly_model import evaluating, seeded
+from avalanche_ad.models.gaussians.category_mixtures import fit_mixture, precision_roots
 from avalanche_ad.models.latents import attach_latents, latents_of
 from avalanche_ad.models.storage import load_model
+from avalanche_ad.recipes.recipe import load_experiment
 from avalanche_ad.reporting.tables import Section, sections_markdown
 from avalanche_ad.training.plugins.gmm_alignment import drawn_latents
 

@@ -23,12 +23,12 @@ from scipy.stats import binom
 
 from avalanche_ad.benchmarks import AnomalyBenchmark
 from avalanche_ad.experiments.build import build_backbone, build_benchmark, open_data
-from avalanche_ad.experiments.recipe import load_experiment
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
-from avalanche_ad.models.base import AnomalyModel
+from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.storage import load_model
 from avalanche_ad.models.thresholds import HeldOutScores
+from avalanche_ad.recipes.recipe import load_experiment
 
 HEADER = (
     "| stream | strategy | level | categories within | test normals above | expected | "

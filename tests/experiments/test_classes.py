@@ -22,7 +22,7 @@ from avalanche_ad.experiments.checkpoint import (
 )
 from avalanche_ad.experiments.classes import resolve
 from avalanche_ad.experiments.configuration import run_configuration
-from avalanche_ad.experiments.recipe import load_experiment
+from avalanche_ad.recipes.recipe import load_experiment
 
 PLUGIN = """\
 from avalanche.core import SupervisedPlugin

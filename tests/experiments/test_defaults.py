@@ -8,7 +8,9 @@ import pytest
 
 from avalanche_ad.benchmarks import anomaly_benchmark
 from avalanche_ad.datasets import SyntheticAD
-from avalanche_ad.experiments.recipe import (
+from avalanche_ad.models import FeatureGMM, FlowGMM
+from avalanche_ad.models.anomaly_model import AnomalyModel
+from avalanche_ad.recipes.recipe import (
     BenchmarkRecipe,
     FeatureGMMRecipe,
     FeaturesRecipe,
@@ -16,8 +18,6 @@ from avalanche_ad.experiments.recipe import (
     SyntheticRecipe,
     TrainingRecipe,
 )
-from avalanche_ad.models import FeatureGMM, FlowGMM
-from avalanche_ad.models.base import AnomalyModel
 from avalanche_ad.training import (
     DynamicFeatureGMM,
     DynamicFlowGMM,

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 from avalanche_ad import FlowGMMLoss, SplitSyntheticAD, make_backbone, make_optimizer
 from avalanche_ad.errors import DatasetError, ResultsError, TrainingError
-from avalanche_ad.experiments.recipe import load_experiment
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models.storage import load_model
+from avalanche_ad.recipes.recipe import load_experiment
 from avalanche_ad.training.dynamic import load_dynamic_model
 from avalanche_ad.training.plugins import CalibrationPlugin
 

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from avalanche_ad.errors import AvalancheADError
-from avalanche_ad.experiments.recipe import load_experiment
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models import PackNetFlowGMM
 from avalanche_ad.models.storage import load_model
+from avalanche_ad.recipes.recipe import load_experiment
 
 
 class Stop(KeyboardInterrupt):

@@ -21,14 +21,14 @@ from avalanche.training.templates.base import BaseTemplate
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.experiments.build import check_strategy
 from avalanche_ad.experiments.classes import resolve
-from avalanche_ad.experiments.recipe import (
+from avalanche_ad.experiments.unsupported import UNSUPPORTED, UNSUPPORTED_ARGUMENTS
+from avalanche_ad.features import FeatureLayout
+from avalanche_ad.models import FlowGMM
+from avalanche_ad.recipes.recipe import (
     list_recipes,
     load_experiment,
     read_toml,
 )
-from avalanche_ad.experiments.unsupported import UNSUPPORTED, UNSUPPORTED_ARGUMENTS
-from avalanche_ad.features import FeatureLayout
-from avalanche_ad.models import FlowGMM
 from avalanche_ad.training import make_optimizer
 
 # Not continual learning: parts of the loop, and stopping and schedules.

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from torch.nn.functional import interpolate
 
-from avalanche_ad.models.gmm import (
+from avalanche_ad.models.hgad.mixture import (
     category_log_likelihood,
     inner_centers,
     squared_distances,

@@ -15,7 +15,7 @@ from avalanche.training.plugins import (
 from avalanche.training.supervised import DER
 from torch.nn import functional as F
 
-from avalanche_ad.models.base import MASKED
+from avalanche_ad.models.anomaly_model import MASKED
 from avalanche_ad.training.plugins import CalibrationPlugin
 
 

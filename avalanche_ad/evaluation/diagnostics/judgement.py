@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from avalanche_ad.evaluation.functional import binary_metrics, fpr_at_tpr
-from avalanche_ad.models.base import AnomalyModel, evaluating
+from avalanche_ad.models.anomaly_model import AnomalyModel, evaluating
 from avalanche_ad.models.scoring import AnomalyScores, ScoreKind
 
 __all__ = ["Judgement", "TestBatch", "judge"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 
 from avalanche_ad.errors import RecipeError
-from avalanche_ad.experiments.recipe import unknown
 from avalanche_ad.experiments.studies.study import Study
+from avalanche_ad.recipes.recipe import unknown
 
 __all__ = ["STUDIES", "find_study"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
 from avalanche_ad.models import FlowGMM
-from avalanche_ad.models.base import evaluating, seeded
+from avalanche_ad.models.anomaly_model import evaluating, seeded
 from avalanche_ad.reporting.figures import draw_intervals, over_seeds
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section

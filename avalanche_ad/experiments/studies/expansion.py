@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
-from avalanche_ad.models.flow_gmm import ENTROPY_SCOPES
+from avalanche_ad.models.hgad.flow_gmm import ENTROPY_SCOPES
 from avalanche_ad.models.scoring import ScoreKind
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section, number

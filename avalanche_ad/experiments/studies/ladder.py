@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
 from avalanche_ad.models import FlowGMM
-from avalanche_ad.models.alignment import AlignedCovariance
-from avalanche_ad.models.base import evaluating, seeded
+from avalanche_ad.models.alignment.mixtures import AlignedCovariance
+from avalanche_ad.models.anomaly_model import evaluating, seeded
 from avalanche_ad.reporting.figures import over_seeds, rows_figure
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section

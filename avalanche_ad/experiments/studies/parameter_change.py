@@ -11,7 +11,7 @@ from torch import Tensor
 
 from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
 from avalanche_ad.models import FlowGMM
-from avalanche_ad.models.gmm import HierarchicalMixture
+from avalanche_ad.models.hgad.mixture import HierarchicalMixture
 from avalanche_ad.reporting.figures import over_seeds, rows_figure
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section

@@ -46,12 +46,12 @@ from avalanche_ad.experiments.provenance import (
     check_same_features,
     features_id,
 )
-from avalanche_ad.experiments.recipe import ExperimentRecipe
 from avalanche_ad.experiments.results import write_json
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models import AnomalyModel, FlowGMM
 from avalanche_ad.models.scoring import ScoreKind
+from avalanche_ad.recipes.recipe import ExperimentRecipe
 from avalanche_ad.reporting.tables import Section, sections_markdown
 from avalanche_ad.training.dynamic import features_by_category
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.base import AnomalyModel
+from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.copies import copies_of
 from avalanche_ad.models.thresholds import HeldOutScores, images_needed
 from avalanche_ad.training.dynamic import category_names
@@ -31,8 +31,8 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     With ``mask_size`` every category in that data also gets the scores of its normals,
     all of them, each judged without it
-    (:meth:`~avalanche_ad.models.base.AnomalyModel.held_out_scores`), and from them the
-    score above which new normals lie at a known rate. What training by gradient has
+    (:meth:`~avalanche_ad.models.anomaly_model.AnomalyModel.held_out_scores`), and from
+    them the score above which new normals lie at a known rate. What training by gradient has
     seen of an image stays: a flow is not trained anew for each fold.
 
     Scores are of the model at that time; a category whose images are gone keeps its

@@ -9,7 +9,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.flow_gmm import FlowGMM
+from avalanche_ad.models.hgad.flow_gmm import FlowGMM
 
 __all__ = ["CenterFreezePlugin"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from avalanche_ad.models.flow_gmm import FlowGMM
+from avalanche_ad.models.hgad.flow_gmm import FlowGMM
 from avalanche_ad.training.plugins.flow_rehearsal import LevelSamples, even_categories
 from avalanche_ad.training.plugins.functional_regularization import (
     FunctionalRegularizationPlugin,

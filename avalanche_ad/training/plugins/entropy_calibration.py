@@ -7,7 +7,7 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.flow_gmm import ENTROPY_SCOPES, EntropyScope, FlowGMM
+from avalanche_ad.models.hgad.flow_gmm import ENTROPY_SCOPES, EntropyScope, FlowGMM
 
 __all__ = ["EntropyCalibrationPlugin"]
 

@@ -8,7 +8,7 @@ import torch
 from avalanche.core import SupervisedPlugin
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.training.losses import HGADTerms
+from avalanche_ad.models.hgad.loss import HGADTerms
 
 __all__ = ["FiniteLossPlugin"]
 

@@ -10,7 +10,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.flow_gmm import FlowGMM
+from avalanche_ad.models.hgad.flow_gmm import FlowGMM
 
 __all__ = ["FlowRehearsalPlugin", "LevelSamples", "even_categories", "sample_pools"]
 

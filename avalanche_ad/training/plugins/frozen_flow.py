@@ -9,7 +9,7 @@ from avalanche.training.plugins import MIRPlugin
 from torch import nn
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.flow_gmm import FlowGMM
+from avalanche_ad.models.hgad.flow_gmm import FlowGMM
 
 __all__ = ["FrozenFlowPlugin", "bottom_blocks"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.alignment import (
+from avalanche_ad.models.alignment.mixtures import (
     ALIGNED_COVARIANCES,
     AlignedCovariance,
     aligned_mixture,
@@ -18,10 +18,10 @@ from avalanche_ad.models.alignment import (
     moved_gaussians,
     semantic_drift,
 )
-from avalanche_ad.models.base import evaluating, seeded
-from avalanche_ad.models.category_mixtures import CategoryMixtures
-from avalanche_ad.models.flow_gmm import FlowGMM
-from avalanche_ad.models.incremental_gmm import IncrementalGMM
+from avalanche_ad.models.anomaly_model import evaluating, seeded
+from avalanche_ad.models.gaussians.category_mixtures import CategoryMixtures
+from avalanche_ad.models.gaussians.incremental_gmm import IncrementalGMM
+from avalanche_ad.models.hgad.flow_gmm import FlowGMM
 from avalanche_ad.training.dynamic import features_by_category
 from avalanche_ad.training.plugins.statistics_keeper import StatisticsKeeper
 
@@ -50,8 +50,8 @@ class GMMAlignmentPlugin(StatisticsKeeper):
     training images, but for the first source. Where the latents of old ones come from
     is the ``source``:
 
-    - ``"statistics"``: samples of :class:`~avalanche_ad.models.feature_statistics.
-      FeatureStatistics`, taken of the frozen features when a category was learned and
+    - ``"statistics"``: samples of
+      :class:`~avalanche_ad.models.gaussians.feature_statistics.FeatureStatistics`, taken of the frozen features when a category was learned and
       kept with the model, pushed through the flow, for new categories too. No image is
       kept, and nothing drifts, since the backbone does not.
     - ``"exemplars"``: a few real images of each category.
@@ -65,8 +65,8 @@ class GMMAlignmentPlugin(StatisticsKeeper):
     and how a mixture is fitted to latents is the ``update``: ``"moments"`` of each
     group (of the statistics, the components' own moments under the flow: their affine
     part is exact, and samples judge only what bends, see
-    :func:`~avalanche_ad.models.alignment.pushed_moments`; a real image's latents are
-    grouped by EM), ``"em"``: stepwise EM in minibatches, or
+    :func:`~avalanche_ad.models.alignment.mixtures.pushed_moments`; a real image's
+    latents are grouped by EM), ``"em"``: stepwise EM in minibatches, or
     ``"gradient"``: ``steps`` gradient steps on the mixture as it was, the flow held; a
     new category's starts from its moments.
 

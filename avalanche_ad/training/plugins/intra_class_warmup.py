@@ -12,7 +12,8 @@ __all__ = ["IntraClassWarmupPlugin"]
 class IntraClassWarmupPlugin(SupervisedPlugin):  # type: ignore[misc]
     """Train with the inter-class losses alone in the first epochs of an experience.
 
-    Sets ``intra`` of the strategy's :class:`~avalanche_ad.training.losses.FlowGMMLoss`.
+    Sets ``intra`` of the strategy's
+    :class:`~avalanche_ad.models.hgad.loss.FlowGMMLoss`.
 
     :param epochs: epochs without L_gi and L_z, HGAD's 2.
 

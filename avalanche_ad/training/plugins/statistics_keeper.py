@@ -10,13 +10,13 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.feature_statistics import (
+from avalanche_ad.models.gaussians.feature_statistics import (
     FeatureStatistics,
     StatisticsPrecision,
 )
-from avalanche_ad.models.flow_gmm import FlowGMM
-from avalanche_ad.models.incremental_gmm import Covariance
-from avalanche_ad.models.packnet_flow_gmm import PackNetFlowGMM
+from avalanche_ad.models.gaussians.incremental_gmm import Covariance
+from avalanche_ad.models.hgad.flow_gmm import FlowGMM
+from avalanche_ad.models.hgad.packnet_flow_gmm import PackNetFlowGMM
 from avalanche_ad.training.dynamic import features_by_category
 
 __all__ = ["StatisticsKeeper", "agreed_options"]

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from avalanche_ad.models.hgad.loss import hgad_terms
 from avalanche_ad.models.latents import latents_of
 from avalanche_ad.training import FlowGMMLoss, make_optimizer
-from avalanche_ad.training.losses import hgad_terms
 from avalanche_ad.training.plugins import FlowGenerativeReplayPlugin
 
 

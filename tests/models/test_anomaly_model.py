@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.base import MASKED
+from avalanche_ad.models.anomaly_model import MASKED
 from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.scoring import normality_map
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.category_mixtures import (
+from avalanche_ad.models.gaussians.category_mixtures import (
     CategoryBuffers,
     component_log_likelihood,
     drawn_rows,
@@ -18,8 +18,8 @@ from avalanche_ad.models.category_mixtures import (
     precision_roots,
     refitted,
 )
-from avalanche_ad.models.incremental_gmm import Covariance
-from avalanche_ad.models.moments import Moments, low_rank_plus_diagonal
+from avalanche_ad.models.gaussians.incremental_gmm import Covariance
+from avalanche_ad.models.gaussians.moments import Moments, low_rank_plus_diagonal
 
 __all__ = ["FeatureStatistics", "StatisticsPrecision"]
 
@@ -40,7 +40,8 @@ class FeatureStatistics(CategoryBuffers):
     :param rank: r of ``"low_rank"``.
     :param mean_field: whether the mean over images is kept for every position.
     :param precision: type of number that is kept.
-    :param shrinkage: see :func:`~avalanche_ad.models.category_mixtures.fit_mixture`.
+    :param shrinkage: see
+        :func:`~avalanche_ad.models.gaussians.category_mixtures.fit_mixture`.
     :param max_positions: feature vectors per category and level used for fitting.
     :param max_iter: steps of the EM at most, after k-means.
     :param seed: decides the vectors used and the start of the EM.
@@ -187,7 +188,7 @@ class FeatureStatistics(CategoryBuffers):
         """Yield the statistics as they are when a category has some images alone.
 
         The mixture takes one more step of the EM on those of the vectors it was fitted
-        to, see :func:`~avalanche_ad.models.category_mixtures.refitted`.
+        to, see :func:`~avalanche_ad.models.gaussians.category_mixtures.refitted`.
 
         :param category: category with statistics.
         :param packed: what it was fitted to (N, layout.size).

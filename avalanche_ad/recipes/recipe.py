@@ -274,14 +274,13 @@ class ExperimentRecipe(_Strict):
 
 def list_recipes(kind: Literal["strategies", "benchmarks"]) -> dict[str, Path]:
     """Return the recipes that come with the package, name → file."""
-    package = Path(__file__).resolve().parent.parent
-    for folder in (package / "recipes" / kind, package.parent / kind):
-        found = sorted(folder.glob("*.toml"))
-        if found:
-            return {path.stem: path for path in found}
-    raise RecipeError(
-        f"no {kind} recipes found beside the package at {package}: reinstall it"
-    )
+    found = sorted((Path(__file__).resolve().parent / kind).glob("*.toml"))
+    if not found:
+        raise RecipeError(
+            f"no {kind} recipes found in the package at {Path(__file__).parent}: "
+            "reinstall it"
+        )
+    return {path.stem: path for path in found}
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.base import MASKED
-from avalanche_ad.models.flow_gmm import FlowGMM
-from avalanche_ad.models.gmm import HierarchicalMixture
+from avalanche_ad.models.anomaly_model import MASKED
+from avalanche_ad.models.hgad.flow_gmm import FlowGMM
+from avalanche_ad.models.hgad.mixture import HierarchicalMixture
 from avalanche_ad.models.latents import Latents, attach_latents, latents_of
 from avalanche_ad.models.loading import replaced
 from avalanche_ad.models.scoring import AnomalyScores, ScoreKind

@@ -7,8 +7,8 @@ from torch.distributions import MultivariateNormal
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models import FlowGMM
-from avalanche_ad.models.base import MASKED
-from avalanche_ad.models.gmm import pattern_centers
+from avalanche_ad.models.anomaly_model import MASKED
+from avalanche_ad.models.hgad.mixture import pattern_centers
 from avalanche_ad.models.latents import latents_of
 
 MASK = (8, 8)

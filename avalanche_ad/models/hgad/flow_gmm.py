@@ -13,18 +13,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.alignment import (
+from avalanche_ad.models.alignment.mixtures import (
     ALIGNED_COVARIANCES,
     AlignedCovariance,
     grouped_moments,
     kept_covariance,
     pushed_moments,
 )
-from avalanche_ad.models.base import MASKED, AnomalyModel, evaluating, seeded
-from avalanche_ad.models.category_mixtures import CategoryMixtures, precision_roots
-from avalanche_ad.models.feature_statistics import FeatureStatistics
-from avalanche_ad.models.flow import ConditionalFlow, FlowStart, position_code
-from avalanche_ad.models.gmm import (
+from avalanche_ad.models.anomaly_model import MASKED, AnomalyModel, evaluating, seeded
+from avalanche_ad.models.gaussians.category_mixtures import (
+    CategoryMixtures,
+    precision_roots,
+)
+from avalanche_ad.models.gaussians.feature_statistics import FeatureStatistics
+from avalanche_ad.models.gaussians.moments import Moments
+from avalanche_ad.models.hgad.flow import ConditionalFlow, FlowStart, position_code
+from avalanche_ad.models.hgad.mixture import (
     CenterInit,
     HierarchicalMixture,
     category_log_likelihood,
@@ -35,7 +39,6 @@ from avalanche_ad.models.gmm import (
 )
 from avalanche_ad.models.latents import Latents, LevelLatents, attach_latents
 from avalanche_ad.models.loading import replaced
-from avalanche_ad.models.moments import Moments
 from avalanche_ad.models.scoring import LikelihoodMap, ScoreKind, negative_entropy
 
 __all__ = ["ENTROPY_SCOPES", "EntropyScope", "FlowGMM"]
@@ -62,7 +65,7 @@ class FlowGMM(AnomalyModel):
     :param hidden_ratio: width of the coupling networks relative to their input.
     :param clamp: bound of a coupling's log-scale.
     :param condition_channels: channels of the position code, 0 for no condition.
-    :param flow_start: see :class:`~avalanche_ad.models.flow.ConditionalFlow`.
+    :param flow_start: see :class:`~avalanche_ad.models.hgad.flow.ConditionalFlow`.
     :param centers_per_category: K.
     :param center_init: where new main centres start: ``"pattern"`` (HGAD's),
         ``"orthogonal"`` to the centres there are, or ``"data"`` (mean latent of the
@@ -441,7 +444,7 @@ class FlowGMM(AnomalyModel):
         :param index: level.
         :param category: category with statistics.
         :param count: how many samples judge the flow, see
-            :func:`~avalanche_ad.models.alignment.pushed_moments`.
+            :func:`~avalanche_ad.models.alignment.mixtures.pushed_moments`.
         :return: weights that sum to 1, means (K, D), covariances (K, D, D), in double.
         """
         assert self.statistics is not None

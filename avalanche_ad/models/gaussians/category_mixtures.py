@@ -11,8 +11,8 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from avalanche_ad.errors import TrainingError
+from avalanche_ad.models.gaussians.moments import Moments
 from avalanche_ad.models.loading import LoadsWhole
-from avalanche_ad.models.moments import Moments
 
 __all__ = [
     "CategoryBuffers",

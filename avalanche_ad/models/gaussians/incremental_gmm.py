@@ -14,17 +14,17 @@ from sklearn.cluster import kmeans_plusplus
 from torch import Tensor, nn
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.category_mixtures import (
+from avalanche_ad.models.gaussians.category_mixtures import (
     component_log_likelihood,
     precision_roots,
     squared_mahalanobis,
 )
-from avalanche_ad.models.loading import LoadsWhole
-from avalanche_ad.models.moments import (
+from avalanche_ad.models.gaussians.moments import (
     Moments,
     low_rank_plus_diagonal,
     woodbury_update,
 )
+from avalanche_ad.models.loading import LoadsWhole
 
 __all__ = ["Covariance", "IncrementalGMM"]
 
@@ -39,7 +39,8 @@ class IncrementalGMM(LoadsWhole):
 
     Every minibatch runs one E-step and replaces the sufficient statistics S (weights,
     means and covariances of the components) by (1 − γ_n) S + γ_n s, s those of the
-    minibatch, merged exactly (:class:`~avalanche_ad.models.moments.Moments`). With
+    minibatch, merged exactly
+    (:class:`~avalanche_ad.models.gaussians.moments.Moments`). With
     ``step_power`` α, γ_n = (n + n₀)^−α after n minibatches (stepwise EM: Cappé &
     Moulines, J. R. Stat. Soc. B 2009; Liang & Klein, NAACL 2009); without it γ_n is the
     minibatch's share of all rows so far, so a single Gaussian equals the fit to all
@@ -55,7 +56,7 @@ class IncrementalGMM(LoadsWhole):
     subtracts ⅛ (x−μ)(x−μ)ᵀ). As theirs it never inverts a full covariance while
     minibatches are small (at most D/4 rows): precisions and log-determinants are
     updated, by as many columns at once as the minibatch has rows
-    (:func:`~avalanche_ad.models.moments.woodbury_update`).
+    (:func:`~avalanche_ad.models.gaussians.moments.woodbury_update`).
 
     Densities are computed in log space, with Cholesky factors. In the manner of
     scikit-learn's mixtures: :meth:`partial_fit`, :meth:`score_samples`,

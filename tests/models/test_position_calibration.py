@@ -12,8 +12,8 @@ from scipy.ndimage import gaussian_filter
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models import FeatureGMM, FlowGMM
 from avalanche_ad.models.latents import latents_of
-from avalanche_ad.models.position_statistics import (
-    PositionStatistics,
+from avalanche_ad.models.position_calibration import (
+    PositionCalibration,
     mean_and_deviation,
 )
 from avalanche_ad.models.scoring import normality_map
@@ -63,7 +63,7 @@ def test_maps_without_any_variance_stay_finite(count):
 
 
 def test_a_category_has_its_own_and_a_stranger_the_mean():
-    statistics = PositionStatistics([(6, 5), (3, 3)])
+    statistics = PositionCalibration([(6, 5), (3, 3)])
     levels = {c: [maps(8, (6, 5), c) + c, maps(8, (3, 3), c) * (c + 1)] for c in (0, 2)}
     for category, found in levels.items():
         statistics.fit(category, found)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.gmm import inner_centers
+from avalanche_ad.models.hgad.loss import HGADTerms, hgad_terms, image_loss
+from avalanche_ad.models.hgad.mixture import inner_centers
 from avalanche_ad.models.latents import (
     Latents,
     LevelLatents,
@@ -13,7 +14,6 @@ from avalanche_ad.models.latents import (
     latents_of,
 )
 from avalanche_ad.training import FlowGMMLoss
-from avalanche_ad.training.losses import HGADTerms, hgad_terms, image_loss
 
 
 @pytest.fixture(scope="session")

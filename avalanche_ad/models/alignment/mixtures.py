@@ -7,11 +7,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from avalanche_ad.models.category_mixtures import (
+from avalanche_ad.models.gaussians.category_mixtures import (
     mixture_log_likelihood,
     precision_roots,
 )
-from avalanche_ad.models.moments import Moments
+from avalanche_ad.models.gaussians.moments import Moments
 
 __all__ = [
     "ALIGNED_COVARIANCES",

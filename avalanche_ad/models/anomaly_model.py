@@ -21,7 +21,7 @@ from avalanche_ad.models.category_rows import (
 from avalanche_ad.models.copies import copies_of
 from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.loading import LoadsWhole
-from avalanche_ad.models.position_statistics import PositionStatistics
+from avalanche_ad.models.position_calibration import PositionCalibration
 from avalanche_ad.models.scoring import (
     AnomalyScores,
     LikelihoodMap,
@@ -93,7 +93,7 @@ class AnomalyModel(LoadsWhole, ABC):
     :param position_calibration: whether what every position says, log p(x|c)/D and the
         negative entropy's exponential, is standardised by the category's training
         normals, see
-        :class:`~avalanche_ad.models.position_statistics.PositionStatistics`; HGAD's
+        :class:`~avalanche_ad.models.position_calibration.PositionCalibration`; HGAD's
         own scores are without it.
     """
 
@@ -118,7 +118,7 @@ class AnomalyModel(LoadsWhole, ABC):
         if position_calibration:
             shapes = [(height, width) for height, width, _ in layout.levels]
             for kind in ("likelihood", "uncertainty"):
-                self.positions[kind] = PositionStatistics(shapes)
+                self.positions[kind] = PositionCalibration(shapes)
         self._shared = _Shared(None, 0, 0)
         self.category_names: dict[int, str] = {}
 

@@ -11,7 +11,7 @@ from torch.distributions import (
     Normal,
 )
 
-from avalanche_ad.models.gmm import (
+from avalanche_ad.models.hgad.mixture import (
     HierarchicalMixture,
     category_log_likelihood,
     inner_centers,

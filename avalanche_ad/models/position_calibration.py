@@ -15,7 +15,7 @@ from avalanche_ad.models.category_rows import (
 from avalanche_ad.models.loading import LoadsWhole
 from avalanche_ad.models.scoring import normality_map
 
-__all__ = ["PositionStatistics", "mean_and_deviation"]
+__all__ = ["PositionCalibration", "mean_and_deviation"]
 
 _LEAST_DEVIATION = 1e-3
 """Of normals that hardly differ, as entropies over one category."""
@@ -44,7 +44,7 @@ def mean_and_deviation(
     return mean, variance.sqrt().clamp(min=_LEAST_DEVIATION)
 
 
-class PositionStatistics(LoadsWhole):
+class PositionCalibration(LoadsWhole):
     """Standardise what every position says by what a category's normals have there.
 
     A density that knows no place finds the borders of all images unusual, where a

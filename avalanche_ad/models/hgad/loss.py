@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.base import MASKED
-from avalanche_ad.models.gmm import (
+from avalanche_ad.models.anomaly_model import MASKED
+from avalanche_ad.models.hgad.mixture import (
     category_log_likelihood,
     inner_centers,
     squared_distances,

@@ -11,9 +11,9 @@ from torch import nn
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.models import FlowGMM, PackNetFlowGMM
-from avalanche_ad.models.base import MASKED
+from avalanche_ad.models.anomaly_model import MASKED
+from avalanche_ad.models.hgad.packnet_flow_gmm import FREE, pruned
 from avalanche_ad.models.latents import Latents, latents_of
-from avalanche_ad.models.packnet_flow_gmm import FREE, pruned
 from avalanche_ad.models.storage import load_model, save_model
 
 MASK = (8, 8)

@@ -10,14 +10,14 @@ import torch
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.experiments.build import build_strategy, check_strategy
 from avalanche_ad.experiments.classes import resolve
-from avalanche_ad.experiments.recipe import (
+from avalanche_ad.features import FeatureLayout
+from avalanche_ad.recipes.recipe import (
     FeatureGMMRecipe,
     FlowGMMRecipe,
     list_recipes,
     load_experiment,
     read_toml,
 )
-from avalanche_ad.features import FeatureLayout
 from avalanche_ad.training import DynamicFlowGMM
 
 STREAM = """\

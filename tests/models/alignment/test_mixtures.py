@@ -3,7 +3,7 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.alignment import (
+from avalanche_ad.models.alignment.mixtures import (
     aligned_mixture,
     climbed_mixture,
     linear_drift,
@@ -11,11 +11,11 @@ from avalanche_ad.models.alignment import (
     pushed_moments,
     semantic_drift,
 )
-from avalanche_ad.models.category_mixtures import (
+from avalanche_ad.models.gaussians.category_mixtures import (
     mixture_log_likelihood,
     precision_roots,
 )
-from avalanche_ad.models.moments import Moments
+from avalanche_ad.models.gaussians.moments import Moments
 
 
 def drawn(*shape, seed=0):

@@ -1,0 +1,1 @@
+"""How mixtures follow a flow that has moved."""

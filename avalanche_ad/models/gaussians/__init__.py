@@ -1,0 +1,1 @@
+"""Gaussians: algebra, mixtures, stepwise EM, statistics of features, drift."""
