@@ -4,8 +4,8 @@ The order is that of the data: datasets, features, benchmarks, models, training,
 evaluation, experiments; ``pretraining`` makes the weights of a backbone and is for
 nobody else to import. ``models`` takes the layout of the features and nothing else
 from its left. ``reporting`` is made of functions of plain values: it imports nothing of
-the package but ``errors``, so whatever holds a result may call it. ``errors`` is for
-all; ``cli`` imports what it likes and is imported by none.
+the package but ``errors``, so whatever holds a result may call it. ``errors`` and
+``registry`` are for all; ``cli`` imports what it likes and is imported by none.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def is_within(name, module):
 def allowed(layer, name):
     """Whether a module of a layer may import a dotted name of the package."""
     target = name.removeprefix(f"{NAME}.").split(".")[0]
-    if layer == "cli" or target in ("errors", "__version__", layer):
+    if layer == "cli" or target in ("errors", "registry", "__version__", layer):
         return True
-    if layer in ("errors", "reporting"):
+    if layer in ("errors", "registry", "reporting"):
         return False
     if layer == "models":
         return is_within(name, f"{NAME}.features.layout")
@@ -97,7 +97,7 @@ def violations(root):
             continue
         inside = ".".join(parts)
         layer = parts[0]
-        if layer not in (*ORDER, "reporting", "errors", "cli"):
+        if layer not in (*ORDER, "reporting", "registry", "errors", "cli"):
             found.append(f"{inside}: a layer that the order does not know")
             continue
         tree = ast.parse(path.read_text("utf-8"))

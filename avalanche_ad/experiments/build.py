@@ -28,9 +28,8 @@ from avalanche_ad.experiments.arguments import (
     check_names,
     check_types,
 )
-from avalanche_ad.experiments.classes import resolve
 from avalanche_ad.experiments.provenance import features_id
-from avalanche_ad.experiments.unsupported import UNSUPPORTED_ARGUMENTS
+from avalanche_ad.experiments.unsupported import UNSUPPORTED_ARGUMENTS, resolve
 from avalanche_ad.features import Backbone, FeatureCache, make_backbone
 from avalanche_ad.models import AnomalyModel
 from avalanche_ad.recipes.recipe import (

@@ -42,7 +42,6 @@ from avalanche_ad.experiments.checkpoint_plugin import (
     CheckpointPlugin,
     finish_training,
 )
-from avalanche_ad.experiments.classes import own_code
 from avalanche_ad.experiments.configuration import (
     configuration_differences,
     named_differences,
@@ -51,6 +50,7 @@ from avalanche_ad.experiments.configuration import (
 from avalanche_ad.experiments.folder import RunFolder, is_worked_on, run_folder
 from avalanche_ad.experiments.forward import evaluate_apart, untrained_values
 from avalanche_ad.experiments.fresh_normals import FINGERPRINT
+from avalanche_ad.experiments.own_code import own_code
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.progress_plugin import ProgressPlugin
 from avalanche_ad.experiments.provenance import (

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["UNSUPPORTED", "UNSUPPORTED_ARGUMENTS"]
+from pathlib import Path
+
+from avalanche_ad.errors import RecipeError
+from avalanche_ad.registry import dotted_path
+
+__all__ = ["UNSUPPORTED", "UNSUPPORTED_ARGUMENTS", "resolve"]
 
 _LAST_LINEAR = "it {} a classifier's last Linear layer, and a flow-GMM has none"
 _OWN_MODEL = "it builds {} of its own and takes no other model"
@@ -99,3 +104,16 @@ UNSUPPORTED_ARGUMENTS: dict[str, tuple[str, object, str]] = {
     "FromScratchTrainingPlugin": ("reset_optimizer", True, _RESET),
 }
 """Name of a class that else works → argument, refused value, reason."""
+
+
+def resolve(
+    path: object, bases: tuple[type, ...], what: str, folder: Path | None = None
+) -> type:
+    """Return the class a dotted path names, unless it is known to break here.
+
+    See :func:`avalanche_ad.registry.dotted_path.resolve`.
+    """
+    module, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
+    if name in UNSUPPORTED and module.startswith("avalanche."):
+        raise RecipeError(f"{what} {path!r} cannot work here: {UNSUPPORTED[name]}")
+    return dotted_path.resolve(path, bases, what, folder)

@@ -20,8 +20,11 @@ from avalanche.training.templates.base import BaseTemplate
 
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.experiments.build import check_strategy
-from avalanche_ad.experiments.classes import resolve
-from avalanche_ad.experiments.unsupported import UNSUPPORTED, UNSUPPORTED_ARGUMENTS
+from avalanche_ad.experiments.unsupported import (
+    UNSUPPORTED,
+    UNSUPPORTED_ARGUMENTS,
+    resolve,
+)
 from avalanche_ad.features import FeatureLayout
 from avalanche_ad.models import FlowGMM
 from avalanche_ad.recipes.recipe import (

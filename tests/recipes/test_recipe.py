@@ -9,7 +9,7 @@ import torch
 
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.experiments.build import build_strategy, check_strategy
-from avalanche_ad.experiments.classes import resolve
+from avalanche_ad.experiments.unsupported import resolve
 from avalanche_ad.features import FeatureLayout
 from avalanche_ad.recipes.recipe import (
     FeatureGMMRecipe,

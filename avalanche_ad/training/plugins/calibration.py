@@ -32,8 +32,8 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
     With ``mask_size`` every category in that data also gets the scores of its normals,
     all of them, each judged without it
     (:meth:`~avalanche_ad.models.anomaly_model.AnomalyModel.held_out_scores`), and from
-    them the score above which new normals lie at a known rate. What training by gradient has
-    seen of an image stays: a flow is not trained anew for each fold.
+    them the score above which new normals lie at a known rate. What training by
+    gradient has seen of an image stays: a flow is not trained anew for each fold.
 
     Scores are of the model at that time; a category whose images are gone keeps its
     own. Fewer images than those, as a blurry stream's strays or a small memory, take

@@ -51,8 +51,9 @@ class GMMAlignmentPlugin(StatisticsKeeper):
     is the ``source``:
 
     - ``"statistics"``: samples of
-      :class:`~avalanche_ad.models.gaussians.feature_statistics.FeatureStatistics`, taken of the frozen features when a category was learned and
-      kept with the model, pushed through the flow, for new categories too. No image is
+      :class:`~avalanche_ad.models.gaussians.feature_statistics.FeatureStatistics`,
+      taken of the frozen features when a category was learned and kept with the model,
+      pushed through the flow, for new categories too. No image is
       kept, and nothing drifts, since the backbone does not.
     - ``"exemplars"``: a few real images of each category.
     - ``"snapshot"``: samples of the old mixtures, brought to feature space by the old

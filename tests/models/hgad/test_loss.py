@@ -22,7 +22,7 @@ def golden():
 
     import numpy as np
 
-    path = Path(__file__).parents[1] / "data" / "hgad_golden.npz"
+    path = Path(__file__).parents[2] / "data" / "hgad_golden.npz"
     with np.load(path, allow_pickle=False) as file:
         return {key: torch.from_numpy(file[key]) for key in file.files}
 

@@ -1,4 +1,4 @@
-"""The classes that recipes name: where they are looked for, and why one is not found.
+"""Classes by dotted path: where they are looked for, and why one is not found.
 
 A module that lies beside a recipe's file is found as Python finds one beside a script.
 The recipe's folder goes to the end of ``sys.path`` and stays there: classes are pickled
@@ -15,21 +15,22 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType, TracebackType
 
-from avalanche_ad.datasets.loading import file_digest
 from avalanche_ad.errors import RecipeError
-from avalanche_ad.experiments.unsupported import UNSUPPORTED
 
-__all__ = ["own_code", "resolve"]
+__all__ = ["modules_beside", "resolve"]
 
 _OURS = ("avalanche", "avalanche_ad")
-_SUCH_AS = "such as 'avalanche.training.plugins.EWCPlugin'"
 _LISTED = 12
 _folders: list[Path] = []
 """Folders of recipes whose modules this process imports."""
 
 
 def resolve(
-    path: object, bases: tuple[type, ...], what: str, folder: Path | None = None
+    path: object,
+    bases: tuple[type, ...],
+    what: str,
+    folder: Path | None = None,
+    such_as: str = "avalanche.training.plugins.EWCPlugin",
 ) -> type:
     """Return the class a dotted path names, if it is one of the expected kind.
 
@@ -38,33 +39,33 @@ def resolve(
     :param what: how to call it in an error.
     :param folder: where modules are looked for that are found nowhere else: that of
         the recipe's file.
+    :param such_as: a path that would do, for errors.
     :raises RecipeError: when it does not exist, is something else, or its module fails
         to import.
     """
+    such_as = f"such as {such_as!r}"
     if not isinstance(path, str):
         raise RecipeError(
-            f"{what}: expected a dotted path as text, {_SUCH_AS}, got {path!r}"
+            f"{what}: expected a dotted path as text, {such_as}, got {path!r}"
         )
     told = f"{what} {path!r}"
     module_name, _, name = path.rpartition(".")
-    if name in UNSUPPORTED and module_name.startswith("avalanche."):
-        raise RecipeError(f"{told} cannot work here: {UNSUPPORTED[name]}")
     if not all(part.isidentifier() for part in path.split(".")) or not module_name:
         raise RecipeError(
-            f"{told}: there is no such class; expected a dotted path {_SUCH_AS}"
+            f"{told}: there is no such class; expected a dotted path {such_as}"
         )
-    module = _imported(module_name, told, folder)
+    module = _imported(module_name, told, folder, such_as)
     found = getattr(module, name, None)
     if found is None:
-        raise RecipeError(f"{told}: {_no_class(module, name, bases, folder)}")
+        raise RecipeError(f"{told}: {_no_class(module, name, bases, folder, such_as)}")
     if not (inspect.isclass(found) and issubclass(found, bases)):
         expected = " or ".join(f"{base.__module__}.{base.__name__}" for base in bases)
         raise RecipeError(f"{told} is not a subclass of {expected}")
     return found
 
 
-def own_code(folder: Path | None) -> dict[str, str]:
-    """Return a digest of each module beside a recipe that has been imported, by name.
+def modules_beside(folder: Path | None) -> dict[str, Path]:
+    """Return the files of the modules beside a recipe that have been imported, by name.
 
     :param folder: the recipe's, ``None`` for one that comes with the package.
     """
@@ -77,11 +78,11 @@ def own_code(folder: Path | None) -> dict[str, str]:
             continue
         path = Path(file).resolve()
         if folder in path.parents and path.is_file():
-            found[name] = file_digest(path)
+            found[name] = path
     return found
 
 
-def _imported(name: str, told: str, folder: Path | None) -> ModuleType:
+def _imported(name: str, told: str, folder: Path | None, such_as: str) -> ModuleType:
     """Import a module, from a recipe's folder where it is found nowhere else.
 
     :param told: how an error starts.
@@ -97,7 +98,7 @@ def _imported(name: str, told: str, folder: Path | None) -> ModuleType:
             beside = f"beside the recipe in {folder} or " if folder else ""
             raise RecipeError(
                 f"{told}: there is no such class: no module {missing!r} {beside}on "
-                f"sys.path; expected a dotted path {_SUCH_AS}: put the module beside "
+                f"sys.path; expected a dotted path {such_as}: put the module beside "
                 "the recipe's file, install it, or set PYTHONPATH"
             ) from None
         by = _last_frame(error.__traceback__, folder)[2]
@@ -148,7 +149,11 @@ def _modules(folder: Path) -> set[str]:
 
 
 def _no_class(
-    module: ModuleType, name: str, bases: tuple[type, ...], folder: Path | None
+    module: ModuleType,
+    name: str,
+    bases: tuple[type, ...],
+    folder: Path | None,
+    such_as: str,
 ) -> str:
     """Say that a module lacks a class, and what it has."""
     file, top = getattr(module, "__file__", None), module.__name__.partition(".")[0]
@@ -169,7 +174,7 @@ def _no_class(
         has = f"; it has {', '.join(sorted(fitting)) or 'none that fits'}"
     return (
         f"there is no such class in module {module.__name__!r}{hidden}{hint}{has}; "
-        f"expected a dotted path {_SUCH_AS}"
+        f"expected a dotted path {such_as}"
     )
 
 

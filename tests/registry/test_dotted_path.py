@@ -13,16 +13,16 @@ import pytest
 from avalanche.core import BasePlugin
 
 from avalanche_ad.errors import RecipeError
-from avalanche_ad.experiments import classes
 from avalanche_ad.experiments.build import check_strategy
 from avalanche_ad.experiments.checkpoint import (
     StaleCheckpointError,
     load_checkpoint,
     save_checkpoint,
 )
-from avalanche_ad.experiments.classes import resolve
 from avalanche_ad.experiments.configuration import run_configuration
 from avalanche_ad.recipes.recipe import load_experiment
+from avalanche_ad.registry import dotted_path
+from avalanche_ad.registry.dotted_path import resolve
 
 PLUGIN = """\
 from avalanche.core import SupervisedPlugin
@@ -42,7 +42,7 @@ RECIPE = 'title = "M"\nsummary = "x"\n[[plugins]]\ntype = "{}"\n'
 @pytest.fixture(autouse=True)
 def as_it_was(monkeypatch):
     """Forget the modules and folders that a test brings into this process."""
-    monkeypatch.setattr(classes, "_folders", [])
+    monkeypatch.setattr(dotted_path, "_folders", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
     yield

@@ -1,0 +1,18 @@
+"""The code that lies beside a recipe, by which a run is known to be of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from avalanche_ad.datasets.loading import file_digest
+from avalanche_ad.registry.dotted_path import modules_beside
+
+__all__ = ["own_code"]
+
+
+def own_code(folder: Path | None) -> dict[str, str]:
+    """Return a digest of each module beside a recipe that has been imported, by name.
+
+    :param folder: the recipe's, ``None`` for one that comes with the package.
+    """
+    return {name: file_digest(path) for name, path in modules_beside(folder).items()}
