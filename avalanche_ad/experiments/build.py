@@ -32,22 +32,17 @@ from avalanche_ad.experiments.provenance import features_id
 from avalanche_ad.experiments.unsupported import UNSUPPORTED_ARGUMENTS, resolve
 from avalanche_ad.features import Backbone, FeatureCache, make_backbone
 from avalanche_ad.models import AnomalyModel
+from avalanche_ad.models.registry import MODELS
 from avalanche_ad.recipes.recipe import (
     BenchmarkRecipe,
     ExperimentRecipe,
     SyntheticRecipe,
 )
-from avalanche_ad.training import (
-    DynamicFeatureGMM,
-    DynamicFlowGMM,
-    DynamicPackNetFlowGMM,
-    FlowGMMLoss,
-    make_optimizer,
-)
+from avalanche_ad.training import dynamic, make_optimizer
 from avalanche_ad.training.plugins import (
     CalibrationPlugin,
     FiniteLossPlugin,
-    FitFeatureGMMPlugin,
+    FitExperiencePlugin,
     GradientClippingPlugin,
     IntraClassWarmupPlugin,
     WarmupCosinePlugin,
@@ -65,6 +60,7 @@ __all__ = [
     "check_strategy",
     "data_digests",
     "features_now",
+    "model_class",
     "open_data",
     "planned_experiences",
 ]
@@ -157,21 +153,27 @@ def planned_experiences(recipe: BenchmarkRecipe, data: AnomalyData) -> list[list
 
 
 def build_model(
-    recipe: BenchmarkRecipe, benchmark: AnomalyBenchmark, seed: int
+    recipe: BenchmarkRecipe,
+    benchmark: AnomalyBenchmark,
+    seed: int,
+    folder: Path | None = None,
 ) -> tuple[AnomalyModel, dict[str, Any]]:
     """Build the recipe's model with room for all categories of the stream.
 
+    :param folder: of the strategy's recipe, where the model's module may lie.
     :return: the model, and the arguments to build it again beside layout and room.
     """
     assert benchmark.layout is not None
-    options = {**recipe.model.model_dump(exclude={"type", "packnet"}), "seed": seed}
-    made: type[DynamicFlowGMM | DynamicFeatureGMM] = DynamicFeatureGMM
-    if recipe.model.type == "flow_gmm":
-        made = DynamicPackNetFlowGMM if recipe.model.packnet else DynamicFlowGMM
-        if recipe.model.packnet == "flow":
-            options["own_mixtures"] = False
+    plain, options = model_class(recipe, folder).built_from(recipe.model)
+    options["seed"] = seed
     count = len(benchmark.category_names)
-    return made(benchmark.layout, num_categories=count, **options), options
+    made = dynamic(plain)(benchmark.layout, num_categories=count, **options)
+    return made, options
+
+
+def model_class(recipe: BenchmarkRecipe, folder: Path | None) -> type[AnomalyModel]:
+    """Return the class of the model that a recipe's ``[model] type`` names."""
+    return MODELS.find(recipe.model.type, folder)
 
 
 def build_strategy(
@@ -195,13 +197,18 @@ def build_strategy(
         _made(made, _objects(made, arguments, recipe.folder), f"plugin {made.__name__}")
         for made, arguments in _plugins(recipe)
     ]
+    criterion = model.criterion(**training.model_dump())
     if training.epochs:
         plugins += [
             WarmupCosinePlugin(training.warmup_epochs, training.final_lr_factor),
             GradientClippingPlugin(training.gradient_clip),
-            IntraClassWarmupPlugin(training.intra_class_warmup_epochs),
             FiniteLossPlugin(),
         ]
+    if training.epochs and hasattr(criterion, "intra"):
+        plugins += [IntraClassWarmupPlugin(training.intra_class_warmup_epochs)]
+    fits = any(isinstance(plugin, FitExperiencePlugin) for plugin in plugins)
+    if not model.trained and not fits:
+        plugins = [FitExperiencePlugin(), *plugins]
     plugins += [CalibrationPlugin(training.calibration_images, mask_size)]
     plugins += extra_plugins
     strategy = _strategy(recipe)
@@ -214,9 +221,7 @@ def build_strategy(
             training.weight_decay,
             training.centers_lr_factor,
         ),
-        "criterion": FlowGMMLoss(
-            training.lambda1, training.lambda2, training.label_smoothing
-        ),
+        "criterion": criterion,
         "train_mb_size": training.batch_size,
         "train_epochs": training.epochs,
         "eval_mb_size": training.eval_batch_size,
@@ -250,18 +255,12 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
         )
     _check_values(strategy, recipe.strategy.options, "strategy")
     stream = recipe.benchmark
-    fits = any(issubclass(made, FitFeatureGMMPlugin) for made, _ in plugins)
-    if stream.model.type == "feature_gmm" and not fits:
+    made, _ = model_class(stream, recipe.folder).built_from(stream.model)
+    if stream.blurry and not made.repeats_categories:
         raise RecipeError(
-            f"strategy {recipe.strategy_name}: nothing fits its feature_gmm: add "
-            "avalanche_ad.training.plugins.FitFeatureGMMPlugin to its [[plugins]], or "
-            "take the strategy feature_gmm"
-        )
-    if stream.blurry and getattr(stream.model, "packnet", False):
-        raise RecipeError(
-            f"PackNet cannot learn a stream with blurry = {stream.blurry:g}, where "
-            "categories come back after their task is frozen: set blurry = 0, or take "
-            "another strategy"
+            f"the model {made.kind} cannot learn a stream with blurry = "
+            f"{stream.blurry:g}, where categories come back after their task is over: "
+            "set blurry = 0, or take another strategy"
         )
     keepers = [
         _made(made, arguments, f"plugin {made.__name__}")
@@ -271,7 +270,7 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
     for keeper in keepers:
         agreed_options(keepers, keeper)
     for plugin, _ in plugins:
-        if stream.blurry and getattr(plugin, "needs_sharp_tasks", False):
+        if stream.blurry and getattr(plugin, "needs_disjoint_categories", False):
             raise RecipeError(
                 f"plugin {plugin.__name__} goes by the categories of each experience, "
                 f"and with blurry = {stream.blurry:g} nearly every one holds them all: "

@@ -439,7 +439,7 @@ def _scored(
     if not images:
         return
     batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    scores = model.predict(batch.to(model.level_maximum.device), len(images))
+    scores = model.predict(batch.to(model.device), len(images))
     yield from zip(
         scores.image.tolist(),
         scores.category.tolist(),

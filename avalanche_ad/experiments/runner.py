@@ -76,7 +76,7 @@ from avalanche_ad.experiments.run_state import (
     only,
 )
 from avalanche_ad.features import Backbone, FeatureCache
-from avalanche_ad.models import PackNetFlowGMM
+from avalanche_ad.models.registry import MODELS
 from avalanche_ad.models.storage import save_model
 from avalanche_ad.recipes.recipe import ExperimentRecipe
 from avalanche_ad.training.optimizers import replace_parameters
@@ -529,7 +529,7 @@ def _fresh_state(
     folder: RunFolder,
     seed: int,
 ) -> RunState:
-    model, options = build_model(recipe.benchmark, benchmark, seed)
+    model, options = build_model(recipe.benchmark, benchmark, seed, recipe.folder)
     strategy = build_strategy(
         recipe,
         model,
@@ -652,11 +652,13 @@ def _save_model(
         # prediction may run in another folder
         weights = Path(features["options"]["weights"]).resolve()
         features["options"]["weights"] = str(weights)
-    packnet = isinstance(state.strategy.model, PackNetFlowGMM)
+    model = state.strategy.model
+    # by its path where it has no name of its own
+    own = MODELS.own.get(getattr(model, "kind", "")) is type(model).plain
     save_model(
-        state.strategy.model,
+        model,
         folder.partial,
-        "packnet_flow_gmm" if packnet else recipe.benchmark.model.type,
+        model.kind if own else recipe.benchmark.model.type,
         state.options,
         {
             "categories": list(benchmark.category_names),

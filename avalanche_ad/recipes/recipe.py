@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from avalanche_ad.datasets import DATASETS
 from avalanche_ad.errors import RecipeError
+from avalanche_ad.models.feature_gmm import FeatureGMMOptions
+from avalanche_ad.models.hgad.options import FlowGMMOptions
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,9 +28,7 @@ else:
 __all__ = [
     "BenchmarkRecipe",
     "ExperimentRecipe",
-    "FeatureGMMRecipe",
     "FeaturesRecipe",
-    "FlowGMMRecipe",
     "PluginRecipe",
     "StrategyRecipe",
     "SyntheticRecipe",
@@ -45,7 +45,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Difference = Annotated[float, Field(ge=-1, le=1)]
-ScoreName = Literal["product", "likelihood", "uncertainty"]
 
 # A key of a stream that is given → keys of its base that go, since they say the same.
 _REPLACES = {
@@ -89,59 +88,6 @@ class SyntheticRecipe(_Strict):
     train_images: Positive = 64
     test_normals: Positive = 24
     test_anomalies: Positive = 30
-
-
-class FlowGMMRecipe(_Strict):
-    """``[model]`` of type ``flow_gmm``: HGAD by default, with position calibration.
-
-    Benchmarks and strategies share the section, so some of it may not be read:
-    ``likelihood_map`` is of scores without position calibration, ``pattern_period`` of
-    centres that start in the pattern.
-    """
-
-    type: Literal["flow_gmm"] = "flow_gmm"
-    couplings: Positive = 12
-    hidden_ratio: Annotated[float, Field(gt=0)] = 2.0
-    clamp: Annotated[float, Field(gt=0)] = 1.9
-    condition_channels: Annotated[int, Field(ge=0, multiple_of=4)] = 256
-    flow_start: Literal["random", "rotation"] = "random"
-    centers_per_category: Positive = 10
-    center_init: Literal["pattern", "orthogonal", "data"] = "pattern"
-    pattern_period: Positive = 16
-    position_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    score_kind: ScoreName = "product"
-    smoothing_sigma: NonNegative = 4.0
-    likelihood_map: Literal["log", "probability"] = "log"
-    position_calibration: bool = True
-    categories_at_start: bool = False
-    packnet: bool | Literal["flow"] = False  # "flow": all but the mixtures
-
-    @model_validator(mode="after")
-    def _can_start(self) -> FlowGMMRecipe:
-        if self.categories_at_start and self.center_init == "data":
-            raise ValueError(
-                "categories_at_start starts categories without data: expected "
-                "center_init = 'pattern' or 'orthogonal', got 'data'"
-            )
-        if self.categories_at_start and self.packnet:
-            raise ValueError(
-                "categories_at_start cannot go with packnet, where a category belongs "
-                "to the task that brings it: leave one of them out"
-            )
-        return self
-
-
-class FeatureGMMRecipe(_Strict):
-    """``[model]`` of type ``feature_gmm``: the flow-free reference, without epochs."""
-
-    type: Literal["feature_gmm"]
-    components: Positive = 1
-    covariance_shrinkage: NonNegative = 1e-2
-    max_positions: Positive = 20_000
-    score_kind: ScoreName = "likelihood"
-    smoothing_sigma: NonNegative = 4.0
-    likelihood_map: Literal["log", "probability"] = "log"
-    position_calibration: bool = True
 
 
 class TrainingRecipe(_Strict):
@@ -212,9 +158,9 @@ class BenchmarkRecipe(_Strict):
     forward_transfer: bool = False
     synthetic: SyntheticRecipe | None = None
     features: FeaturesRecipe = FeaturesRecipe()
-    model: Annotated[FlowGMMRecipe | FeatureGMMRecipe, Field(discriminator="type")] = (
-        FlowGMMRecipe()
-    )
+    model: Annotated[
+        FlowGMMOptions | FeatureGMMOptions, Field(discriminator="type")
+    ] = FlowGMMOptions()
     training: TrainingRecipe = TrainingRecipe()
     published: tuple[PublishedRecipe, ...] = ()
 
@@ -340,7 +286,7 @@ def load_experiment(
     if overrides:
         where = f"--set {' '.join(overrides)} over {strategy_name}"
     whole = _validated(BenchmarkRecipe, stream, where)
-    if isinstance(whole.model, FeatureGMMRecipe):
+    if isinstance(whole.model, FeatureGMMOptions):
         untrained = whole.training.model_copy(update={"epochs": 0})
         whole = whole.model_copy(update={"training": untrained})
     shipped = strategy_file in list_recipes("strategies").values()
@@ -499,7 +445,7 @@ def _fields_at(
     section = parts[0]
     if section == "model":
         chosen = content.get("model", {}).get("type", "flow_gmm")
-        made = FeatureGMMRecipe if chosen == "feature_gmm" else FlowGMMRecipe
+        made = FeatureGMMOptions if chosen == "feature_gmm" else FlowGMMOptions
         return list(made.model_fields)
     sections: dict[str, type[BaseModel]] = {
         "features": FeaturesRecipe,

@@ -71,11 +71,11 @@ def trained(kind, layout, features):
         if kind == "packnet":
             shaken(model, seed)  # as momentum does to what is frozen
         if kind == "aligned":
-            model.statistics = FeatureStatistics(
+            model.alignment.statistics = FeatureStatistics(
                 layout, 2, "low_rank", rank=2, max_iter=3
             )
             for x, c in parts:
-                model.statistics.fit_category(c, x)
+                model.alignment.statistics.fit_category(c, x)
             model.align_to_statistics(200)
         model.eval()
         model.calibrate([(x, torch.full((6,), c)) for x, c in parts])

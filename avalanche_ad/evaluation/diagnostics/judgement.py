@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from avalanche_ad.evaluation.functional import binary_metrics, fpr_at_tpr
-from avalanche_ad.models.anomaly_model import AnomalyModel, evaluating
-from avalanche_ad.models.scoring import AnomalyScores, ScoreKind
+from avalanche_ad.models.anomaly_model import AnomalyModel
+from avalanche_ad.models.density_model import ScoreKind
+from avalanche_ad.models.evaluating import evaluating
+from avalanche_ad.models.scoring import AnomalyScores
 
 __all__ = ["Judgement", "TestBatch", "judge"]
 

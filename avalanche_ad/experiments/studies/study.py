@@ -49,13 +49,14 @@ from avalanche_ad.experiments.provenance import (
 from avalanche_ad.experiments.results import write_json
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
-from avalanche_ad.models import AnomalyModel, FlowGMM
-from avalanche_ad.models.scoring import ScoreKind
+from avalanche_ad.models import AnomalyModel
+from avalanche_ad.models.density_model import ScoreKind
+from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.recipes.recipe import ExperimentRecipe
 from avalanche_ad.reporting.tables import Section, sections_markdown
 from avalanche_ad.training.dynamic import features_by_category
 
-__all__ = ["Bench", "Found", "Load", "Study", "flow_gmm_of", "run_study"]
+__all__ = ["Bench", "Found", "Load", "Study", "flow_model_of", "run_study"]
 
 Found = dict[str, Any]
 """What one seed gave, as JSON values."""
@@ -353,17 +354,16 @@ def run_study(
     return sections
 
 
-def flow_gmm_of(strategy: Any) -> FlowGMM:
-    """Return a strategy's flow-GMM.
+def flow_model_of(strategy: Any) -> FlowModel:
+    """Return a strategy's model, which has a flow.
 
     :raises TrainingError: for another model.
     """
     model = strategy.model
-    if not isinstance(model, FlowGMM):
+    if not isinstance(model, FlowModel):
         raise TrainingError(
-            "this experiment looks into the flow and the mixture of a FlowGMM, got a "
-            f"{type(model).__name__}: use a strategy of the flow_gmm model, such as "
-            "naive"
+            "this experiment looks into the flow and the mixture of a model, and a "
+            f"{type(model).__name__} has no flow: use another strategy, such as naive"
         )
     return model
 

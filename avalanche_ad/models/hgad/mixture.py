@@ -166,6 +166,16 @@ class HierarchicalMixture(LoadsWhole):
         """Names of all tensors: each has a row a category."""
         return ("centers", "class_logits", "inner_logits", "known")
 
+    def named_parts(self, categories: Sequence[int]) -> dict[str, Tensor]:
+        """Return weights, centres and offsets of categories by name."""
+        centers = self.centers[categories]
+        return {
+            "class weights φ": self.class_logits[categories].softmax(0),
+            "inner weights ψ": self.inner_logits[categories].softmax(1),
+            "main centres μ": centers[:, 0],
+            "offsets δ": centers[:, 1:],
+        }
+
     @property
     def num_categories(self) -> int:
         """Categories there is room for, seen or not."""

@@ -15,10 +15,11 @@ from avalanche_ad.errors import TrainingError
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.anomaly_model import MASKED
 from avalanche_ad.models.hgad.flow_gmm import FlowGMM
+from avalanche_ad.models.hgad.latents import Latents
 from avalanche_ad.models.hgad.mixture import HierarchicalMixture
-from avalanche_ad.models.latents import Latents, attach_latents, latents_of
+from avalanche_ad.models.latents import attach_latents, latents_of
 from avalanche_ad.models.loading import replaced
-from avalanche_ad.models.scoring import AnomalyScores, ScoreKind
+from avalanche_ad.models.scoring import AnomalyScores
 
 __all__ = ["FREE", "PackNetFlowGMM", "TaskLatents", "pruned"]
 
@@ -109,6 +110,9 @@ class PackNetFlowGMM(FlowGMM):
     Iterative Pruning", CVPR 2018, arXiv 1711.05769.
     """
 
+    kind = "packnet_flow_gmm"
+    flow_per_task = True
+    repeats_categories = False
     category_task: Tensor
     frozen_tasks: Tensor
 
@@ -407,7 +411,7 @@ class PackNetFlowGMM(FlowGMM):
         output: Tensor,
         mask_size: tuple[int, int],
         category: Tensor | None = None,
-        kind: ScoreKind | None = None,
+        kind: str | None = None,
     ) -> AnomalyScores:
         """Return the scores of each image under the task of its category alone.
 

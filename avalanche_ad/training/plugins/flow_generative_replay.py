@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avalanche_ad.models.hgad.flow_gmm import FlowGMM
+from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.training.plugins.flow_rehearsal import (
     FlowRehearsalPlugin,
     even_categories,
@@ -46,9 +46,11 @@ class FlowGenerativeReplayPlugin(FlowRehearsalPlugin[tuple[Tensor, Tensor]]):
         self.batch_size = batch_size
         self.pool_size = pool_size
 
-    def draw_pool(self, model: FlowGMM, categories: list[int]) -> tuple[Tensor, Tensor]:
+    def draw_pool(
+        self, model: FlowModel, categories: list[int]
+    ) -> tuple[Tensor, Tensor]:
         """Draw packed features and their categories."""
-        y = even_categories(categories, self.pool_size).to(model.level_maximum.device)
+        y = even_categories(categories, self.pool_size).to(model.device)
         parts = [model.sample(part, inner=False) for part in torch.split(y, _CHUNK)]
         return torch.cat(parts), y
 

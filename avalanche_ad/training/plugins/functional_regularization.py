@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avalanche_ad.models.hgad.flow_gmm import FlowGMM
+from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.training.plugins.flow_rehearsal import (
     FlowRehearsalPlugin,
     LevelSamples,
@@ -17,7 +17,7 @@ from avalanche_ad.training.plugins.flow_rehearsal import (
 __all__ = ["FunctionalRegularizationPlugin", "latent_drift"]
 
 
-def latent_drift(model: FlowGMM, index: int, samples: LevelSamples) -> Tensor:
+def latent_drift(model: FlowModel, index: int, samples: LevelSamples) -> Tensor:
     """Return mean ‖f(x; position) − z‖² / D of one level.
 
     :param model: the flow-GMM with the current flow f.
@@ -61,7 +61,7 @@ class FunctionalRegularizationPlugin(FlowRehearsalPlugin[list[LevelSamples]]):
         self.batch_size = batch_size
         self.pool_size = pool_size
 
-    def draw_pool(self, model: FlowGMM, categories: list[int]) -> list[LevelSamples]:
+    def draw_pool(self, model: FlowModel, categories: list[int]) -> list[LevelSamples]:
         """Draw latents, their features and their positions."""
         return sample_pools(model, categories, self.pool_size)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avalanche_ad.models.hgad.flow_gmm import FlowGMM
+from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.training.plugins.flow_rehearsal import (
     FlowRehearsalPlugin,
     LevelSamples,
@@ -29,7 +29,7 @@ def spread_within(samples: LevelSamples) -> float:
     return float(torch.stack(own).mean())
 
 
-def embedding_drift(model: FlowGMM, index: int, samples: LevelSamples) -> Tensor:
+def embedding_drift(model: FlowModel, index: int, samples: LevelSamples) -> Tensor:
     """Return mean ‖f⁻¹(z; position) − x‖² / D of one level.
 
     :param model: the flow-GMM with the current flow f.
@@ -87,7 +87,7 @@ class LatentPseudoRehearsalPlugin(FlowRehearsalPlugin[list[Pool]]):
         self.batch_size = batch_size
         self.pool_size = pool_size
 
-    def draw_pool(self, model: FlowGMM, categories: list[int]) -> list[Pool]:
+    def draw_pool(self, model: FlowModel, categories: list[int]) -> list[Pool]:
         """Draw latents, their features and positions, and measure their spread."""
         pools = sample_pools(model, categories, self.pool_size)
         return [(samples, spread_within(samples)) for samples in pools]
