@@ -2,7 +2,7 @@
 
 from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.feature_gmm import FeatureGMM
-from avalanche_ad.models.gaussians.incremental_gmm import IncrementalGMM
+from avalanche_ad.models.gaussians import IncrementalGMM
 from avalanche_ad.models.hgad.flow import ConditionalFlow
 from avalanche_ad.models.hgad.flow_gmm import FlowGMM
 from avalanche_ad.models.hgad.mixture import HierarchicalMixture

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.category_rows import (
+from avalanche_ad.models.category_table import (
     known_rows,
     own_or_borrowed,
     with_rows,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.anomaly_model import MASKED, AnomalyModel
-from avalanche_ad.models.gaussians.category_mixtures import (
+from avalanche_ad.models.gaussians import (
     CategoryMixtures,
     component_log_likelihood,
     drawn_rows,
@@ -155,7 +155,7 @@ class FeatureGMM(AnomalyModel):
         See :meth:`AnomalyModel.levels_without`. The mixture takes one more step of the
         EM, on those images alone: of one Gaussian that is the fit to them, of several
         the fit but for which Gaussian holds what, at a hundredth of its cost
-        (:func:`~avalanche_ad.models.gaussians.category_mixtures.refitted`). The density
+        (:func:`~avalanche_ad.models.gaussians.refitted`). The density
         stays as it is where it was fitted to more images than there are here.
         """
         if not self.holds_out_density(category, len(x)):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from avalanche_ad.models.gaussians.category_mixtures import CategoryMixtures
+from avalanche_ad.models.gaussians import CategoryMixtures
 
 __all__ = ["Latents", "LevelLatents", "attach_latents", "latents_of"]
 

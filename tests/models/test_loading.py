@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from avalanche_ad.models import FeatureGMM, FlowGMM, PackNetFlowGMM
-from avalanche_ad.models.gaussians.feature_statistics import FeatureStatistics
+from avalanche_ad.models.gaussians import FeatureStatistics
 
 MASK = (8, 8)
 FLOW = {

@@ -10,11 +10,11 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.gaussians.feature_statistics import (
+from avalanche_ad.models.gaussians import (
+    Covariance,
     FeatureStatistics,
     StatisticsPrecision,
 )
-from avalanche_ad.models.gaussians.incremental_gmm import Covariance
 from avalanche_ad.models.hgad.flow_gmm import FlowGMM
 from avalanche_ad.models.hgad.packnet_flow_gmm import PackNetFlowGMM
 from avalanche_ad.training.dynamic import features_by_category

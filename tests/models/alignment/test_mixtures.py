@@ -6,16 +6,16 @@ from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.alignment.mixtures import (
     aligned_mixture,
     climbed_mixture,
-    linear_drift,
-    moved_gaussians,
     pushed_moments,
+)
+from avalanche_ad.models.gaussians import (
+    Moments,
+    linear_drift,
+    mixture_log_likelihood,
+    moved_gaussians,
+    precision_roots,
     semantic_drift,
 )
-from avalanche_ad.models.gaussians.category_mixtures import (
-    mixture_log_likelihood,
-    precision_roots,
-)
-from avalanche_ad.models.gaussians.moments import Moments
 
 
 def drawn(*shape, seed=0):

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avalanche_ad.models.gaussians.moments import (
+from avalanche_ad.models.gaussians import (
     Moments,
     low_rank_plus_diagonal,
     woodbury_update,

@@ -2,7 +2,7 @@
 
 import torch
 
-from avalanche_ad.models.category_rows import (
+from avalanche_ad.models.category_table import (
     known_rows,
     own_or_borrowed,
     with_rows,
