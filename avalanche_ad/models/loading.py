@@ -139,6 +139,8 @@ class LoadsWhole(nn.Module):
             unexpected_keys += [prefix + name for name in unexpected]
             # torch goes on to the submodules: they are given what they have
             state = nn.Module.state_dict(self, keep_vars=True)
+            extra = _extra_states(self)
+            state |= {name: copy.deepcopy(state[name]) for name in extra}
         else:
             self.state_accepted(state)
         for name in given:

@@ -21,6 +21,7 @@ class CategoryMixtures(CategoryTable):
     Shapes: ``log_weights`` (C, K); ``means`` (C, K, D); ``precision_roots`` R
     (C, K, D, D), triangular, covariance⁻¹ = R Rᵀ.
 
+    >>> import torch
     >>> mixtures = CategoryMixtures(dimensions=2, components=1)
     >>> mixtures.put(3, torch.ones(1), torch.zeros(1, 2), torch.eye(2)[None])
     >>> mixtures.categories
