@@ -3,7 +3,7 @@
 from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.density_model import DensityModel
 from avalanche_ad.models.feature_gmm import FeatureGMM
-from avalanche_ad.models.gaussians.incremental_gmm import IncrementalGMM
+from avalanche_ad.models.gaussians import IncrementalGMM
 from avalanche_ad.models.hgad import (
     ConditionalFlow,
     FlowGMM,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.category_rows import known_rows
+from avalanche_ad.models.category_table import known_rows
 from avalanche_ad.models.evaluating import evaluating
 from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.position_calibration import PositionCalibration

@@ -19,7 +19,7 @@ from avalanche_ad.models.density_model import (
     DensityOptions,
     LikelihoodMap,
 )
-from avalanche_ad.models.gaussians.category_mixtures import (
+from avalanche_ad.models.gaussians import (
     CategoryMixtures,
     component_log_likelihood,
     drawn_rows,
@@ -199,7 +199,7 @@ class FeatureGMM(DensityModel):
         See :meth:`AnomalyModel.levels_without`. The mixture takes one more step of the
         EM, on those images alone: of one Gaussian that is the fit to them, of several
         the fit but for which Gaussian holds what, at a hundredth of its cost
-        (:func:`~avalanche_ad.models.gaussians.category_mixtures.refitted`). The density
+        (:func:`~avalanche_ad.models.gaussians.refitted`). The density
         stays as it is where it was fitted to more images than there are here.
         """
         if not self.holds_out_density(category, len(x)):

@@ -24,7 +24,7 @@ from avalanche_ad.experiments.studies.study import Bench
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models import AnomalyModel, FeatureGMM, FlowGMM
 from avalanche_ad.models.evaluating import evaluating, seeded
-from avalanche_ad.models.gaussians.category_mixtures import fit_mixture, precision_roots
+from avalanche_ad.models.gaussians import fit_mixture, precision_roots
 from avalanche_ad.models.latents import attach_latents, latents_of
 from avalanche_ad.models.storage import load_model
 from avalanche_ad.recipes.recipe import load_experiment

@@ -6,8 +6,7 @@ import torch
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models import FeatureGMM, FlowGMM
-from avalanche_ad.models.gaussians.category_mixtures import refitted
-from avalanche_ad.models.gaussians.feature_statistics import FeatureStatistics
+from avalanche_ad.models.gaussians import FeatureStatistics, refitted
 
 LAYOUT = FeatureLayout(((4, 4, 6), (2, 2, 5)))
 SIZE = (8, 8)

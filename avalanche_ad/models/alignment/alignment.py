@@ -18,12 +18,12 @@ from avalanche_ad.models.alignment.mixtures import (
     pushed_moments,
 )
 from avalanche_ad.models.evaluating import evaluating, seeded
-from avalanche_ad.models.gaussians.category_mixtures import (
+from avalanche_ad.models.gaussians import (
     CategoryMixtures,
+    FeatureStatistics,
+    Moments,
     precision_roots,
 )
-from avalanche_ad.models.gaussians.feature_statistics import FeatureStatistics
-from avalanche_ad.models.gaussians.moments import Moments
 from avalanche_ad.models.loading import LoadsWhole
 
 __all__ = ["Alignment", "AlignmentRecipe", "MapsFeatures"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from avalanche_ad.models.gaussians.category_mixtures import CategoryMixtures
+from avalanche_ad.models.gaussians import CategoryMixtures
 
 if TYPE_CHECKING:
     from avalanche_ad.models.hgad.flow_gmm import FlowGMM

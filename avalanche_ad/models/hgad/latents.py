@@ -9,7 +9,7 @@ from weakref import ref
 import torch
 from torch import Tensor
 
-from avalanche_ad.models.gaussians.category_mixtures import CategoryMixtures
+from avalanche_ad.models.gaussians import CategoryMixtures
 from avalanche_ad.models.hgad.mixture import (
     category_log_likelihood,
     inner_centers,

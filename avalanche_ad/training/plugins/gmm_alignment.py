@@ -14,14 +14,16 @@ from avalanche_ad.models.alignment.mixtures import (
     AlignedCovariance,
     aligned_mixture,
     climbed_mixture,
+)
+from avalanche_ad.models.evaluating import evaluating, seeded
+from avalanche_ad.models.flow_model import FlowModel
+from avalanche_ad.models.gaussians import (
+    CategoryMixtures,
+    IncrementalGMM,
     linear_drift,
     moved_gaussians,
     semantic_drift,
 )
-from avalanche_ad.models.evaluating import evaluating, seeded
-from avalanche_ad.models.flow_model import FlowModel
-from avalanche_ad.models.gaussians.category_mixtures import CategoryMixtures
-from avalanche_ad.models.gaussians.incremental_gmm import IncrementalGMM
 from avalanche_ad.training.dynamic import features_by_category
 from avalanche_ad.training.plugins.statistics_keeper import StatisticsKeeper
 
@@ -51,7 +53,7 @@ class GMMAlignmentPlugin(StatisticsKeeper):
     from is the ``source``:
 
     - ``"statistics"``: samples of
-      :class:`~avalanche_ad.models.gaussians.feature_statistics.FeatureStatistics`,
+      :class:`~avalanche_ad.models.gaussians.FeatureStatistics`,
       taken of the frozen features when a category was learned and kept with the model,
       pushed through the flow, for new categories too. No image is
       kept, and nothing drifts, since the backbone does not.

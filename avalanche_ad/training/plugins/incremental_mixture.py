@@ -9,8 +9,7 @@ from torch import Tensor
 
 from avalanche_ad.models.evaluating import seeded
 from avalanche_ad.models.flow_model import FlowModel
-from avalanche_ad.models.gaussians.category_mixtures import CategoryMixtures
-from avalanche_ad.models.gaussians.incremental_gmm import IncrementalGMM
+from avalanche_ad.models.gaussians import CategoryMixtures, IncrementalGMM
 from avalanche_ad.models.hgad.latents import Latents
 from avalanche_ad.training.dynamic import features_by_category
 from avalanche_ad.training.plugins.statistics_keeper import StatisticsKeeper
@@ -31,7 +30,7 @@ class IncrementalMixturePlugin(StatisticsKeeper):
     and every ``every`` steps the mixtures of the categories seen since take the latents
     of those steps, rehearsed ones included, in one step of stepwise EM:
     S ← (1−γ) S + γ s with γ = (n + n₀)^−α after n of them (Cappé & Moulines, 2009; see
-    :class:`~avalanche_ad.models.gaussians.incremental_gmm.IncrementalGMM`).
+    :class:`~avalanche_ad.models.gaussians.IncrementalGMM`).
 
     With ``center_lr`` the means also take the loss's gradient, in steps of that length;
     with 0 it stops at the mixture, which statistics alone move.

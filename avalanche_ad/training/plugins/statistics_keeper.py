@@ -12,11 +12,11 @@ from torch import Tensor
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.alignment import Alignment
 from avalanche_ad.models.flow_model import FlowModel
-from avalanche_ad.models.gaussians.feature_statistics import (
+from avalanche_ad.models.gaussians import (
+    Covariance,
     FeatureStatistics,
     StatisticsPrecision,
 )
-from avalanche_ad.models.gaussians.incremental_gmm import Covariance
 from avalanche_ad.training.dynamic import features_by_category
 from avalanche_ad.training.plugins.requirements import required
 

@@ -7,7 +7,7 @@ import torch
 from avalanche.training.plugins import EWCPlugin, ReplayPlugin
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.gaussians.feature_statistics import FeatureStatistics
+from avalanche_ad.models.gaussians import FeatureStatistics
 from avalanche_ad.models.latents import latents_of
 from avalanche_ad.training.plugins import (
     DriftRegularizationPlugin,
