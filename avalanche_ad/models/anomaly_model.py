@@ -46,8 +46,8 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
     :meth:`fit_experience`; one that is trained has a :meth:`loss`.
 
     :param layout: shapes of the feature levels.
-    :param score_kind: one of ``maps``, or a score that combines them
-        (:data:`~avalanche_ad.models.scores.SCORES`).
+    :param score_kind: one of ``maps``, by default the first, or a score that combines
+        some (:data:`~avalanche_ad.models.scores.SCORES`).
     :param smoothing_sigma: standard deviation of the score map's Gaussian filter, in
         pixels of the mask.
     :param position_calibration: whether what every position says is standardised by
@@ -69,13 +69,13 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
     def __init__(
         self,
         layout: FeatureLayout,
-        score_kind: str,
+        score_kind: str | None = None,
         smoothing_sigma: float = 4.0,
         position_calibration: bool = True,
     ) -> None:
         super().__init__()
         self.layout = layout
-        self.score_kind = score_kind
+        self.score_kind = score_kind or self.maps[0]
         self.smoothing_sigma = smoothing_sigma
         self.position_calibration = position_calibration
         self.positions = self.no_constants()

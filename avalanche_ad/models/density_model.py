@@ -13,7 +13,7 @@ from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.calibrated_maps import Levels
 from avalanche_ad.models.category_table import known_rows, own_or_borrowed, with_rows
-from avalanche_ad.models.options import ModelOptions, NonNegative
+from avalanche_ad.models.options import ModelOptions
 from avalanche_ad.models.scores import score_named
 from avalanche_ad.models.scoring import normality_map
 
@@ -32,9 +32,7 @@ class DensityOptions(ModelOptions):
     """``[model]`` of every density model."""
 
     score_kind: str = "likelihood"
-    smoothing_sigma: NonNegative = 4.0
     likelihood_map: LikelihoodMap = "log"
-    position_calibration: bool = True
 
 
 class DensityModel(AnomalyModel):

@@ -15,19 +15,24 @@ NonNegative = Annotated[float, Field(ge=0)]
 class ModelOptions(BaseModel):
     """``[model]``: the type, and the arguments of its class beside layout and seed.
 
+    Those here are every model's, see :class:`~avalanche_ad.models.AnomalyModel`.
+
     A model's own options are a subclass, which it names as its ``Options``. Unknown
     keys and wrong types are refused.
 
     >>> class MyOptions(ModelOptions):
     ...     neighbours: Positive = 9
-    >>> MyOptions(type="my_model", neighbours=3).arguments
-    {'neighbours': 3}
+    >>> MyOptions(type="my_model", neighbours=3).arguments  # doctest: +ELLIPSIS
+    {'score_kind': None, 'smoothing_sigma': 4.0, 'position_calibration': True, ...
     """
 
     # JSON, in which results are kept, has no infinity
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     type: str
+    score_kind: str | None = None  # the model's first map
+    smoothing_sigma: NonNegative = 4.0
+    position_calibration: bool = True
 
     @property
     def arguments(self) -> dict[str, object]:

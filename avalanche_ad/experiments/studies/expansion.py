@@ -28,7 +28,9 @@ def measure(bench: Bench, seed: int) -> Found:
     after.adaptation(bench.stream.train_stream[1])  # type: ignore[operator]
     rows = []
     for scope in ENTROPY_SCOPES:
-        before.entropy = after.entropy = scope
+        for model in (before, after):
+        assert isinstance(model, ScopedEntropy)
+        model.entropy = scope
         # the constants are of the product of both, and of scores of before
         for moment, model in (("before", before), ("after", after)):
             for means, found in bench.summaries(model, [0], KINDS):
