@@ -24,7 +24,7 @@ BACKBONES: Registry[Backbone] = Registry(
 _TIMM = "timm:"
 
 
-def make_backbone(name: str, folder: Path | None = None, **options: Any) -> Backbone:
+def make_backbone(name: str, /, folder: Path | None = None, **options: Any) -> Backbone:
     """Return a backbone by its name.
 
     :param name: a name of ``BACKBONES``, such as ``"embedded"``; ``"timm:"`` and the

@@ -138,6 +138,8 @@ def check_types(
             # what TOML calls a list
             for word in ("an instance of Sequence", "a valid tuple"):
                 reason = reason.replace(word, "a list")
+            if "as a Sequence value" in reason:  # text, which is one for Python
+                reason = "should be a list"
             raise RecipeError(f"{where}: {name} {reason}, got {value!r}") from None
 
 

@@ -79,12 +79,7 @@ class TimmBackbone(Backbone):
         self.name = f"timm:{name}"
         self.form = form
         self.model, config, self.stages = _build(
-            name,
-            form,
-            None if stages is None else tuple(stages),
-            pretrained,
-            file,
-            seed,
+            name, form, chosen, pretrained, file, seed
         )
         for key in ("mean", "std"):
             values = torch.tensor(config[key], dtype=torch.float32)
