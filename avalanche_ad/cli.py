@@ -411,12 +411,12 @@ def list_(
     if what is Listed.datasets:
         from avalanche_ad.datasets import DATASETS
 
-        for name in DATASETS:
+        for name in DATASETS.names():
             table.add_row(name)
     elif what is Listed.backbones:
-        from avalanche_ad.features import backbone_names
+        from avalanche_ad.features import BACKBONES
 
-        for name in backbone_names():
+        for name in BACKBONES.names():
             table.add_row(name)
     elif what is Listed.experiments:
         from avalanche_ad.experiments.studies import STUDIES

@@ -140,7 +140,7 @@ def test_report_writes_one_page_of_a_run_or_of_many(process, trained_run, tmp_pa
     [
         ("strategies", ["naive", "replay", "feature_gmm"]),
         ("benchmarks", ["synthetic_5x3", "mvtec_5x3", "5 tasks of 3"]),
-        ("datasets", DATASETS),
+        ("datasets", DATASETS.names()),
         ("backbones", ["embedded", "filterbank", "timm:<model>"]),
     ],
 )

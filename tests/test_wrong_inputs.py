@@ -20,7 +20,7 @@ from filelock import FileLock
 from PIL import Image, ImageOps
 from safetensors.numpy import save_file
 
-from avalanche_ad.datasets.mvtec_ad import MVTEC_AD_CATEGORIES
+from avalanche_ad.datasets.readers.mvtec_ad import MVTEC_AD_CATEGORIES
 from avalanche_ad.experiments import run_state
 from avalanche_ad.experiments.results import WORKING_MARKER
 

@@ -28,7 +28,7 @@ from avalanche_ad.benchmarks.items import (
 from avalanche_ad.benchmarks.order import split_categories
 from avalanche_ad.datasets.digest import category_digests
 from avalanche_ad.datasets.loading import image_size as image_size_of
-from avalanche_ad.datasets.loading import resize_mask
+from avalanche_ad.datasets.masks import resize_mask
 from avalanche_ad.datasets.notes import Remarks, mask_and_remarks, tell
 from avalanche_ad.datasets.sample import AnomalyData, Sample
 from avalanche_ad.datasets.validation import mask_of_another_size, verify

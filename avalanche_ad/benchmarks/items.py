@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from avalanche_ad.datasets.sample import AnomalyData, Sample
-from avalanche_ad.features.cache import load_images
+from avalanche_ad.features.extraction import load_images
 
 __all__ = ["FeatureSource", "ImageSource", "PackedMasks", "TestItems", "TrainItems"]
 

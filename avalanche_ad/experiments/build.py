@@ -17,17 +17,12 @@ from avalanche.training.templates.base import BaseTemplate
 from avalanche_ad.benchmarks import AnomalyBenchmark, anomaly_benchmark
 from avalanche_ad.benchmarks.order import split_categories
 from avalanche_ad.datasets import (
+    DATASETS,
     AnomalyData,
-    SyntheticAD,
     category_digests,
     open_dataset,
 )
 from avalanche_ad.errors import AvalancheADError, RecipeError
-from avalanche_ad.experiments.arguments import (
-    check_arguments,
-    check_names,
-    check_types,
-)
 from avalanche_ad.experiments.provenance import features_id
 from avalanche_ad.experiments.unsupported import UNSUPPORTED_ARGUMENTS, resolve
 from avalanche_ad.features import Backbone, FeatureCache, make_backbone
@@ -36,7 +31,11 @@ from avalanche_ad.models.registry import MODELS
 from avalanche_ad.recipes.recipe import (
     BenchmarkRecipe,
     ExperimentRecipe,
-    SyntheticRecipe,
+)
+from avalanche_ad.registry.arguments import (
+    check_arguments,
+    check_names,
+    check_types,
 )
 from avalanche_ad.training import dynamic, make_optimizer
 from avalanche_ad.training.plugins import (
@@ -73,12 +72,13 @@ _GIVEN = {
 
 def open_data(recipe: BenchmarkRecipe, root: Path | None) -> AnomalyData:
     """Open the recipe's data set."""
-    if recipe.dataset == "synthetic":
-        drawn = recipe.synthetic or SyntheticRecipe()
-        return SyntheticAD(
-            recipe.image_size, categories=recipe.selection, **drawn.model_dump()
-        )
-    return open_dataset(recipe.dataset, root, recipe.selection)
+    return open_dataset(
+        recipe.dataset,
+        root,
+        recipe.selection,
+        image_size=recipe.image_size,
+        **(recipe.synthetic.model_dump() if recipe.synthetic else {}),
+    )
 
 
 def data_digests(recipe: BenchmarkRecipe, root: Path | None) -> dict[str, str] | None:
@@ -87,7 +87,8 @@ def data_digests(recipe: BenchmarkRecipe, root: Path | None) -> dict[str, str] |
     :return: None where its folder is gone or not given: finished runs are read without.
     :raises DatasetError: when something is there that is not as expected.
     """
-    if recipe.dataset != "synthetic" and (root is None or not root.is_dir()):
+    needed = DATASETS.find(recipe.dataset).needs_root
+    if needed and (root is None or not root.is_dir()):
         return None
     return category_digests(open_data(recipe, root))
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from avalanche_ad.errors import AvalancheADError
 from avalanche_ad.experiments.device import pick_device
 from avalanche_ad.experiments.progress import RunProgress
-from avalanche_ad.features.embedded import Columns
+from avalanche_ad.features.backbones.embedded import Columns
 from avalanche_ad.features.residual_trunk import ResidualArchitecture
 from avalanche_ad.pretraining.export import check_levels, export
 from avalanche_ad.pretraining.network import folded_trunk

@@ -25,7 +25,7 @@ from avalanche_ad.errors import (
     writing,
 )
 from avalanche_ad.features.backbone import first_line, stored_state
-from avalanche_ad.features.embedded import Columns
+from avalanche_ad.features.backbones.embedded import Columns
 from avalanche_ad.features.inverted_trunk import (
     Block,
     InvertedArchitecture,

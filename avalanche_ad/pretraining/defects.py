@@ -19,7 +19,7 @@ from torch import Tensor
 from avalanche_ad.datasets._synthetic.defects import SURFACE_DEFECTS
 from avalanche_ad.datasets._synthetic.drawing import Array, Canvas, Draw
 from avalanche_ad.datasets.sample import GOOD, Sample, Split
-from avalanche_ad.datasets.synthetic import write_mvtec_layout
+from avalanche_ad.datasets.writing import write_mvtec_layout
 from avalanche_ad.errors import AvalancheADError, DatasetError
 from avalanche_ad.pretraining.photographs import read_photographs
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.features.backbone import chosen_strides
-from avalanche_ad.features.embedded import (
+from avalanche_ad.features.backbones.embedded import (
     Columns,
     EmbeddedBackbone,
     metadata,
     stacked_channels,
 )
-from avalanche_ad.features.filterbank import STRIDES
+from avalanche_ad.features.backbones.filterbank import STRIDES
 from avalanche_ad.features.trunk import Architecture, Trunk
 from avalanche_ad.features.whitening import whitening
 

@@ -144,7 +144,7 @@ class BenchmarkRecipe(_Strict):
     """A stream: data set, order, sizes, features, model and budget."""
 
     title: str
-    dataset: Literal[DATASETS]  # type: ignore[valid-type]
+    dataset: Literal[DATASETS.names()]  # type: ignore[valid-type]
     categories: Names | None = None
     n_experiences: Positive | None = None
     classes_per_experience: Positive | tuple[Positive, ...] | None = None

@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy, grid_sample
 
 from avalanche_ad.errors import RecipeError, ResultsError
 from avalanche_ad.features import EmbeddedBackbone
-from avalanche_ad.features.embedded import Columns
+from avalanche_ad.features.backbones.embedded import Columns
 from avalanche_ad.features.residual_trunk import ResidualArchitecture
 from avalanche_ad.pretraining.augmentation import Mixed
 from avalanche_ad.pretraining.export import export

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from avalanche_ad.datasets.disk import DiskData, Problem
+from avalanche_ad.datasets.disk import Problem
 from avalanche_ad.datasets.loading import IMAGE_SUFFIXES
+from avalanche_ad.datasets.reader import DiskReader
 from avalanche_ad.datasets.sample import GOOD, Sample, Split
 from avalanche_ad.datasets.scanning import (
     Found,
@@ -15,12 +16,11 @@ from avalanche_ad.datasets.scanning import (
     is_system_file,
     missing_mask,
     missing_root,
-    report_unreadable,
     unknown_folders,
 )
 from avalanche_ad.errors import counted
 
-__all__ = ["VISA_CATEGORIES", "read_visa", "scan_visa"]
+__all__ = ["VISA_CATEGORIES", "VisAReader"]
 
 VISA_CATEGORIES = (
     "candle",
@@ -44,8 +44,8 @@ _SPLITS: dict[str, Split] = {"train": "train", "test": "test"}
 _DEFECT_TYPES = {"normal": GOOD, _DEFECT: _DEFECT}
 
 
-def read_visa(root: Path, categories: Sequence[str] | None = None) -> DiskData:
-    """Open VisA as published: category folders and ``split_csv/1cls.csv``.
+class VisAReader(DiskReader):
+    """Read VisA as published: category folders and ``split_csv/1cls.csv``.
 
     The table names every image, its split, label and mask, relative to the root; images
     it does not name are not used. Masks number their defects 1, 2, …; all count. The
@@ -56,33 +56,32 @@ def read_visa(root: Path, categories: Sequence[str] | None = None) -> DiskData:
 
     :param root: the folder that holds the category folders and ``split_csv``.
     :param categories: a selection; all 12 otherwise. The order stays alphabetical.
-    :raises DatasetError: at the first thing that would break training.
     """
-    return DiskData.open("visa", scan_visa(root, categories))
 
+    name = "visa"
 
-@report_unreadable
-def scan_visa(root: Path, categories: Sequence[str] | None = None) -> Found:
-    """Yield samples and problems of VisA; see ``read_visa``."""
-    root = Path(root)
-    if problem := missing_root(root, f"VisA's category folders and {_TABLE}"):
-        yield problem
-        return
-    samples: list[Sample] = []
-    for item in _read_table(root):
-        if isinstance(item, Problem):
-            yield item
-        else:
-            samples.append(item)
-    if not samples:
-        return
-    yield from unknown_folders(root, VISA_CATEGORIES, "no category of this data set")
-    for category in choose_categories(root, VISA_CATEGORIES, categories):
-        if isinstance(category, Problem):
-            yield category
-        else:
-            own = [sample for sample in samples if sample.category == category]
-            yield from _check_category(root, category, own)
+    def scan(self) -> Found:
+        """Yield samples and problems."""
+        if problem := missing_root(self.root, f"VisA's category folders and {_TABLE}"):
+            yield problem
+            return
+        samples: list[Sample] = []
+        for item in _read_table(self.root):
+            if isinstance(item, Problem):
+                yield item
+            else:
+                samples.append(item)
+        if not samples:
+            return
+        yield from unknown_folders(
+            self.root, VISA_CATEGORIES, "no category of this data set"
+        )
+        for category in choose_categories(self.root, VISA_CATEGORIES, self.categories):
+            if isinstance(category, Problem):
+                yield category
+            else:
+                own = [sample for sample in samples if sample.category == category]
+                yield from _check_category(self.root, category, own)
 
 
 def _check_category(root: Path, category: str, samples: list[Sample]) -> Found:

@@ -15,7 +15,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate
 
 from avalanche_ad.errors import RecipeError, WeightsError
 from avalanche_ad.features.backbone import Backbone, chosen_strides, first_line
-from avalanche_ad.features.filterbank import CHANNELS, FilterBank
+from avalanche_ad.features.backbones.filterbank import CHANNELS, FilterBank
 from avalanche_ad.features.inverted_trunk import InvertedArchitecture
 from avalanche_ad.features.residual_trunk import ResidualArchitecture
 from avalanche_ad.features.trunk import Architecture
@@ -106,7 +106,7 @@ class EmbeddedBackbone(Backbone):
 
     def __init__(
         self,
-        strides: Sequence[int] | None = None,
+        strides: Sequence[int] | int | None = None,
         *,
         weights: str | Path | None = None,
         whiten: bool = True,

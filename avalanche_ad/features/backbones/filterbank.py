@@ -63,7 +63,9 @@ class FilterBank(Backbone):
     version = 1
     name = "filterbank"
 
-    def __init__(self, strides: Sequence[int] = (4, 8), whiten: bool = True) -> None:
+    def __init__(
+        self, strides: Sequence[int] | int = (4, 8), whiten: bool = True
+    ) -> None:
         super().__init__()
         chosen = chosen_strides(strides, STRIDES, "backbone filterbank: ")
         if not isinstance(whiten, bool):
@@ -83,6 +85,14 @@ class FilterBank(Backbone):
 
     def __repr__(self) -> str:
         return f"FilterBank(strides={self.strides}, whiten={self.whiten})"
+
+    @classmethod
+    def check(cls, strides: Sequence[int] | int = (4, 8), whiten: bool = True) -> None:
+        """Refuse strides that there are no statistics for.
+
+        :raises RecipeError: naming those that there are.
+        """
+        chosen_strides(strides, STRIDES, "backbone filterbank: ")
 
     def describe(self) -> Mapping[str, Any]:
         """Return all that decides the features besides the stored tensors."""

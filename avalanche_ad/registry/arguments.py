@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -12,7 +13,7 @@ from pydantic.errors import PydanticUserError
 
 from avalanche_ad.errors import RecipeError
 
-__all__ = ["check_arguments", "check_names", "check_types"]
+__all__ = ["check_arguments", "check_names", "check_options", "check_types"]
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _NOTHING = inspect.Parameter.empty
@@ -69,16 +70,34 @@ def check_arguments(made: type, arguments: Mapping[str, Any], what: str) -> None
     :raises RecipeError: naming the argument and those that there are.
     """
     check_names(made, arguments, what)
-    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    needed = [
-        name
-        for name, parameter in inspect.signature(made).parameters.items()
-        if parameter.default is _NOTHING
-        and parameter.kind not in variable
-        and name not in arguments
-    ]
-    if needed:
+    if needed := _needed(made, arguments):
         raise RecipeError(f"{what} {made.__name__} needs {', '.join(needed)}")
+
+
+def check_options(
+    made: type, options: Mapping[str, Any], called: str, given: Collection[str] = ()
+) -> None:
+    """Refuse options that a class does not take, lacks, or takes of another type.
+
+    :param made: the class, which is not built.
+    :param options: keyword arguments.
+    :param called: begins an error, for example ``"backbone 'embedded'"``.
+    :param given: arguments that are no options, since another gives them.
+    :raises RecipeError: naming the first wrong option, and what there is.
+
+    >>> check_options(dict, {}, "table")
+    """
+    known = [name for name in _owners(made) if name not in given]
+    if unknown := sorted(options.keys() - set(known)):
+        close = get_close_matches(unknown[0], known, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise RecipeError(
+            f"{called} has no option {unknown[0]!r}{hint}; it takes "
+            f"{', '.join(known) or 'none'}"
+        )
+    if needed := _needed(made, {*options, *given}):
+        raise RecipeError(f"{called} needs the option {needed[0]!r}")
+    check_types(made, options, called, named=False)
 
 
 def check_names(made: type, names: Iterable[str], what: str) -> None:
@@ -95,15 +114,19 @@ def check_names(made: type, names: Iterable[str], what: str) -> None:
         )
 
 
-def check_types(made: type, arguments: Mapping[str, Any], what: str) -> None:
+def check_types(
+    made: type, arguments: Mapping[str, Any], what: str, *, named: bool = True
+) -> None:
     """Refuse values of another type than a class takes, and counts below one.
 
     The type is what the argument's annotation says, or else its default: a number goes
     where a number is, or a list of them. Arguments that are objects are not checked.
 
+    :param named: whether an error names the class after ``what``.
     :raises RecipeError: naming the first argument, what was expected and what it is.
     """
     owners = _owners(made)
+    where = f"{what} {made.__name__}" if named else what
     for name, value in arguments.items():
         expected = _expected(owners[name], name)
         try:
@@ -112,9 +135,24 @@ def check_types(made: type, arguments: Mapping[str, Any], what: str) -> None:
             continue  # a class that TOML cannot make
         except ValidationError as error:
             reason = error.errors()[0]["msg"].replace("Input should", "should")
-            raise RecipeError(
-                f"{what} {made.__name__}: {name} {reason}, got {value!r}"
-            ) from None
+            # what TOML calls a list
+            for word in ("an instance of Sequence", "a valid tuple"):
+                reason = reason.replace(word, "a list")
+            if "as a Sequence value" in reason:  # text, which is one for Python
+                reason = "should be a list"
+            raise RecipeError(f"{where}: {name} {reason}, got {value!r}") from None
+
+
+def _needed(made: type, arguments: Collection[str]) -> list[str]:
+    """Return the arguments that a class cannot do without and that are not there."""
+    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return [
+        name
+        for name, parameter in inspect.signature(made).parameters.items()
+        if parameter.default is _NOTHING
+        and parameter.kind not in variable
+        and name not in arguments
+    ]
 
 
 def _owners(made: type) -> dict[str, type]:

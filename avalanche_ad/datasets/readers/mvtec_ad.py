@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from avalanche_ad.datasets.disk import DiskData
+from avalanche_ad.datasets.reader import DiskReader
 from avalanche_ad.datasets.scanning import Found, Layout, scan_official
 
-__all__ = ["MVTEC_AD_CATEGORIES", "read_mvtec_ad", "scan_mvtec_ad"]
+__all__ = ["MVTEC_AD_CATEGORIES", "MVTecADReader"]
 
 MVTEC_AD_CATEGORIES = (
     "bottle",
@@ -29,8 +26,8 @@ MVTEC_AD_CATEGORIES = (
 )
 
 
-def read_mvtec_ad(root: Path, categories: Sequence[str] | None = None) -> DiskData:
-    """Open MVTec AD: ``<category>/{train/good, test/<defect>, ground_truth/<defect>}``.
+class MVTecADReader(DiskReader):
+    """Read MVTec AD: ``<category>/{train/good, test/<defect>, ground_truth/<defect>}``.
 
     The mask of ``test/<defect>/000.png`` is ``ground_truth/<defect>/000_mask.png``.
     Zipper, screw and grid are grey.
@@ -39,11 +36,11 @@ def read_mvtec_ad(root: Path, categories: Sequence[str] | None = None) -> DiskDa
 
     :param root: the folder that holds the category folders.
     :param categories: a selection; all 15 otherwise. The order stays alphabetical.
-    :raises DatasetError: at the first thing that would break training.
     """
-    return DiskData.open("mvtec_ad", scan_mvtec_ad(root, categories))
 
+    name = "mvtec_ad"
 
-def scan_mvtec_ad(root: Path, categories: Sequence[str] | None = None) -> Found:
-    """Yield samples and problems of MVTec AD; see ``read_mvtec_ad``."""
-    return scan_official(Path(root), MVTEC_AD_CATEGORIES, categories, Layout())
+    def scan(self) -> Found:
+        """Yield samples and problems."""
+        known = MVTEC_AD_CATEGORIES
+        return scan_official(self.root, known, self.categories, Layout())
