@@ -22,7 +22,7 @@ from avalanche_ad.errors import AvalancheADError, RecipeError, counted
 
 if TYPE_CHECKING:
     from avalanche_ad.features import FeatureCache
-    from avalanche_ad.recipes.recipe import ExperimentRecipe
+    from avalanche_ad.recipes import ExperimentRecipe
 
 __all__ = ["app", "main"]
 
@@ -133,7 +133,7 @@ def run(
 ) -> None:
     """Train a strategy on a stream, evaluate after every task, save the run."""
     _limit_threads(threads)
-    from avalanche_ad.recipes.recipe import load_experiment
+    from avalanche_ad.recipes import load_experiment
 
     recipe = load_experiment(benchmark, strategy, overrides or [])
     data = _used(data, recipe)
@@ -241,7 +241,7 @@ def compare(
 ) -> None:
     """Compare strategies over seeds; write tables and figures."""
     _limit_threads(threads)
-    from avalanche_ad.recipes.recipe import load_experiment
+    from avalanche_ad.recipes import load_experiment
 
     numbers = _numbers(seeds)
     names = [name.strip() for name in strategies.split(",") if name.strip()]
@@ -319,7 +319,7 @@ def experiment(
 ) -> None:
     """Measure what is forgotten and why: a controlled experiment with its figure."""
     _limit_threads(threads)
-    from avalanche_ad.recipes.recipe import load_experiment
+    from avalanche_ad.recipes import load_experiment
 
     numbers = _numbers(seeds)
 
@@ -425,7 +425,7 @@ def list_(
         for name, question in STUDIES.items():
             table.add_row(name, question)
     else:
-        from avalanche_ad.recipes.recipe import list_recipes, read_toml
+        from avalanche_ad.recipes import list_recipes, read_toml
 
         table.add_column("what it is")
         for name, path in list_recipes(what.value).items():
@@ -441,7 +441,7 @@ def check(
 ) -> None:
     """Validate a data set on disk: list every problem of it, or say what is there."""
     from avalanche_ad.datasets import check_dataset
-    from avalanche_ad.recipes.recipe import load_experiment
+    from avalanche_ad.recipes import load_experiment
 
     loaded = load_experiment(benchmark, "naive")
     recipe = loaded.benchmark

@@ -103,7 +103,7 @@ def test_code_types_and_data_are_inside(names):
 def test_the_installed_package_runs_outside_the_checkout(call, installed, tiny_stream):
     script = (
         "import avalanche_ad.cli, sys; from pathlib import Path\n"
-        "from avalanche_ad.recipes.recipe import list_recipes\n"
+        "from avalanche_ad.recipes import list_recipes\n"
         "print(avalanche_ad.__file__)\n"
         "print(*list_recipes('strategies').values(), sep='\\n')"
     )

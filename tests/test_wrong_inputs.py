@@ -479,12 +479,12 @@ def _(place):
     return place.run_on(place.data(), FOLDER.replace("title", "# title"))
 
 
-@wrong(RECIPES, "an unknown data set", "'dataset'", "'mvtec_ad'", "'mnist'")
+@wrong(RECIPES, "an unknown data set", "'dataset'", "mvtec_ad", "'mnist'")
 def _(place):
     return place.run_on(place.data(), FOLDER.replace('"folder"', '"mnist"'))
 
 
-@wrong(RECIPES, "an unknown type of model", "'model'", "'cnn'", "'flow_gmm'")
+@wrong(RECIPES, "an unknown type of model", "'model'", "'cnn'", "flow_gmm")
 def _(place):
     return place.run_on(place.data(), FOLDER + "[model]\ntype = 'cnn'\n")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from avalanche.core import BasePlugin
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer
 from avalanche.training.templates.base import BaseTemplate
@@ -29,10 +28,14 @@ from avalanche_ad.experiments.arguments import (
     check_types,
 )
 from avalanche_ad.experiments.provenance import features_id
-from avalanche_ad.experiments.unsupported import UNSUPPORTED_ARGUMENTS, resolve
+from avalanche_ad.experiments.unsupported import (
+    UNSUPPORTED_ARGUMENTS,
+    find_plugin,
+    resolve,
+)
 from avalanche_ad.features import Backbone, FeatureCache, make_backbone
 from avalanche_ad.models import AnomalyModel
-from avalanche_ad.recipes.recipe import (
+from avalanche_ad.recipes import (
     BenchmarkRecipe,
     ExperimentRecipe,
     SyntheticRecipe,
@@ -167,8 +170,9 @@ def build_model(
     options = {**recipe.model.model_dump(exclude={"type", "packnet"}), "seed": seed}
     made: type[DynamicFlowGMM | DynamicFeatureGMM] = DynamicFeatureGMM
     if recipe.model.type == "flow_gmm":
-        made = DynamicPackNetFlowGMM if recipe.model.packnet else DynamicFlowGMM
-        if recipe.model.packnet == "flow":
+        packnet = getattr(recipe.model, "packnet", False)
+        made = DynamicPackNetFlowGMM if packnet else DynamicFlowGMM
+        if packnet == "flow":
             options["own_mixtures"] = False
     count = len(benchmark.category_names)
     return made(benchmark.layout, num_categories=count, **options), options
@@ -251,11 +255,11 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
     _check_values(strategy, recipe.strategy.options, "strategy")
     stream = recipe.benchmark
     fits = any(issubclass(made, FitFeatureGMMPlugin) for made, _ in plugins)
-    if stream.model.type == "feature_gmm" and not fits:
+    if not stream.model.trained and not fits:
         raise RecipeError(
-            f"strategy {recipe.strategy_name}: nothing fits its feature_gmm: add "
-            "avalanche_ad.training.plugins.FitFeatureGMMPlugin to its [[plugins]], or "
-            "take the strategy feature_gmm"
+            f"strategy {recipe.strategy_name}: nothing fits its {stream.model.type}: "
+            "add avalanche_ad.training.plugins.FitFeatureGMMPlugin to its [[plugins]], "
+            "or take the strategy feature_gmm"
         )
     if stream.blurry and getattr(stream.model, "packnet", False):
         raise RecipeError(
@@ -289,7 +293,7 @@ def _plugins(recipe: ExperimentRecipe) -> list[tuple[type, dict[str, Any]]]:
     """Return the classes of the recipe's plugins with their arguments, checked."""
     found = []
     for plugin in recipe.strategy.plugins:
-        made = resolve(plugin.type, (BasePlugin,), "plugin", recipe.folder)
+        made = find_plugin(plugin.type, recipe.folder)
         check_arguments(made, plugin.arguments, "plugin")
         _check_values(made, plugin.arguments, "plugin")
         for name, value in plugin.arguments.items():

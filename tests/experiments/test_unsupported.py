@@ -27,7 +27,7 @@ from avalanche_ad.experiments.unsupported import (
 )
 from avalanche_ad.features import FeatureLayout
 from avalanche_ad.models import FlowGMM
-from avalanche_ad.recipes.recipe import (
+from avalanche_ad.recipes import (
     list_recipes,
     load_experiment,
     read_toml,

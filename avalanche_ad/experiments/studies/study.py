@@ -51,7 +51,7 @@ from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models import AnomalyModel, FlowGMM
 from avalanche_ad.models.scoring import ScoreKind
-from avalanche_ad.recipes.recipe import ExperimentRecipe
+from avalanche_ad.recipes import ExperimentRecipe
 from avalanche_ad.reporting.tables import Section, sections_markdown
 from avalanche_ad.training.dynamic import features_by_category
 

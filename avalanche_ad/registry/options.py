@@ -1,0 +1,32 @@
+"""Options as a recipe states them: strict, and the sorts of value they have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Difference", "Momentum", "NonNegative", "Options", "Positive", "Share"]
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+Difference = Annotated[float, Field(ge=-1, le=1)]
+
+
+class Options(BaseModel):
+    """A section of a recipe: unknown keys and values of a wrong type are refused.
+
+    >>> class Sizes(Options):
+    ...     width: Positive = 3
+    >>> Sizes(width=4)
+    Sizes(width=4)
+    >>> Sizes(width=0)
+    Traceback (most recent call last):
+    pydantic_core._pydantic_core.ValidationError: 1 validation error for Sizes
+    ...
+    """
+
+    # JSON, in which results are kept, has no infinity
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
