@@ -551,6 +551,11 @@ def _(place):
     return place.plugin("avalanche.training.plugins.ReplyPlugin")
 
 
+@wrong(RECIPES, "a plugin of no such name", "mean 'CalibrationPlugin'", "dotted path")
+def _(place):
+    return place.plugin("CalibratonPlugin")
+
+
 # Modules of other names each, for one process has one of a name.
 
 
@@ -901,9 +906,9 @@ def _(place):
     return place.cli("compare", "-b", place.stream, "--strategies", strategies)
 
 
-@wrong(ARGUMENTS, "a list of something unknown", "'plugins'", "strategies")
+@wrong(ARGUMENTS, "a list of something unknown", "'plugin'", "mean 'plugins'")
 def _(place):
-    return place.cli("list", "plugins")
+    return place.cli("list", "plugin")
 
 
 @wrong(ARGUMENTS, "an unknown action on the cache", "'empty'", "list or clear")

@@ -18,6 +18,7 @@ from avalanche.models.dynamic_optimizers import reset_optimizer
 from avalanche.training import plugins, supervised
 from avalanche.training.templates.base import BaseTemplate
 
+from avalanche_ad import recipes
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.experiments.build import check_strategy
 from avalanche_ad.experiments.unsupported import (
@@ -48,7 +49,7 @@ WRAPPERS = {
     "MIR": "MIRPlugin",
     "Replay": "ReplayPlugin",
 }
-README = Path(__file__).parents[2] / "strategies" / "README.md"
+README = Path(recipes.__file__).with_name("strategies") / "README.md"
 
 
 def own_classes(package):
