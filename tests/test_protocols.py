@@ -15,7 +15,7 @@ from avalanche_ad.datasets.readers.visa import VISA_CATEGORIES
 from avalanche_ad.datasets.synthetic import SYNTHETIC_CATEGORIES
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
-from avalanche_ad.recipes.recipe import (
+from avalanche_ad.recipes import (
     list_recipes,
     load_experiment,
     read_toml,

@@ -27,7 +27,7 @@ from avalanche_ad.experiments import run_state, runner
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models.evaluating import evaluating
 from avalanche_ad.models.storage import load_model
-from avalanche_ad.recipes.recipe import list_recipes, load_experiment
+from avalanche_ad.recipes import list_recipes, load_experiment
 from avalanche_ad.training.plugins import CalibrationPlugin, GradientClippingPlugin
 
 CATEGORIES = (("bolt", "brush"), ("carpet_weave", "gear"))

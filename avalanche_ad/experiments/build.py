@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from avalanche.core import BasePlugin
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer
 from avalanche.training.templates.base import BaseTemplate
@@ -24,11 +23,16 @@ from avalanche_ad.datasets import (
 )
 from avalanche_ad.errors import AvalancheADError, RecipeError
 from avalanche_ad.experiments.provenance import features_id
-from avalanche_ad.experiments.unsupported import UNSUPPORTED_ARGUMENTS, resolve
+from avalanche_ad.experiments.unsupported import (
+    UNSUPPORTED_ARGUMENTS,
+    find_plugin,
+    resolve,
+)
 from avalanche_ad.features import Backbone, FeatureCache, make_backbone
+from avalanche_ad.features.registry import check_backbone
 from avalanche_ad.models import AnomalyModel
 from avalanche_ad.models.registry import MODELS
-from avalanche_ad.recipes.recipe import (
+from avalanche_ad.recipes import (
     BenchmarkRecipe,
     ExperimentRecipe,
 )
@@ -59,7 +63,6 @@ __all__ = [
     "check_strategy",
     "data_digests",
     "features_now",
-    "model_class",
     "open_data",
     "planned_experiences",
 ]
@@ -154,27 +157,18 @@ def planned_experiences(recipe: BenchmarkRecipe, data: AnomalyData) -> list[list
 
 
 def build_model(
-    recipe: BenchmarkRecipe,
-    benchmark: AnomalyBenchmark,
-    seed: int,
-    folder: Path | None = None,
+    recipe: BenchmarkRecipe, benchmark: AnomalyBenchmark, seed: int
 ) -> tuple[AnomalyModel, dict[str, Any]]:
     """Build the recipe's model with room for all categories of the stream.
 
-    :param folder: of the strategy's recipe, where the model's module may lie.
     :return: the model, and the arguments to build it again beside layout and room.
     """
     assert benchmark.layout is not None
-    plain, options = model_class(recipe, folder).built_from(recipe.model)
+    plain, options = MODELS.find(recipe.model.type).built_from(recipe.model)
     options["seed"] = seed
     count = len(benchmark.category_names)
     made = dynamic(plain)(benchmark.layout, num_categories=count, **options)
     return made, options
-
-
-def model_class(recipe: BenchmarkRecipe, folder: Path | None) -> type[AnomalyModel]:
-    """Return the class of the model that a recipe's ``[model] type`` names."""
-    return MODELS.find(recipe.model.type, folder)
 
 
 def build_strategy(
@@ -256,7 +250,15 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
         )
     _check_values(strategy, recipe.strategy.options, "strategy")
     stream = recipe.benchmark
-    made, _ = model_class(stream, recipe.folder).built_from(stream.model)
+    # modules beside the recipes' files are found by their names alone from here on
+    folders = recipe.folders
+    DATASETS.find(stream.dataset, folders.get("dataset"))
+    features = stream.features
+    check_backbone(
+        features.backbone, features.options, folders.get("features.backbone")
+    )
+    model = MODELS.find(stream.model.type, folders.get("model.type"))
+    made, _ = model.built_from(stream.model)
     if stream.blurry and not made.repeats_categories:
         raise RecipeError(
             f"the model {made.kind} cannot learn a stream with blurry = "
@@ -289,7 +291,7 @@ def _plugins(recipe: ExperimentRecipe) -> list[tuple[type, dict[str, Any]]]:
     """Return the classes of the recipe's plugins with their arguments, checked."""
     found = []
     for plugin in recipe.strategy.plugins:
-        made = resolve(plugin.type, (BasePlugin,), "plugin", recipe.folder)
+        made = find_plugin(plugin.type, recipe.folder)
         check_arguments(made, plugin.arguments, "plugin")
         _check_values(made, plugin.arguments, "plugin")
         for name, value in plugin.arguments.items():

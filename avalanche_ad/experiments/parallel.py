@@ -23,7 +23,7 @@ from avalanche_ad.errors import AvalancheADError, ResultsError
 from avalanche_ad.experiments.device import pick_device
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
-from avalanche_ad.recipes.recipe import ExperimentRecipe
+from avalanche_ad.recipes import ExperimentRecipe
 
 __all__ = ["Job", "run_jobs"]
 

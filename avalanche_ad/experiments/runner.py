@@ -78,7 +78,7 @@ from avalanche_ad.experiments.run_state import (
 from avalanche_ad.features import Backbone, FeatureCache
 from avalanche_ad.models.registry import MODELS
 from avalanche_ad.models.storage import save_model
-from avalanche_ad.recipes.recipe import ExperimentRecipe
+from avalanche_ad.recipes import ExperimentRecipe
 from avalanche_ad.training.optimizers import replace_parameters
 from avalanche_ad.training.plugins import CalibrationPlugin
 
@@ -143,7 +143,7 @@ def check_code(
     :param recipe: its modules are imported, as :func:`check_strategy` does.
     :raises ResultsError: naming the modules.
     """
-    made, code = finished.get("code", {}), own_code(recipe.folder)
+    made, code = finished.get("code", {}), own_code(recipe.folders.values())
     if changed := [name for name in made if code.get(name) != made[name]]:
         raise ResultsError(
             f"{folder} holds a run of other code of {', '.join(changed)} than there is "
@@ -315,7 +315,7 @@ def _identity(
     return {
         "configuration": json.loads(json.dumps(configuration)),
         "seed": seed,
-        "code": own_code(recipe.folder),
+        "code": own_code(recipe.folders.values()),
         "continued": continued,
         "versions": {
             **package_versions(),
@@ -529,7 +529,7 @@ def _fresh_state(
     folder: RunFolder,
     seed: int,
 ) -> RunState:
-    model, options = build_model(recipe.benchmark, benchmark, seed, recipe.folder)
+    model, options = build_model(recipe.benchmark, benchmark, seed)
     strategy = build_strategy(
         recipe,
         model,

@@ -10,8 +10,8 @@ from avalanche_ad.models.hgad import (
     HierarchicalMixture,
     PackNetFlowGMM,
 )
-from avalanche_ad.models.options import ModelOptions
 from avalanche_ad.models.scoring import AnomalyScores
+from avalanche_ad.registry.options import ModelOptions
 
 __all__ = [
     "AnomalyModel",

@@ -18,9 +18,9 @@ from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.loading import LoadsWhole
 from avalanche_ad.models.losses import ModelLoss
 from avalanche_ad.models.memory import tensors_of
-from avalanche_ad.models.options import ModelOptions
 from avalanche_ad.models.scores import Score, score_named
 from avalanche_ad.models.scoring import AnomalyScores
+from avalanche_ad.registry.options import ModelOptions
 
 __all__ = ["MASKED", "AnomalyModel"]
 

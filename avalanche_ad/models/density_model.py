@@ -13,9 +13,9 @@ from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.calibrated_maps import Levels
 from avalanche_ad.models.category_table import known_rows, own_or_borrowed, with_rows
-from avalanche_ad.models.options import ModelOptions
 from avalanche_ad.models.scores import score_named
 from avalanche_ad.models.scoring import normality_map
+from avalanche_ad.registry.options import ModelOptions
 
 __all__ = [
     "DensityModel",

@@ -28,7 +28,7 @@ from avalanche_ad.models.gaussians import (
     refitted,
 )
 from avalanche_ad.models.latents import attach_latents
-from avalanche_ad.models.options import NonNegative, Positive
+from avalanche_ad.registry.options import NonNegative, Positive
 
 __all__ = ["FeatureGMM", "FeatureGMMOptions"]
 

@@ -27,7 +27,7 @@ from avalanche_ad.models.evaluating import evaluating, seeded
 from avalanche_ad.models.gaussians import fit_mixture, precision_roots
 from avalanche_ad.models.latents import attach_latents, latents_of
 from avalanche_ad.models.storage import load_model
-from avalanche_ad.recipes.recipe import load_experiment
+from avalanche_ad.recipes import load_experiment
 from avalanche_ad.reporting.tables import Section, sections_markdown
 from avalanche_ad.training.plugins.gmm_alignment import drawn_latents
 

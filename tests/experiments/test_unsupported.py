@@ -18,6 +18,7 @@ from avalanche.models.dynamic_optimizers import reset_optimizer
 from avalanche.training import plugins, supervised
 from avalanche.training.templates.base import BaseTemplate
 
+from avalanche_ad import recipes
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.experiments.build import check_strategy
 from avalanche_ad.experiments.unsupported import (
@@ -27,7 +28,7 @@ from avalanche_ad.experiments.unsupported import (
 )
 from avalanche_ad.features import FeatureLayout
 from avalanche_ad.models import FlowGMM
-from avalanche_ad.recipes.recipe import (
+from avalanche_ad.recipes import (
     list_recipes,
     load_experiment,
     read_toml,
@@ -48,7 +49,7 @@ WRAPPERS = {
     "MIR": "MIRPlugin",
     "Replay": "ReplayPlugin",
 }
-README = Path(__file__).parents[2] / "strategies" / "README.md"
+README = Path(recipes.__file__).with_name("strategies") / "README.md"
 
 
 def own_classes(package):
@@ -209,11 +210,11 @@ def test_the_readme_tells_what_cannot_work():
 
 def test_the_readme_tells_what_works():
     works = {}
-    for name, recipes, *_ in rows("What works"):
-        works[name.strip("`")] = re.findall(r"`(\w+)`", recipes)
+    for name, shown, *_ in rows("What works"):
+        works[name.strip("`")] = re.findall(r"`(\w+)`", shown)
     assert set(works) == used() & set(AVALANCHE) - {"Naive"}
     shipped = list_recipes("strategies")
-    for name, recipes in works.items():
-        assert recipes, name
-        for recipe in recipes:
+    for name, shown in works.items():
+        assert shown, name
+        for recipe in shown:
             assert f".{name}" in shipped[recipe].read_text("utf-8"), (name, recipe)

@@ -16,7 +16,7 @@ from avalanche.training.supervised import MER, LwF
 
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.experiments.build import check_strategy
-from avalanche_ad.recipes.recipe import list_recipes, load_experiment
+from avalanche_ad.recipes import list_recipes, load_experiment
 from avalanche_ad.registry.arguments import check_types
 from avalanche_ad.training.plugins import (
     GMMAlignmentPlugin,

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_model_of
 from avalanche_ad.models.density_model import ScoreKind
-from avalanche_ad.models.scoped_entropy import ENTROPY_SCOPES
+from avalanche_ad.models.scoped_entropy import ENTROPY_SCOPES, ScopedEntropy
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section, number
 
@@ -29,8 +29,8 @@ def measure(bench: Bench, seed: int) -> Found:
     rows = []
     for scope in ENTROPY_SCOPES:
         for model in (before, after):
-        assert isinstance(model, ScopedEntropy)
-        model.entropy = scope
+            assert isinstance(model, ScopedEntropy)
+            model.entropy = scope
         # the constants are of the product of both, and of scores of before
         for moment, model in (("before", before), ("after", after)):
             for means, found in bench.summaries(model, [0], KINDS):

@@ -52,7 +52,7 @@ from avalanche_ad.features import FeatureCache
 from avalanche_ad.models import AnomalyModel
 from avalanche_ad.models.density_model import ScoreKind
 from avalanche_ad.models.flow_model import FlowModel
-from avalanche_ad.recipes.recipe import ExperimentRecipe
+from avalanche_ad.recipes import ExperimentRecipe
 from avalanche_ad.reporting.tables import Section, sections_markdown
 from avalanche_ad.training.dynamic import features_by_category
 

@@ -28,8 +28,8 @@ from avalanche_ad.models.hgad.mixture import (
 from avalanche_ad.models.hgad.options import FlowGMMOptions
 from avalanche_ad.models.hgad.training import TrainsAsHGAD, drawn_positions
 from avalanche_ad.models.latents import attach_latents
-from avalanche_ad.models.options import ModelOptions
 from avalanche_ad.models.scoped_entropy import ScopedEntropy
+from avalanche_ad.registry.options import ModelOptions
 
 __all__ = ["FlowGMM"]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from avalanche_ad.models.density_model import DensityOptions
-from avalanche_ad.models.options import Positive
+from avalanche_ad.registry.options import Positive
 
 __all__ = ["FlowGMMOptions"]
 

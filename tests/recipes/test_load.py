@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 
 import pytest
@@ -11,11 +12,12 @@ from avalanche_ad.errors import RecipeError
 from avalanche_ad.experiments.build import build_strategy, check_strategy
 from avalanche_ad.experiments.unsupported import resolve
 from avalanche_ad.features import FeatureLayout
-from avalanche_ad.recipes.recipe import (
+from avalanche_ad.recipes import (
     FeatureGMMRecipe,
     FlowGMMRecipe,
     list_recipes,
     load_experiment,
+    model_options,
     read_toml,
 )
 from avalanche_ad.training import DynamicFlowGMM
@@ -500,7 +502,7 @@ def test_published_numbers_go_when_the_stream_is_another(stream, override, kept)
         ("title = 'x'\ndataset = 'visa'\nmodel = 3\n", ["key 'model'", "got 3"]),
         (
             "title = 'x'\ndataset = 'visa'\n[model]\ntype = 'cnn'\n",
-            ["'model'", "'cnn'", "'flow_gmm'"],
+            ["'model'", "'cnn'", "there are flow_gmm"],
         ),
         (
             "title = 'x'\ndataset = 'visa'\n[model]\ncomponents = 3\n",
@@ -736,3 +738,85 @@ def test_what_is_no_path_names_no_class(path):
 def test_resolve_returns_the_class():
     found = resolve("collections.OrderedDict", (dict,), "thing")
     assert found.__name__ == "OrderedDict"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Return where each name's class was looked for."""
+    found = {}
+
+    def note(name, *rest):
+        found[name] = rest[-1] if rest else None
+
+    def options(name, folder=None):
+        note(name, folder)
+        return model_options("flow_gmm")
+
+    monkeypatch.setattr("avalanche_ad.recipes.load.check_dataset_name", note)
+    monkeypatch.setattr("avalanche_ad.recipes.load.check_backbone", note)
+    monkeypatch.setattr("avalanche_ad.recipes.schema.model_options", options)
+    return found
+
+
+def test_names_are_looked_up_beside_the_file_that_states_them(tmp_path, asked):
+    for name, content in (
+        ("a/base.toml", 'title = "A"\ndataset = "mine.A"\n[model]\ntype = "mine.M"\n'),
+        ("b/heir.toml", 'title = "B"\nbase = "../a/base.toml"\n[model]\nclamp = 1.5\n'),
+        (
+            "c/heir.toml",
+            'title = "C"\nbase = "../b/heir.toml"\n[features]\nbackbone="o.B"',
+        ),
+        ("d/learner.toml", LEARNER + "[model]\ntype = 'mine.N'\n"),
+    ):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(content)
+    a, c, d = (tmp_path / name for name in "acd")
+    stream = str(c / "heir.toml")
+    recipe = load_experiment(stream, "naive")
+    assert asked == {"mine.A": a, "mine.M": a, "o.B": c}
+    assert recipe.folders == {"dataset": a, "model.type": a, "features.backbone": c}
+    assert recipe.benchmark.model.type == "mine.M"
+    recipe = load_experiment(stream, str(d / "learner.toml"))
+    assert recipe.benchmark.model.type == "mine.N"
+    assert recipe.folders["model.type"] == recipe.folder == d
+    assert asked["mine.N"] == d
+    assert "folders" not in recipe.model_dump()
+
+
+def test_names_of_recipes_of_the_package_have_no_folder(asked):
+    recipe = load_experiment("synthetic_5x3", "naive")
+    assert recipe.folders == {}
+    assert asked == {"synthetic": None, "flow_gmm": None, "embedded": None}
+
+
+@pytest.mark.parametrize(
+    ("before", "override", "words"),
+    [
+        ("", "dataset=mnist", ["--set dataset=mnist over", "key 'dataset': unknown"]),
+        ("", "features.backbone=embeded", ["--set", "'features.backbone': unknown"]),
+        ('[features]\nbackbone = "timm:"\n', "", ["stream.toml: key 'features.backbo"]),
+    ],
+)
+def test_an_unknown_name_is_told_where_it_is_stated(stream, before, override, words):
+    with pytest.raises(RecipeError) as caught:
+        load_experiment(stream(after=before), "naive", [override] if override else [])
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_record_is_read_without_the_package_of_its_data_set(stream):
+    recipe = load_experiment(stream(), "naive")
+    found = recipe.benchmark.model_dump(mode="json") | {"dataset": "theirs"}
+    assert type(recipe.benchmark).model_validate(found).dataset == "theirs"
+
+
+def test_a_model_of_other_options_is_kept_whole(stream):
+    """What is recorded, copied and sent to another process has the model's own keys."""
+    recipe = load_experiment(stream(), "feature_gmm")
+    assert recipe.benchmark.training.epochs == 0
+    dumped = recipe.model_dump(mode="json")
+    assert dumped["benchmark"]["model"]["components"] == 1
+    assert type(recipe).model_validate(dumped) == recipe.model_copy(
+        update={"folders": {}}
+    )
+    assert pickle.loads(pickle.dumps(recipe)) == recipe
