@@ -9,13 +9,12 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 TINY = """\
 title = "Tiny"
@@ -68,22 +67,6 @@ class Outcome:
     code: int
     out: str
     err: str
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the user's feature cache and key out of the tests."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    places = tmp_path_factory.mktemp("places")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AVALANCHE_AD_CACHE", str(places / "cache"))
-        patch.setenv("XDG_STATE_HOME", str(places / "state"))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        # a line is a line, however narrow the terminal of whoever runs the tests
-        patch.delenv("FORCE_COLOR", raising=False)
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -112,6 +112,33 @@ class DynamicFlowGMM(FlowGMM, DynamicModule):  # type: ignore[misc]
 
     Takes the arguments of :class:`FlowGMM`. In training, ``adaptation`` starts the
     mixture groups of the experience's new categories; in evaluation it does nothing.
+
+    >>> from avalanche.training.supervised import Naive
+    >>> from avalanche_ad import FlowGMMLoss, anomaly_benchmark, make_optimizer
+    >>> from avalanche_ad.datasets import SyntheticAD
+    >>> from avalanche_ad.features import FilterBank
+    >>> data = SyntheticAD(
+    ...     80,
+    ...     train_images=2,
+    ...     test_normals=1,
+    ...     test_anomalies=1,
+    ...     categories=["carpet_weave", "tile_grid"],
+    ... )
+    >>> stream = anomaly_benchmark(
+    ...     data, n_experiences=2, image_size=80, backbone=FilterBank([8])
+    ... )
+    >>> model = DynamicFlowGMM(stream.layout, couplings=1, condition_channels=4)
+    >>> strategy = Naive(
+    ...     model=model,
+    ...     optimizer=make_optimizer(model),
+    ...     criterion=FlowGMMLoss(),
+    ...     evaluator=None,
+    ... )
+    >>> for experience in stream.train_stream:
+    ...     _ = strategy.train(experience)
+    ...     print(model.known_categories.tolist())
+    [0]
+    [0, 1]
     """
 
     _auto_adapt = True
@@ -162,6 +189,19 @@ class DynamicPackNetFlowGMM(PackNetFlowGMM, DynamicFlowGMM):
     for the task that is learned next. It is a ``PackNetModule`` by registration: it
     keeps track of its tasks itself and has none to activate, since evaluation lets
     every task's subset see every image.
+
+    >>> from avalanche.training.supervised import Naive
+    >>> from avalanche_ad import FlowGMMLoss, make_optimizer
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> from avalanche_ad.training.plugins import PackNetPlugin
+    >>> model = DynamicPackNetFlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> strategy = Naive(
+    ...     model=model,
+    ...     optimizer=make_optimizer(model),
+    ...     criterion=FlowGMMLoss(),
+    ...     train_epochs=4,
+    ...     plugins=[PackNetPlugin()],
+    ... )
     """
 
 
@@ -169,6 +209,17 @@ class DynamicFeatureGMM(FeatureGMM, DynamicModule):  # type: ignore[misc]
     """A :class:`FeatureGMM` that Avalanche's strategies can hold.
 
     It is fitted by :class:`~avalanche_ad.training.plugins.FitFeatureGMMPlugin`.
+
+    >>> from avalanche.training.supervised import Naive
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> from avalanche_ad.training.plugins import FitFeatureGMMPlugin
+    >>> model = DynamicFeatureGMM(FeatureLayout(((4, 4, 8),)))
+    >>> strategy = Naive(
+    ...     model=model,
+    ...     optimizer=torch.optim.SGD([torch.zeros(1, requires_grad=True)]),
+    ...     train_epochs=0,
+    ...     plugins=[FitFeatureGMMPlugin()],
+    ... )
     """
 
     _auto_adapt = True

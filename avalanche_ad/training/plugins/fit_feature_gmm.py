@@ -23,6 +23,19 @@ class FitFeatureGMMPlugin(SupervisedPlugin):  # type: ignore[misc]
     epochs.
 
     ``fitted_on`` maps a category to the number of images it was fitted on.
+
+    >>> import torch
+    >>> from types import SimpleNamespace  # in the place of a strategy
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> strategy = SimpleNamespace(
+    ...     model=FeatureGMM(FeatureLayout(((4, 4, 8),))),
+    ...     adapted_dataset=[(torch.randn(128), 2) for _ in range(5)],
+    ...     device="cpu",
+    ... )
+    >>> plugin = FitFeatureGMMPlugin()
+    >>> plugin.before_training_exp(strategy)
+    >>> plugin.fitted_on
+    {2: 5}
     """
 
     def __init__(self) -> None:
