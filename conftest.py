@@ -8,6 +8,16 @@ import pytest
 import torch
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what starts commands as processes of their own.
+
+    Whole files that are slow say so themselves: ``pytestmark = pytest.mark.slow``.
+    """
+    for item in items:
+        if "process" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the user's feature cache and key out of the tests."""

@@ -98,23 +98,24 @@ def cli() -> Callable[..., Outcome]:
     return call
 
 
+def run_command(*arguments: object, **environment: str) -> Outcome:
+    """Run a command as a process of its own."""
+    command = [sys.executable, "-m", "avalanche_ad.cli", *map(str, arguments)]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, **environment},
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
 @pytest.fixture(scope="session")
 def process() -> Callable[..., Outcome]:
-    """Run a command as a process of its own."""
-
-    def call(*arguments: object, **environment: str) -> Outcome:
-        command = [sys.executable, "-m", "avalanche_ad.cli", *map(str, arguments)]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-            env={**os.environ, **environment},
-        )
-        return Outcome(done.returncode, done.stdout, done.stderr)
-
-    return call
+    """Run a command as a process of its own; tests that do are slow."""
+    return run_command
 
 
 @dataclass(frozen=True)
@@ -127,13 +128,11 @@ class TrainedRun:
 
 @pytest.fixture(scope="session")
 def trained_run(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_stream: Path,
-    process: Callable[..., Outcome],
+    tmp_path_factory: pytest.TempPathFactory, tiny_stream: Path
 ) -> TrainedRun:
     """The naive strategy on the tiny stream; not to be written to."""
     folder = tmp_path_factory.mktemp("runs") / "naive"
-    outcome = process("run", "-b", tiny_stream, "-s", "naive", "--out", folder)
+    outcome = run_command("run", "-b", tiny_stream, "-s", "naive", "--out", folder)
     assert outcome.code == 0, outcome.err
     return TrainedRun(folder, outcome)
 

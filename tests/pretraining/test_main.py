@@ -10,6 +10,8 @@ import torch
 
 from avalanche_ad.features import EmbeddedBackbone
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 

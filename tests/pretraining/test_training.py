@@ -21,6 +21,8 @@ from pretraining.training import (
     train,
 )
 
+pytestmark = pytest.mark.slow
+
 SIZES = ResidualArchitecture(8, (8, 8, 16), (1, 1, 2))
 write = partial(export, mean=MEAN, std=STD)
 SETTINGS = Settings(
