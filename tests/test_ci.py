@@ -19,7 +19,7 @@ def test_the_checks_end_with_the_readmes_command():
 
 
 def test_the_fast_tests_touch_every_folder():
-    slow = re.compile(r"^pytestmark = .*pytest\.mark\.slow", re.MULTILINE)
+    slow = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.slow", re.MULTILINE)
     every = list((ROOT / "tests").rglob("test_*.py"))
     fast = {path.parent for path in every if not slow.search(path.read_text("utf-8"))}
     assert fast == {path.parent for path in every}
