@@ -29,7 +29,7 @@ from avalanche_ad.errors import AvalancheADError, DatasetError
 from avalanche_ad.experiments.prediction import predict_images
 from avalanche_ad.features import Backbone, FeatureCache
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning:PIL")]
 
 FORMATS = {
     "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),

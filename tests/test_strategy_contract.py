@@ -30,6 +30,8 @@ from avalanche_ad.models.storage import load_model
 from avalanche_ad.recipes import list_recipes, load_experiment
 from avalanche_ad.training.plugins import CalibrationPlugin, GradientClippingPlugin
 
+pytestmark = pytest.mark.slow
+
 CATEGORIES = (("bolt", "brush"), ("carpet_weave", "gear"))
 # So many images that every memory is used in the second experience, and a last
 # minibatch of one image, since MIR replays no category that is in it.

@@ -536,7 +536,7 @@ def _(place):
     return place.run("--set", "features.options.depth=3")
 
 
-@wrong(RECIPES, "weights of another network", "not of the embedded", "pretraining")
+@wrong(RECIPES, "weights of another network", "not of the embedded", "weights.adopt")
 def _(place):
     path = place / "resnet.safetensors"
     save_file({"conv1.weight": np.zeros((8, 3, 3, 3), np.float32)}, path)

@@ -37,6 +37,11 @@ class Job:
     :param recipe: what to run.
     :param seed: its seed.
     :param folder: its folder.
+
+    >>> from avalanche_ad.recipes.recipe import load_experiment
+    >>> recipe = load_experiment("synthetic_2x2", "naive")
+    >>> print(Job(recipe, seed=3, folder=Path("runs/naive-3")))
+    naive, seed 3
     """
 
     recipe: ExperimentRecipe

@@ -120,6 +120,33 @@ def dynamic(plain: type[AnomalyModel]) -> Any:
     Avalanche's ``PackNetPlugin`` asks for: it keeps track of its tasks itself.
 
     :param plain: any :class:`AnomalyModel`, also of another package.
+
+    >>> from avalanche.training.supervised import Naive
+    >>> from avalanche_ad import FlowGMMLoss, anomaly_benchmark, make_optimizer
+    >>> from avalanche_ad.datasets import SyntheticAD
+    >>> from avalanche_ad.features import FilterBank
+    >>> data = SyntheticAD(
+    ...     80,
+    ...     train_images=2,
+    ...     test_normals=1,
+    ...     test_anomalies=1,
+    ...     categories=["carpet_weave", "tile_grid"],
+    ... )
+    >>> stream = anomaly_benchmark(
+    ...     data, n_experiences=2, image_size=80, backbone=FilterBank([8])
+    ... )
+    >>> model = dynamic(FlowGMM)(stream.layout, couplings=1, condition_channels=4)
+    >>> strategy = Naive(
+    ...     model=model,
+    ...     optimizer=make_optimizer(model),
+    ...     criterion=FlowGMMLoss(),
+    ...     evaluator=None,
+    ... )
+    >>> for experience in stream.train_stream:
+    ...     _ = strategy.train(experience)
+    ...     print(model.known_categories.tolist())
+    [0]
+    [0, 1]
     """
     if issubclass(plain, DynamicModule):
         return plain

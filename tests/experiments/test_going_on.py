@@ -19,6 +19,8 @@ from avalanche_ad.recipes import load_experiment
 from avalanche_ad.training.dynamic import load_dynamic_model
 from avalanche_ad.training.plugins import CalibrationPlugin
 
+pytestmark = pytest.mark.slow
+
 WHOLE = 'experiences=[["bolt", "brush"], ["carpet_weave", "gear"]]'
 FIRST = 'experiences=[["bolt", "brush"]]'
 NEW = 'experiences=[["carpet_weave", "gear"]]'

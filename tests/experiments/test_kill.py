@@ -15,6 +15,8 @@ from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.recipes import load_experiment
 
+pytestmark = pytest.mark.slow
+
 KILLS = 10
 VARYING = ("seconds", "peak_rss_mb", "git")
 

@@ -15,6 +15,8 @@ from avalanche_ad.models import PackNetFlowGMM
 from avalanche_ad.models.storage import load_model
 from avalanche_ad.recipes import load_experiment
 
+pytestmark = pytest.mark.slow
+
 
 class Stop(KeyboardInterrupt):
     """An interruption by the user."""

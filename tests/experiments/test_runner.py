@@ -35,6 +35,8 @@ from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache, make_backbone
 from avalanche_ad.recipes import load_experiment
 
+pytestmark = pytest.mark.slow
+
 VARYING = ("seconds", "peak_rss_mb", "git")
 
 

@@ -22,6 +22,8 @@ from avalanche_ad.experiments.studies.study import run_study
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.recipes import load_experiment
 
+pytestmark = pytest.mark.slow
+
 LOOKS_INSIDE = sorted(set(STUDIES) - {"category_inference", "ablation"})
 
 

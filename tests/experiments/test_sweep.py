@@ -27,6 +27,8 @@ from avalanche_ad.experiments.sweep import compare
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.recipes import load_experiment
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):

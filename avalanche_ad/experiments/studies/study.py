@@ -77,6 +77,26 @@ class Bench:
     :param device: where to compute.
     :param cache: the feature cache.
     :param progress: a progress bar.
+
+    >>> from avalanche_ad import anomaly_benchmark
+    >>> from avalanche_ad.datasets import SyntheticAD
+    >>> from avalanche_ad.recipes.recipe import load_experiment
+    >>> def load(name):
+    ...     return load_experiment("synthetic_2x2", name)
+    >>> data = SyntheticAD(
+    ...     64,
+    ...     train_images=2,
+    ...     test_normals=1,
+    ...     test_anomalies=1,
+    ...     categories=["carpet_weave", "tile_grid"],
+    ... )
+    >>> stream = anomaly_benchmark(data, n_experiences=2, image_size=64)
+    >>> bench = Bench(
+    ...     load("naive"), load, stream, Path("out"), None, torch.device("cpu"),
+    ...     FeatureCache(),
+    ... )
+    >>> bench.tasks, bench.categories(1), bench.seen(1)
+    (2, [1], [0, 1])
     """
 
     recipe: ExperimentRecipe
@@ -240,6 +260,17 @@ class Study:
     :param figure: a figure of it.
     :param recipes: gives the recipes that it runs besides the one asked for, by name:
         what was measured on others is not taken for it.
+
+    >>> def measure(bench, seed):
+    ...     strategy = bench.strategy(seed)
+    ...     return {"learned": list(bench.learn(strategy))}
+    >>> study = Study(
+    ...     title="Learning",
+    ...     question="Is every task learned?",
+    ...     measure=measure,
+    ...     sections=lambda found: [],
+    ...     figure=lambda found: Figure(),
+    ... )
     """
 
     title: str

@@ -26,7 +26,7 @@ METADATA_KEY = "avalanche_ad.embedded"
 """Under this key a weight file's metadata hold architecture and card as JSON."""
 
 _FORMAT = 2
-_COMMANDS = "`python -m avalanche_ad.pretraining` or its `.adopt`"
+_COMMANDS = "`python -m avalanche_ad.features.weights.adopt`"
 _MEND = f"write it again by {_COMMANDS}"
 _KINDS: dict[str, type[Architecture]] = {
     kind.kind: kind for kind in (ResidualArchitecture, InvertedArchitecture)
@@ -80,19 +80,20 @@ class EmbeddedBackbone(Backbone):
     """Take feature levels of the network in a weight file of the project's form.
 
     By default EfficientNet-Lite0 up to stride 16, trained on ImageNet, which the
-    package holds; or a residual network that ``python -m avalanche_ad.pretraining``
-    trains on photographs of one's own, or another network that
-    ``python -m avalanche_ad.pretraining.adopt`` took over from timm. Where the weights
-    come from stands in :attr:`card`. At every position of a level the outputs of
-    several stages are stacked, if asked for with the channels of the
-    :class:`FilterBank`, and the stack is projected to its leading principal components
-    over drawn images or photographs, each of unit variance there. Which stages and how
-    many components stands in the file.
+    package holds; or another network of timm that
+    :mod:`avalanche_ad.features.weights.adopt` took over, or a residual network that
+    ``scripts/pretraining`` trained on photographs of one's own. :attr:`card` says where
+    the weights come from.
+
+    At every position of a level the outputs of several stages are stacked, if asked for
+    with the channels of the :class:`FilterBank`, and the stack is projected to its
+    leading principal components over drawn images or photographs, each of unit variance
+    there. Which stages and how many components stands in the file.
 
     :param strides: pixels per position of each level, rising; all that the weight file
         has statistics for by default.
-    :param weights: a file written by ``python -m avalanche_ad.pretraining`` or its
-        ``adopt``; by default the one that the package holds.
+    :param weights: a file that one of the two wrote; by default the one that the
+        package holds.
     :param whiten: whether the stack is projected; it is given whole otherwise.
     :raises RecipeError: for strides that the file has no statistics for.
     :raises WeightsError: when the file is missing, damaged or of another kind.

@@ -24,6 +24,17 @@ class CenterFreezePlugin(SupervisedPlugin):  # type: ignore[misc]
     logits are held, not the prior they give, which is normalised over all categories.
 
     ``learned`` lists the categories held, from the second experience on.
+
+    >>> from avalanche.training.supervised import Naive
+    >>> from avalanche_ad import DynamicFlowGMM, FlowGMMLoss, make_optimizer
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = DynamicFlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> strategy = Naive(
+    ...     model=model,
+    ...     optimizer=make_optimizer(model),
+    ...     criterion=FlowGMMLoss(),
+    ...     plugins=[CenterFreezePlugin()],
+    ... )
     """
 
     # a stray early image would count as the category learned

@@ -33,6 +33,17 @@ class DriftRegularizationPlugin(StatisticsKeeper, FunctionalRegularizationPlugin
     :param options: see :class:`StatisticsKeeper`.
 
     Source of the penalty: Kirichenko et al., HCL-FR, arXiv 2106.12772.
+
+    >>> from avalanche.training.supervised import Naive
+    >>> from avalanche_ad import DynamicFlowGMM, FlowGMMLoss, make_optimizer
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = DynamicFlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> strategy = Naive(
+    ...     model=model,
+    ...     optimizer=make_optimizer(model),
+    ...     criterion=FlowGMMLoss(),
+    ...     plugins=[DriftRegularizationPlugin(alpha=10.0)],
+    ... )
     """
 
     def __init__(

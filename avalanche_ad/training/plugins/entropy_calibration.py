@@ -31,6 +31,16 @@ class EntropyCalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
     :param scope: ``"when_learned"``, ``"log_categories"`` (H / log C) or ``"known"``
         (HGAD's), see :attr:`ScopedEntropy.entropy`.
     :raises TrainingError: for another scope.
+
+    >>> from types import SimpleNamespace  # in the place of a strategy
+    >>> from avalanche_ad import FlowGMM
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = FlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> model.add_categories([0, 1])
+    >>> plugin = EntropyCalibrationPlugin("log_categories")
+    >>> plugin.before_training_exp(SimpleNamespace(model=model))
+    >>> model.entropy
+    'log_categories'
     """
 
     # a stray early image would count as the category learned

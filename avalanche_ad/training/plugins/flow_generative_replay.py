@@ -36,6 +36,14 @@ class FlowGenerativeReplayPlugin(FlowRehearsalPlugin[tuple[Tensor, Tensor]]):
 
     Source: Kirichenko et al., "Task-agnostic Continual Learning with Hybrid
     Probabilistic Models", arXiv 2106.12772, the variant HCL-GR.
+
+    >>> from avalanche_ad import FlowGMM
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = FlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> model.add_categories([0, 1])
+    >>> x, y = FlowGenerativeReplayPlugin(pool_size=5).draw_pool(model, [0, 1])
+    >>> x.shape, y.tolist()
+    (torch.Size([5, 128]), [0, 1, 0, 1, 0])
     """
 
     def __init__(

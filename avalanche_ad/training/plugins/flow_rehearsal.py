@@ -22,6 +22,14 @@ class LevelSamples(NamedTuple):
 
     ``z`` (P, D) latents, ``x`` (P, D) features, ``positions`` (P,) indices into the
     level's positions, ``categories`` (P,).
+
+    >>> from avalanche_ad import FlowGMM
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = FlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> model.add_categories([0, 1])
+    >>> samples = sample_pools(model, [0, 1], count=6)[0]
+    >>> samples.x.shape, samples.draw(2).categories.shape
+    (torch.Size([6, 8]), torch.Size([2]))
     """
 
     z: Tensor
@@ -70,6 +78,18 @@ class FlowRehearsalPlugin(SupervisedPlugin, Generic[Pool]):  # type: ignore[misc
     one inversion a pooled sample, not one a step.
 
     A subclass says what to draw and what to add to the loss.
+
+    >>> class LikelyPlugin(FlowRehearsalPlugin[Tensor]):
+    ...     def draw_pool(self, model, categories):
+    ...         return model.sample(even_categories(categories, 6))
+    ...     def rehearsal_loss(self, strategy, pool):
+    ...         return -strategy.model(pool).amax(1).mean()
+    >>> from avalanche_ad import FlowGMM
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = FlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> model.add_categories([0, 1])
+    >>> LikelyPlugin().draw_pool(model, [0, 1]).shape
+    torch.Size([6, 128])
     """
 
     # a stray early image would count as the category learned

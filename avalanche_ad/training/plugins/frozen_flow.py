@@ -53,6 +53,18 @@ class FrozenFlowPlugin(SupervisedPlugin):  # type: ignore[misc]
     Source: the bottom layers are frozen after Zheng et al., "Spurious Forgetting in
     Continual Learning of Language Models", ICLR 2025, arXiv 2501.13453, whose layers
     are a transformer's and whose "Freeze" leaves the first task's training alone.
+
+    >>> from types import SimpleNamespace  # in the place of a strategy
+    >>> from avalanche_ad import FlowGMM
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = FlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> model.add_categories([0, 1])
+    >>> clock = SimpleNamespace(train_exp_counter=1)
+    >>> strategy = SimpleNamespace(model=model, plugins=[], clock=clock)
+    >>> FrozenFlowPlugin(share=0.5).before_training_exp(strategy)
+    >>> blocks = model.flows[0].blocks
+    >>> [all(p.requires_grad for p in block.parameters()) for block in blocks]
+    [False, True]
     """
 
     def __init__(self, share: float = 1.0, after_experience: int = 0) -> None:

@@ -77,6 +77,17 @@ class LatentPseudoRehearsalPlugin(FlowRehearsalPlugin[list[Pool]]):
 
     Source: after Pomponi, Scardapane and Uncini, "Pseudo-Rehearsal for Continual
     Learning with Normalizing Flows", arXiv 2007.02443, and its released code.
+
+    >>> from types import SimpleNamespace  # in the place of a strategy
+    >>> from avalanche_ad import FlowGMM
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = FlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> model.add_categories([0, 1])
+    >>> plugin = LatentPseudoRehearsalPlugin(pool_size=64, batch_size=8)
+    >>> pool = plugin.draw_pool(model, [0, 1])
+    >>> loss = plugin.rehearsal_loss(SimpleNamespace(model=model), pool)
+    >>> round(loss.item(), 3)  # the flow has not moved yet
+    0.0
     """
 
     def __init__(

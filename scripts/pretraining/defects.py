@@ -1,6 +1,6 @@
 """Defects drawn on photographs: a data set to choose a backbone by.
 
-``python -m avalanche_ad.pretraining.defects PHOTOGRAPHS DIR`` writes it to disk.
+``PYTHONPATH=scripts python -m pretraining.defects PHOTOGRAPHS DIR`` writes it to disk.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from avalanche_ad.datasets._synthetic.drawing import Array, Canvas, Draw
 from avalanche_ad.datasets.sample import GOOD, Sample, Split
 from avalanche_ad.datasets.writing import write_mvtec_layout
 from avalanche_ad.errors import AvalancheADError, DatasetError
-from avalanche_ad.pretraining.photographs import read_photographs
+from pretraining.photographs import read_photographs
 
 __all__ = ["PhotographDefects"]
 

@@ -1,13 +1,16 @@
-"""From a trained network to the weight file that the backbone loads."""
+"""Write the weight file that the backbone ``embedded`` loads."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.features.backbone import chosen_strides
@@ -21,7 +24,10 @@ from avalanche_ad.features.backbones.filterbank import STRIDES
 from avalanche_ad.features.trunk import Architecture, Trunk
 from avalanche_ad.features.whitening import whitening
 
-__all__ = ["check_levels", "export"]
+__all__ = ["WEIGHTS", "check_levels", "export", "fold", "write_card"]
+
+WEIGHTS = "embedded.safetensors"
+"""The weight file's name in the folder that a command writes."""
 
 _IMAGES = 3000
 """How many images the whitening is estimated from, at most."""
@@ -117,3 +123,23 @@ def _statistics(backbone: EmbeddedBackbone, images: Tensor) -> dict[str, Tensor]
             torch.cat(stacked), channels=columns.channels, parts=parts
         )
     return found
+
+
+def fold(target: nn.Conv2d, conv: Any, norm: Any) -> None:
+    """Give a filter the weights of another and of the normalisation behind it.
+
+    :param target: it takes weight and bias.
+    :param conv: a convolution of the same shape; it stays as it is.
+    :param norm: its batch normalisation, in evaluation.
+    """
+    target.load_state_dict(fuse_conv_bn_eval(conv, norm).state_dict())
+
+
+def write_card(weights: Path, card: Mapping[str, Any]) -> None:
+    """Write ``card.json`` beside a weight file, the file's SHA-256 in it.
+
+    :param weights: the file that was written.
+    :param card: what is known about the weights, as JSON values.
+    """
+    whole = {**card, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    weights.with_name("card.json").write_text(json.dumps(whole, indent=1) + "\n")

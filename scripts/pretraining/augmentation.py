@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 __all__ = [
-    "Mixed",
     "colour_jitter",
     "crop",
     "crop_windows",
-    "cut_mix",
     "places_in_both",
 ]
 
@@ -113,43 +110,3 @@ def colour_jitter(
     drained = torch.rand(count, generator=generator) < grey
     saturation = saturation * (~drained).to(images)[:, None, None, None]
     return lightness + saturation * (images - lightness)
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """What a minibatch shows: one class outside of a mask, another inside.
-
-    :param first: (N,) classes outside.
-    :param second: (N,) classes inside.
-    :param mask: (N, S, S), 1 inside.
-    """
-
-    first: Tensor
-    second: Tensor
-    mask: Tensor
-
-
-def cut_mix(
-    images: Tensor, labels: Tensor, share: float, generator: torch.Generator
-) -> tuple[Tensor, Mixed]:
-    """Paste a box of another image into a share of the images.
-
-    The box has the image's proportions, an area uniform in [0, 1] and any place that
-    its middle may take (CutMix: Yun et al., ICCV 2019).
-
-    :param images: (N, 3, S, S).
-    :param labels: (N,).
-    :param share: how many images get a box.
-    :param generator: source of every choice, on the CPU.
-    :return: the images, and what they show.
-    """
-    count, size = len(images), images.shape[-1]
-    draw = torch.rand(4, count, generator=generator)
-    partner = torch.randperm(count, generator=generator).to(images.device)
-    half = 0.5 * draw[0].sqrt() * (draw[1] < share)
-    axis = (torch.arange(size) + 0.5) / size
-    rows = (axis - draw[2][:, None]).abs() < half[:, None]
-    columns = (axis - draw[3][:, None]).abs() < half[:, None]
-    mask = (rows[:, :, None] & columns[:, None, :]).to(images)
-    mixed = torch.lerp(images, images[partner], mask[:, None])
-    return mixed, Mixed(labels, labels[partner], mask)

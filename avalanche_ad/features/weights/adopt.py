@@ -1,11 +1,13 @@
 """Take a network of timm over as the embedded backbone's weight file.
 
-``python -m avalanche_ad.pretraining.adopt MODEL --weights FILE --out OUT`` writes it.
+``python -m avalanche_ad.features.weights.adopt MODEL --weights FILE --out OUT`` does.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,12 +33,16 @@ from avalanche_ad.features.inverted_trunk import (
     InvertedArchitecture,
     InvertedTrunk,
 )
+from avalanche_ad.features.weights.export import (
+    WEIGHTS,
+    check_levels,
+    export,
+    fold,
+    write_card,
+)
 from avalanche_ad.features.whitening import drawn_images
-from avalanche_ad.pretraining.export import check_levels, export
-from avalanche_ad.pretraining.folding import fold
-from avalanche_ad.pretraining.options import WEIGHTS, command, numbers, write_card
 
-__all__ = ["folded_trunk", "load_tensors"]
+__all__ = ["command", "folded_trunk", "load_tensors", "numbers"]
 
 _COLUMNS = Columns(stages=(4, 8, 16))
 
@@ -82,7 +88,7 @@ def main(
             "model": model,
             "source": source,
             "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-            "command": command("avalanche_ad.pretraining.adopt"),
+            "command": command("avalanche_ad.features.weights.adopt"),
             "timm": timm.__version__,
             "torch": torch.__version__,
             "date": time.strftime("%Y-%m-%d"),
@@ -109,6 +115,36 @@ def main(
         f"Take it with --set features.options.weights={path}",
         soft_wrap=True,
     )
+
+
+def numbers(option: str, text: str) -> tuple[int, ...]:
+    """Return the whole numbers of an option, given with commas.
+
+    :raises RecipeError: when it is something else.
+    """
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1:
+        raise RecipeError(
+            f"{option} {text!r}: expected whole numbers with commas, as 32,64"
+        )
+    return found
+
+
+def command(module: str) -> str:
+    """Return the command line as a card tells it.
+
+    Paths are shortened to their names: a card says what, not where.
+
+    :param module: what follows ``python -m``.
+    """
+    arguments = [
+        Path(argument).name if "/" in argument and Path(argument).exists() else argument
+        for argument in sys.argv[1:]
+    ]
+    return f"python -m {module} {shlex.join(arguments)}"
 
 
 def _created(model: str) -> Any:

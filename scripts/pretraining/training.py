@@ -12,23 +12,20 @@ from typing import Any
 import torch
 from timm.optim.muon import Muon
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from avalanche_ad.datasets.validation import Progress
 from avalanche_ad.errors import RecipeError, ResultsError
 from avalanche_ad.features.residual_trunk import ResidualArchitecture
-from avalanche_ad.features.whitening import draw_image
-from avalanche_ad.pretraining.augmentation import (
-    Mixed,
+from pretraining.augmentation import (
     colour_jitter,
     crop,
     crop_windows,
-    cut_mix,
     places_in_both,
 )
-from avalanche_ad.pretraining.contrast import PLACES
-from avalanche_ad.pretraining.network import Classifier, objective
-from avalanche_ad.pretraining.painting import paint_defects
-from avalanche_ad.pretraining.photographs import Photographs
+from pretraining.contrast import PLACES
+from pretraining.network import Classifier
+from pretraining.photographs import Photographs
 
 __all__ = [
     "MEAN",
@@ -37,7 +34,6 @@ __all__ = [
     "autocast_dtype",
     "normalised",
     "train",
-    "with_textures",
 ]
 
 MEAN = (0.485, 0.456, 0.406)
@@ -57,18 +53,11 @@ class Settings:
     :param lr: highest learning rate of the one-cycle schedule.
     :param weight_decay: of the filters and the classifiers.
     :param smoothing: label smoothing.
-    :param stages: how many of the last stages have a classifier.
-    :param auxiliary: weight of the classifiers before the last.
-    :param dense: weight of the loss at every position.
-    :param defects: weight of telling painted defects at every position; half of the
-        images get one unless it is 0.
-    :param cutmix: share of the images that get a box of another image.
     :param contrast: weight of the contrastive loss, for which a step sees two views of
-        each of its images, see :class:`~avalanche_ad.pretraining.contrast.Projections`.
+        each of its images, see :class:`~pretraining.contrast.Projections`.
     :param labels: whether classes teach the network, or the classifier alone.
     :param colour: strength of the changes of colour, half of it the share of views
         that lose theirs.
-    :param textures: how many drawn textures are added, each a class of 16 images.
     :param size: side of the photographs in pixels.
     :param first_size: side of the views in the first epoch; it rises in steps of 8 to
         ``size`` in the last (progressive learning: Tan & Le, EfficientNetV2, ICML
@@ -83,15 +72,9 @@ class Settings:
     lr: float = 8e-3
     weight_decay: float = 0.05
     smoothing: float = 0.1
-    stages: int = 1
-    auxiliary: float = 0.0
-    dense: float = 0.0
-    defects: float = 0.0
-    cutmix: float = 0.0
     contrast: float = 0.0
     labels: bool = True
     colour: float = 0.2
-    textures: int = 0
     size: int = 64
     first_size: int = 40
     seed: int = 0
@@ -102,11 +85,6 @@ class Settings:
                 raise RecipeError(
                     f"--channels has {width}; timm's blocks take multiples of 8"
                 )
-        if self.contrast and (self.cutmix or self.defects):
-            raise RecipeError(
-                "--contrast compares views of one image: leave --cutmix and --defects "
-                "out, which paste something else into them"
-            )
         if not (self.contrast or self.labels):
             raise RecipeError(
                 "--no-labels leaves nothing to learn from; take --contrast with it"
@@ -141,32 +119,6 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
-def with_textures(
-    images: Tensor, labels: Tensor, count: int, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Add drawn textures, each cut into 16 images of one new class.
-
-    :param images: (N, 3, S, S), uint8.
-    :param labels: (N,).
-    :param count: how many textures.
-    :param seed: what they are drawn from.
-    """
-    import numpy as np
-
-    size = images.shape[-1]
-    generator = np.random.default_rng([seed, 20240229])
-    first = int(labels.max()) + 1
-    parts, marks = [images], [labels]
-    for number in range(count):
-        drawn = torch.from_numpy(draw_image(4 * size, generator)) * 255.0
-        tiles = (
-            drawn.round().to(torch.uint8).unfold(1, size, size).unfold(2, size, size)
-        )
-        parts.append(tiles.permute(1, 2, 0, 3, 4).reshape(16, 3, size, size))
-        marks.append(torch.full((16,), first + number))
-    return torch.cat(parts), torch.cat(marks)
-
-
 def train(
     photographs: Photographs,
     settings: Settings,
@@ -197,21 +149,18 @@ def train(
     :raises ResultsError: when ``out`` holds a training of other settings.
     """
     images, labels = photographs.select(held_out=False)
-    if settings.textures:
-        images, labels = with_textures(images, labels, settings.textures, settings.seed)
     steps = len(images) // settings.batch_size
     if not steps:
         raise RecipeError(
             f"--batch-size {settings.batch_size} is more than the {len(images)} "
             "photographs; take a smaller one"
         )
-    classes = len(photographs.classes) + settings.textures
+    classes = len(photographs.classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = Classifier(
             settings.architecture,
             classes,
-            settings.stages,
             contrast=settings.contrast > 0,
             labels=settings.labels,
         )
@@ -256,22 +205,15 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             with torch.backends.cudnn.flags(deterministic=True):
                 with torch.autocast(device.type, dtype, dtype != torch.float32):
-                    logits = model(normalised(batch.views), batch.places)
-                loss = settings.contrast * logits.contrast + objective(
-                    logits,
-                    batch.shown,
-                    batch.painted,
-                    smoothing=settings.smoothing,
-                    auxiliary=settings.auxiliary,
-                    dense=settings.dense,
-                    defects=settings.defects,
+                    logits, contrast = model(normalised(batch.views), batch.places)
+                loss = settings.contrast * contrast + cross_entropy(
+                    logits, batch.labels, label_smoothing=settings.smoothing
                 )
                 loss.backward()
             optimizer.step()
             schedule.step()
             losses.append(loss.detach())
-            pooled = logits.classes[0].detach().mean((2, 3))
-            right += (pooled.argmax(1) == batch.shown.first).sum()
+            right += (logits.detach().argmax(1) == batch.labels).sum()
             if progress is not None:
                 progress(epoch * steps + step + 1, settings.epochs * steps)
         rows.append(
@@ -299,14 +241,12 @@ class Batch:
 
     :param views: (N, 3, S, S); with two views of each image first all first ones, then
         all second ones.
-    :param shown: which classes they show, and where.
-    :param painted: which defects were painted, and where.
+    :param labels: (N,) classes that they show.
     :param places: places of each image in its first and in its second view.
     """
 
     views: Tensor
-    shown: Mixed
-    painted: Mixed | None = None
+    labels: Tensor
     places: tuple[Tensor, Tensor] | None = None
 
 
@@ -334,12 +274,7 @@ def draw_batch(
     if settings.contrast:
         places = places_in_both(windows[0], windows[1], PLACES, generator)
     views = colour_jitter(views, generator, settings.colour, settings.colour / 2)
-    target = labels.repeat(len(windows))
-    views, shown = cut_mix(views, target, settings.cutmix, generator)
-    painted = None
-    if settings.defects:
-        views, painted = paint_defects(views, 0.5, generator)
-    return Batch(views, shown, painted, places)
+    return Batch(views, labels.repeat(len(windows)), places)
 
 
 @torch.no_grad()
@@ -367,12 +302,10 @@ def validation(
     ):
         views = part.to(device, torch.float32) / 255.0
         with torch.autocast(device.type, dtype, dtype != torch.float32):
-            logits = model(normalised(views)).classes[0]
-        pooled, target = logits.float().mean((2, 3)), target.to(device)
-        loss += float(
-            torch.nn.functional.cross_entropy(pooled, target, reduction="sum")
-        )
-        right += int((pooled.argmax(1) == target).sum())
+            logits, _ = model(normalised(views))
+        target = target.to(device)
+        loss += float(cross_entropy(logits, target, reduction="sum"))
+        right += int((logits.argmax(1) == target).sum())
     return {
         "validation_loss": loss / len(images),
         "validation_accuracy": right / len(images),

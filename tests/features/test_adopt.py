@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from avalanche_ad.errors import RecipeError, WeightsError
 from avalanche_ad.features import EmbeddedBackbone
 from avalanche_ad.features.inverted_trunk import InvertedArchitecture
-from avalanche_ad.pretraining import adopt
+from avalanche_ad.features.weights import adopt
 
 MODELS = ["tf_efficientnet_lite0", "mobilenetv2_050"]
 

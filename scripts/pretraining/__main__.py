@@ -1,15 +1,17 @@
-"""``python -m avalanche_ad.pretraining PHOTOGRAPHS --out DIR``."""
+"""``PYTHONPATH=scripts python -m pretraining PHOTOGRAPHS --out DIR``."""
 
 from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from avalanche_ad.errors import AvalancheADError
@@ -17,12 +19,16 @@ from avalanche_ad.experiments.device import pick_device
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.features.backbones.embedded import Columns
 from avalanche_ad.features.residual_trunk import ResidualArchitecture
-from avalanche_ad.pretraining.export import check_levels, export
-from avalanche_ad.pretraining.network import folded_trunk
-from avalanche_ad.pretraining.options import WEIGHTS, command, numbers, write_card
-from avalanche_ad.pretraining.photographs import Photographs, read_photographs
-from avalanche_ad.pretraining.training import MEAN, STD, Settings, autocast_dtype, train
-from avalanche_ad.reporting.figures import training_curves
+from avalanche_ad.features.weights.adopt import command, numbers
+from avalanche_ad.features.weights.export import (
+    WEIGHTS,
+    check_levels,
+    export,
+    write_card,
+)
+from pretraining.network import folded_trunk
+from pretraining.photographs import Photographs, read_photographs
+from pretraining.training import MEAN, STD, Settings, autocast_dtype, train
 
 _DEFAULT = Settings()
 _COLUMNS = Columns()
@@ -42,21 +48,6 @@ def main(
     blocks: Annotated[
         str | None, typer.Option(help="of each stage; 1 and then 2 by default")
     ] = None,
-    stages: Annotated[
-        int, typer.Option(min=1, help="last stages with a classifier")
-    ] = _DEFAULT.stages,
-    auxiliary: Annotated[
-        float, typer.Option(min=0, help="weight of the classifiers before the last")
-    ] = _DEFAULT.auxiliary,
-    dense: Annotated[
-        float, typer.Option(min=0, help="weight of the loss at every position")
-    ] = _DEFAULT.dense,
-    defects: Annotated[
-        float, typer.Option(min=0, help="weight of telling painted defects")
-    ] = _DEFAULT.defects,
-    cutmix: Annotated[
-        float, typer.Option(min=0, max=1, help="share of images with a box of another")
-    ] = _DEFAULT.cutmix,
     contrast: Annotated[
         float, typer.Option(min=0, help="weight of telling two views from all others")
     ] = _DEFAULT.contrast,
@@ -67,9 +58,6 @@ def main(
     colour: Annotated[
         float, typer.Option(min=0, max=1, help="strength of the changes of colour")
     ] = _DEFAULT.colour,
-    textures: Annotated[
-        int, typer.Option(min=0, help="drawn textures added as classes")
-    ] = _DEFAULT.textures,
     size: Annotated[int, typer.Option(min=16, help="pixels")] = _DEFAULT.size,
     first_size: Annotated[
         int, typer.Option(min=16, help="of the views in the first epoch")
@@ -118,15 +106,9 @@ def main(
             epochs=epochs,
             batch_size=batch_size,
             lr=lr,
-            stages=min(stages, len(widths)),
-            auxiliary=auxiliary,
-            dense=dense,
-            defects=defects,
-            cutmix=cutmix,
             contrast=contrast,
             labels=labels,
             colour=colour,
-            textures=textures,
             size=size,
             first_size=min(first_size, size),
             seed=seed,
@@ -179,6 +161,27 @@ def main(
     )
 
 
+def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
+    """Draw loss and accuracy of training and validation over epochs.
+
+    :param rows: one per epoch: ``epoch``, ``loss``, ``train_accuracy``,
+        ``validation_loss`` and ``validation_accuracy``.
+    """
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    epochs = [row["epoch"] for row in rows]
+    pairs = {
+        "loss": ("loss", "validation_loss"),
+        "accuracy": ("train_accuracy", "validation_accuracy"),
+    }
+    for axes, (title, keys) in zip(figure.subplots(1, 2), pairs.items(), strict=True):
+        for key, label in zip(keys, ("training", "held out"), strict=True):
+            axes.plot(epochs, [row[key] for row in rows], marker=".", label=label)
+        axes.set(title=title, xlabel="epoch")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
 def _card(
     photographs: Photographs,
     settings: Settings,
@@ -201,7 +204,7 @@ def _card(
             "held_out": int(photographs.held_out.sum()),
             "classes": len(photographs.classes),
         },
-        "command": command("avalanche_ad.pretraining"),
+        "command": command("pretraining"),
         "settings": asdict(settings),
         "machine": machine,
         "dtype": str(dtype).removeprefix("torch."),
