@@ -62,7 +62,8 @@ class MemoryBank(AnomalyModel):
 
     def forward(self, x: Tensor) -> Tensor:
         known, levels = self.known_categories, []
-        for bank, level in zip(self.banks, self.layout.unpack(self.packed(x))):
+        unpacked = self.layout.unpack(self.packed(x))
+        for bank, level in zip(self.banks, unpacked, strict=True):
             nearest = [
                 torch.cdist(level.flatten(1, 2), bank.rows[c]).amin(2) for c in known
             ]
