@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_ad.errors import ResultsError
-from avalanche_ad.evaluation.functional import (
+from avalanche_ad.evaluation.continual import (
     backward_transfer,
     evaluation_cells,
     forgetting,

@@ -20,7 +20,7 @@ import torch
 
 from avalanche_ad.datasets import AnomalyData, open_dataset
 from avalanche_ad.datasets.loading import resize_mask
-from avalanche_ad.evaluation.functional import auroc
+from avalanche_ad.evaluation.detection import auroc
 from avalanche_ad.features import Backbone, make_backbone
 from avalanche_ad.features.cache import load_images
 from avalanche_ad.models import FeatureGMM

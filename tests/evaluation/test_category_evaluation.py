@@ -1,12 +1,12 @@
-"""Judgements per category against the metrics and against scikit-learn."""
+"""Evaluations per category against the metrics and against scikit-learn."""
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from avalanche_ad.evaluation.diagnostics import judge
-from avalanche_ad.evaluation.functional import UndefinedMetricWarning, fpr_at_tpr
+from avalanche_ad.evaluation.detection import UndefinedMetricWarning, fpr_at_tpr
+from avalanche_ad.evaluation.diagnostics import evaluate_categories
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models import FlowGMM
 
@@ -52,8 +52,10 @@ def batches():
 
 
 @pytest.mark.parametrize("oracle", [False, True])
-def test_a_judgement_is_of_one_category_and_one_kind(model, batches, oracle):
-    found = judge(model, batches, ("likelihood", "product"), oracle=oracle)
+def test_an_evaluation_is_of_one_category_and_one_kind(model, batches, oracle):
+    found = evaluate_categories(
+        model, batches, ("likelihood", "product"), oracle=oracle
+    )
     assert [(one.kind, one.category) for one in found] == [
         ("likelihood", 0),
         ("likelihood", 1),

@@ -1,4 +1,4 @@
-"""How a model judges test images, category by category, before anything is averaged."""
+"""How a model scores test images, category by category, before any mean."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from avalanche_ad.evaluation.functional import binary_metrics, fpr_at_tpr
+from avalanche_ad.evaluation.detection import binary_metrics, fpr_at_tpr
 from avalanche_ad.models.anomaly_model import AnomalyModel, evaluating
 from avalanche_ad.models.scoring import AnomalyScores, ScoreKind
 
-__all__ = ["Judgement", "TestBatch", "judge"]
+__all__ = ["CategoryEvaluation", "TestBatch", "evaluate_categories"]
 
 TestBatch = Sequence[Tensor]
 """(x, category, is_anomaly, mask, …) of test images."""
 
 
 @dataclass(frozen=True)
-class Judgement:
+class CategoryEvaluation:
     """One kind of score on the test images of one category.
 
     :param category: category index.
@@ -45,22 +45,22 @@ class Judgement:
     anomalies: npt.NDArray[np.float64]
 
 
-def judge(
+def evaluate_categories(
     model: AnomalyModel,
     batches: Iterable[TestBatch],
     kinds: Sequence[ScoreKind] | None = None,
     *,
     device: torch.device | str = "cpu",
     oracle: bool = False,
-) -> list[Judgement]:
+) -> list[CategoryEvaluation]:
     """Score test images by every kind of score, with one forward pass.
 
-    :param model: what judges; it is left as it is.
+    :param model: what scores them; it is left as it is.
     :param batches: test minibatches.
     :param kinds: kinds of score, the model's own by default.
     :param device: where the model is.
     :param oracle: whether the score is given the true category.
-    :return: for every kind one judgement per category, ascending.
+    :return: for every kind one evaluation per category, ascending.
     """
     kinds = kinds or (model.score_kind,)
     parts: dict[ScoreKind, list[AnomalyScores]] = {kind: [] for kind in kinds}
@@ -74,15 +74,15 @@ def judge(
             for kept, value in zip(truth, (y, flags, mask), strict=True):
                 kept.append(value)
     category, defective, masks = (torch.cat(kept).cpu().numpy() for kept in truth)
-    anomalous, found = defective.astype(bool), []
+    anomalous, evaluated = defective.astype(bool), []
     for kind in kinds:
         scores = AnomalyScores.concatenate(parts[kind])
         image = scores.image.double().cpu().numpy()
         maps, inferred = scores.maps.cpu().numpy(), scores.category.cpu().numpy()
         for number in np.unique(category):
             own = category == number
-            found.append(
-                Judgement(
+            evaluated.append(
+                CategoryEvaluation(
                     int(number),
                     kind,
                     binary_metrics(image[own], anomalous[own]).auroc,
@@ -93,4 +93,4 @@ def judge(
                     image[own & anomalous],
                 )
             )
-    return found
+    return evaluated
