@@ -15,10 +15,10 @@ __all__ = ["AnomalyMetric", "CurveMetric"]
 class AnomalyMetric(ABC):
     """A number that says how well the anomalies of one category are found.
 
-    A new one is a class in one file: in
-    ``avalanche_ad/evaluation/measures``; of another package, with an entry point in the group
-    ``avalanche_ad.metrics``; or of any module, named by its dotted path. Higher is better: forgetting is the value when learned
-    less the value now.
+    A new one is a class in one file: of ``avalanche_ad.evaluation.measures``; of
+    another package, with an entry point in the group ``avalanche_ad.metrics``; or of
+    any module, named by its dotted path. Higher is better, since forgetting is the
+    value when learned less the value now.
 
     ``name`` is what results and tables call it: lower-case letters, digits and
     underscores. ``level`` says what :meth:`compute` is given:

@@ -63,6 +63,7 @@ from avalanche_ad.experiments.provenance import (
 )
 from avalanche_ad.experiments.results import (
     SCHEMA,
+    has_results,
     read_results,
     summarise,
     write_json,
@@ -105,7 +106,7 @@ def finished_run(
     :raises ResultsError: when it is damaged, of another recipe, of another seed, or
         began otherwise.
     """
-    if not (folder / "results.json").is_file():
+    if not has_results(folder):
         return None
     results = read_results(folder)
     other = "remove it, or choose another --out"

@@ -1,6 +1,6 @@
 """Compare frozen backbones by full-covariance Gaussians per category and level.
 
-Usage: ``python benchmarks/record/backbones.py --data DIR [--data …] BACKBONE …`` with
+Usage: ``python results/record/backbones.py --data DIR [--data …] BACKBONE …`` with
 ``DIR`` a folder in MVTec layout or ``synthetic``, and ``BACKBONE`` a name or
 ``name:option=value:…``, for example ``embedded:weights=a.safetensors:strides=[4]``.
 

@@ -1,6 +1,6 @@
 """What the flow of a finished ``gmm_alignment`` run is worth: its densities compared.
 
-    python benchmarks/record/flow_worth.py RUN_FOLDER OUTPUT.md
+    python results/record/flow_worth.py RUN_FOLDER OUTPUT.md
 
 Judges the test images by the mixtures aligned to the statistics (the run as it is), by
 mixtures fitted by EM to where the flow maps all real training images, by the statistics

@@ -1,6 +1,6 @@
 """Kill a run with SIGKILL at random moments, resume it, and compare with a whole run.
 
-    python benchmarks/record/kills.py --benchmark synthetic_5x3 --strategy replay
+    python results/record/kills.py --benchmark synthetic_5x3 --strategy replay
 
 Needs a system with SIGKILL. Prints where each kill struck and whether results, metrics
 and model equal the uninterrupted run's, bit for bit; exit code 1 if they do not.

@@ -1,6 +1,6 @@
 """Draw the README's picture: what strategies still see of the first task's defects.
 
-    python benchmarks/record/overview.py RUNS_FOLDER STRATEGY,STRATEGY,… OUTPUT.png
+    python results/record/overview.py RUNS_FOLDER STRATEGY,STRATEGY,… OUTPUT.png
 
 RUNS_FOLDER is what ``avalanche-ad compare --benchmark synthetic_5x3`` wrote.
 """

@@ -1,6 +1,6 @@
 """Measure how many new normals the default threshold calls anomalous.
 
-Usage: ``python benchmarks/record/thresholds.py -s STRATEGY,… --out DIR``, with ``-b``,
+Usage: ``python results/record/thresholds.py -s STRATEGY,… --out DIR``, with ``-b``,
 ``--data`` and ``--set KEY=VALUE`` as ``avalanche-ad run`` takes them. Runs that are
 in DIR already are read, not made.
 

@@ -11,7 +11,6 @@ from avalanche_ad.evaluation.continual import (
     step_mean,
 )
 
-
 MATRIX = [
     [0.9, 0.5, 0.4],
     [0.7, 0.8, 0.6],

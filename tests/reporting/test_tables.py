@@ -8,11 +8,13 @@ import io
 import pytest
 from rich.console import Console
 
-from avalanche_ad.reporting.tables import (
+from avalanche_ad.reporting.columns import (
     COLUMNS,
     CSV_COLUMNS,
     TERMINAL_COLUMNS,
     Column,
+)
+from avalanche_ad.reporting.tables import (
     Section,
     comparison_csv,
     comparison_rows,
