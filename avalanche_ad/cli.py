@@ -78,6 +78,7 @@ class Listed(str, Enum):
     benchmarks = "benchmarks"
     datasets = "datasets"
     backbones = "backbones"
+    metrics = "metrics"
     experiments = "experiments"
 
 
@@ -405,7 +406,7 @@ def _numbers(seeds: str) -> list[int]:
 def list_(
     what: Annotated[Listed, typer.Argument(help="What to list.")] = Listed.strategies,
 ) -> None:
-    """List strategies, benchmarks, datasets, backbones or experiments."""
+    """List strategies, benchmarks, datasets, backbones, metrics or experiments."""
     table = Table(box=None, pad_edge=False)
     table.add_column(what.value)
     if what is Listed.datasets:
@@ -418,6 +419,12 @@ def list_(
 
         for name in backbone_names():
             table.add_row(name)
+    elif what is Listed.metrics:
+        from avalanche_ad.evaluation.registry import METRICS
+
+        table.add_column("from")
+        for name in METRICS.names():
+            table.add_row(name, METRICS.origin(name))
     elif what is Listed.experiments:
         from avalanche_ad.experiments.studies import STUDIES
 

@@ -165,7 +165,10 @@ def build_metrics(recipe: ExperimentRecipe) -> tuple[AnomalyMetric, ...]:
     :raises RecipeError: when a metric does not exist or cannot be made.
     """
     names = (*DEFAULT_METRICS, *recipe.benchmark.extra_metrics)
-    return find_metrics(names, recipe.folder)
+    try:
+        return find_metrics(names, recipe.folder)
+    except RecipeError as error:
+        raise RecipeError(f"key 'extra_metrics': {error}") from error
 
 
 def build_model(
