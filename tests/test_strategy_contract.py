@@ -22,7 +22,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.evaluation.names import metric_names
+from avalanche_ad.evaluation.registry import metric_names
 from avalanche_ad.experiments import run_state, runner
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models.evaluating import evaluating

@@ -19,6 +19,7 @@ __all__ = ["REGISTRIES", "list_"]
 REGISTRIES = {
     "datasets": "avalanche_ad.datasets.registry.DATASETS",
     "backbones": "avalanche_ad.features.registry.BACKBONES",
+    "metrics": "avalanche_ad.evaluation.registry.METRICS",
     "models": "avalanche_ad.models.registry.MODELS",
     "scores": "avalanche_ad.models.scores.SCORES",
     "plugins": "avalanche_ad.training.plugins.registry.PLUGINS",

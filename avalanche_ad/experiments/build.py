@@ -22,6 +22,8 @@ from avalanche_ad.datasets import (
     open_dataset,
 )
 from avalanche_ad.errors import AvalancheADError, RecipeError
+from avalanche_ad.evaluation import DEFAULT_METRICS, AnomalyMetric
+from avalanche_ad.evaluation.registry import find_metrics
 from avalanche_ad.experiments.provenance import features_id
 from avalanche_ad.experiments.unsupported import (
     UNSUPPORTED_ARGUMENTS,
@@ -58,6 +60,7 @@ from avalanche_ad.training.plugins.statistics_keeper import (
 __all__ = [
     "build_backbone",
     "build_benchmark",
+    "build_metrics",
     "build_model",
     "build_strategy",
     "check_strategy",
@@ -156,6 +159,18 @@ def planned_experiences(recipe: BenchmarkRecipe, data: AnomalyData) -> list[list
     )
 
 
+def build_metrics(recipe: ExperimentRecipe) -> tuple[AnomalyMetric, ...]:
+    """Return what the recipe has measured: what always is, and what it names.
+
+    :raises RecipeError: when a metric does not exist or cannot be made.
+    """
+    names = (*DEFAULT_METRICS, *recipe.benchmark.extra_metrics)
+    try:
+        return find_metrics(names, recipe.folder)
+    except RecipeError as error:
+        raise RecipeError(f"key 'extra_metrics': {error}") from error
+
+
 def build_model(
     recipe: BenchmarkRecipe, benchmark: AnomalyBenchmark, seed: int
 ) -> tuple[AnomalyModel, dict[str, Any]]:
@@ -239,6 +254,7 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
     :raises TrainingError: when plugins contradict each other, or an option has no
         effect.
     """
+    build_metrics(recipe)
     plugins = _plugins(recipe)
     strategy = _strategy(recipe)
     check_names(strategy, recipe.strategy.options, "strategy")

@@ -76,6 +76,8 @@ def run_configuration(recipe: ExperimentRecipe, data: Path | None) -> dict[str, 
     found = recipe.model_dump(mode="json", exclude=_WORDS)
     plugins = found["strategy"]["plugins"]
     found["strategy"]["plugins"] = _said_once(plugins)
+    if not found["benchmark"]["extra_metrics"]:  # as before there were any
+        del found["benchmark"]["extra_metrics"]
     return {**found, "data": None if data is None else str(data)}
 
 

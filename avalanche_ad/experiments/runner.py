@@ -20,11 +20,11 @@ from avalanche_ad.datasets import AnomalyData
 from avalanche_ad.errors import ResultsError, reading
 from avalanche_ad.evaluation.csv_logger import TidyCSVLogger
 from avalanche_ad.evaluation.metrics import AnomalyMetrics
-from avalanche_ad.evaluation.names import metric_names
 from avalanche_ad.experiments.accounting import memory_mb
 from avalanche_ad.experiments.build import (
     build_backbone,
     build_benchmark,
+    build_metrics,
     build_model,
     build_strategy,
     check_strategy,
@@ -63,6 +63,7 @@ from avalanche_ad.experiments.provenance import (
 )
 from avalanche_ad.experiments.results import (
     SCHEMA,
+    has_results,
     read_results,
     summarise,
     write_json,
@@ -105,7 +106,7 @@ def finished_run(
     :raises ResultsError: when it is damaged, of another recipe, of another seed, or
         began otherwise.
     """
-    if not (folder / "results.json").is_file():
+    if not has_results(folder):
         return None
     results = read_results(folder)
     other = "remove it, or choose another --out"
@@ -359,7 +360,7 @@ def _results(
         **summarise(
             [*state.metrics.history, *state.ahead],
             benchmark.experiences,
-            metric_names(),
+            state.metrics.names,
             baseline=state.untrained,
         ),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
@@ -534,7 +535,7 @@ def _fresh_state(
         recipe,
         model,
         device,
-        [AnomalyMetrics(benchmark.category_names)],
+        [AnomalyMetrics(benchmark.category_names, metrics=build_metrics(recipe))],
         [TidyCSVLogger(folder.metrics)],
         benchmark.mask_size,
         [ProgressPlugin()],
@@ -578,7 +579,7 @@ def _learn(
             strategy,
             benchmark,
             recipe.benchmark.training.calibration_images,
-            metric_names(),
+            state.metrics,
         )
         clock.note("eval")
     first = max(state.next, len(train) - 1) if joint else state.next
@@ -599,7 +600,7 @@ def _learn(
         )
         if ahead and task + 1 < len(train):
             future = evaluate_apart(
-                strategy, strategy.model, benchmark, [test[task + 1]]
+                strategy, strategy.model, state.metrics, [test[task + 1]]
             )
             state.ahead += [{**row, "training_experience": task} for row in future]
         clock.note("eval")

@@ -143,6 +143,7 @@ class BenchmarkRecipe(Options):
     image_size: Annotated[int, Field(ge=16, le=8192)] = 256
     mask_size: Annotated[int, Field(ge=16, le=8192)] | None = None
     forward_transfer: bool = False
+    extra_metrics: tuple[str, ...] = ()
     synthetic: SyntheticRecipe | None = None
     features: FeaturesRecipe = FeaturesRecipe()
     model: Annotated[

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from avalanche_ad.evaluation.functional import forward_transfer
+from avalanche_ad.evaluation.continual import forward_transfer
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.recipes import load_experiment

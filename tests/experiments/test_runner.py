@@ -27,7 +27,7 @@ from avalanche_ad.errors import (
     ResultsError,
     TrainingError,
 )
-from avalanche_ad.evaluation.names import metric_names
+from avalanche_ad.evaluation.registry import metric_names
 from avalanche_ad.experiments import runner
 from avalanche_ad.experiments.build import open_data
 from avalanche_ad.experiments.results import WORKING_MARKER

@@ -20,7 +20,7 @@ FACTORS = (0.25, 1.0, 4.0)
 
 
 class _Curve(SupervisedPlugin):  # type: ignore[misc]
-    """Judge the categories of the task that is learned, a few times while it is."""
+    """Evaluate the categories of the task that is learned, a few times while it is."""
 
     def __init__(self, bench: Bench) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class _Curve(SupervisedPlugin):  # type: ignore[misc]
             return
         model = copy.deepcopy(flow_model_of(strategy))
         self.bench.calibrate(model, self.bench.categories(self.task))
-        for one in self.bench.judge(model, [self.task]):
+        for one in self.bench.evaluate(model, [self.task]):
             self.rows.append(
                 {
                     "task": self.task,

@@ -23,8 +23,8 @@ from avalanche_ad.errors import (
     TrainingError,
     writing,
 )
-from avalanche_ad.evaluation.diagnostics import Judgement, judge
-from avalanche_ad.evaluation.functional import mean_defined
+from avalanche_ad.evaluation.continual import mean_defined
+from avalanche_ad.evaluation.diagnostics import CategoryEvaluation, evaluate_categories
 from avalanche_ad.experiments.build import (
     build_backbone,
     build_benchmark,
@@ -177,21 +177,23 @@ class Bench:
             for part in torch.split(x[:count], 16)
         )
 
-    def judge(
+    def evaluate(
         self,
         model: AnomalyModel,
         tasks: Sequence[int],
         kinds: Sequence[ScoreKind] | None = None,
         oracle: bool = False,
-    ) -> list[Judgement]:
-        """Judge the test images of experiences, see :func:`judge`."""
+    ) -> list[CategoryEvaluation]:
+        """Score the test images of experiences, see :func:`evaluate_categories`."""
         held: ConcatDataset[Any] = ConcatDataset(
             [self.stream.test_stream[t].dataset for t in tasks]
         )
         # a data loader draws random numbers too
         with torch.random.fork_rng(devices=[]):
             batches = list(DataLoader(held, batch_size=16))
-        return judge(model, batches, kinds, device=self.device, oracle=oracle)
+        return evaluate_categories(
+            model, batches, kinds, device=self.device, oracle=oracle
+        )
 
     def auroc(
         self,
@@ -203,7 +205,7 @@ class Bench:
 
         :raises DatasetError: when no category has both normal and anomalous images.
         """
-        found = self.judge(model, tasks, None if kind is None else (kind,))
+        found = self.evaluate(model, tasks, None if kind is None else (kind,))
         image = mean_defined(one.image_auroc for one in found)
         pixel = mean_defined(one.pixel_auroc for one in found)
         if image is None or pixel is None:
@@ -228,12 +230,12 @@ class Bench:
 
     def summaries(
         self, model: AnomalyModel, tasks: Sequence[int], kinds: Sequence[ScoreKind]
-    ) -> list[tuple[Found, list[Judgement]]]:
+    ) -> list[tuple[Found, list[CategoryEvaluation]]]:
         """Return, for every kind of score, means over categories and what they are of.
 
         The images pass the model once for all kinds.
         """
-        every = self.judge(model, tasks, kinds)
+        every = self.evaluate(model, tasks, kinds)
         made = []
         for kind in kinds:
             found = [one for one in every if one.kind == kind]
