@@ -13,9 +13,9 @@ from avalanche_ad.errors import TrainingError
 from avalanche_ad.models import FlowGMM, PackNetFlowGMM
 from avalanche_ad.models.anomaly_model import MASKED
 from avalanche_ad.models.hgad.latents import Latents
-from avalanche_ad.models.hgad.packnet_flow_gmm import FREE, pruned
 from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.storage import load_model, save_model
+from avalanche_ad.models.task_parameters import FREE, pruned
 
 MASK = (8, 8)
 OPTIONS = {
@@ -432,5 +432,5 @@ def test_nothing_with_a_graph_stays_on_the_model(packnet, features):
         output.sum().backward()
         twin = copy.deepcopy(model)
         assert torch.equal(twin(x), output)
-        kept = [*model.buffers(), *vars(model).values(), *model._kept.values()]
+        kept = [*model.buffers(), *vars(model).values()]
         assert [t for t in kept if isinstance(t, torch.Tensor) and t.grad_fn] == []
