@@ -1,8 +1,7 @@
 """Imports point left only, and Avalanche is imported where it is needed alone.
 
 The order is that of the data: datasets, features, benchmarks, models, training,
-evaluation, experiments; ``pretraining`` makes the weights of a backbone and is for
-nobody else to import. ``models`` takes the layout of the features and nothing else
+evaluation, experiments. ``models`` takes the layout of the features and nothing else
 from its left. ``reporting`` is made of functions of plain values: it imports nothing of
 the package but ``errors``, so whatever holds a result may call it. ``errors`` and
 ``registry`` are for all; ``cli`` imports what it likes and is imported by none.
@@ -30,7 +29,6 @@ ORDER = (
     "evaluation",
     "recipes",
     "experiments",
-    "pretraining",
 )
 LIGHT = (
     "datasets",
@@ -43,7 +41,6 @@ LIGHT = (
     "evaluation.measuring",
     "evaluation.registry",
     "reporting",
-    "pretraining",
 )
 """Modules that come without Avalanche."""
 
@@ -87,7 +84,7 @@ def allowed(layer, name):
     if layer == "models":
         return is_within(name, f"{NAME}.features.layout")
     if target == "reporting":
-        return layer in ("experiments", "pretraining")
+        return layer == "experiments"
     return target in ORDER[: ORDER.index(layer)]
 
 
@@ -137,8 +134,6 @@ PLANTED = {
     "evaluation.detection": "from avalanche.evaluation import PluginMetric",
     "evaluation.metrics": "from avalanche_ad.reporting.tables import table",
     "experiments": "from avalanche_ad.cli import main",
-    "experiments.build": "from avalanche_ad.pretraining.export import export",
-    "pretraining": "import avalanche",
     "reporting": "from avalanche_ad.experiments.results import read_results",
     "reporting.html": "import avalanche",
     "errors": "from avalanche_ad.models import FlowGMM",

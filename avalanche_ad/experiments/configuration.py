@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from avalanche_ad.recipes.recipe import ExperimentRecipe
+from avalanche_ad.recipes import ExperimentRecipe
 
 __all__ = [
     "SHARED_OPTIONS",
@@ -19,7 +19,8 @@ __all__ = [
 ]
 
 SHARING_PLUGINS = tuple(
-    f"avalanche_ad.training.plugins.{name}"
+    f"{module}{name}"
+    for module in ("avalanche_ad.training.plugins.", "")
     for name in (
         "DriftRegularizationPlugin",
         "GMMAlignmentPlugin",

@@ -77,9 +77,9 @@ from avalanche_ad.experiments.run_state import (
     only,
 )
 from avalanche_ad.features import Backbone, FeatureCache
-from avalanche_ad.models import PackNetFlowGMM
+from avalanche_ad.models.registry import MODELS
 from avalanche_ad.models.storage import save_model
-from avalanche_ad.recipes.recipe import ExperimentRecipe
+from avalanche_ad.recipes import ExperimentRecipe
 from avalanche_ad.training.optimizers import replace_parameters
 from avalanche_ad.training.plugins import CalibrationPlugin
 
@@ -144,7 +144,7 @@ def check_code(
     :param recipe: its modules are imported, as :func:`check_strategy` does.
     :raises ResultsError: naming the modules.
     """
-    made, code = finished.get("code", {}), own_code(recipe.folder)
+    made, code = finished.get("code", {}), own_code(recipe.folders.values())
     if changed := [name for name in made if code.get(name) != made[name]]:
         raise ResultsError(
             f"{folder} holds a run of other code of {', '.join(changed)} than there is "
@@ -316,7 +316,7 @@ def _identity(
     return {
         "configuration": json.loads(json.dumps(configuration)),
         "seed": seed,
-        "code": own_code(recipe.folder),
+        "code": own_code(recipe.folders.values()),
         "continued": continued,
         "versions": {
             **package_versions(),
@@ -653,11 +653,13 @@ def _save_model(
         # prediction may run in another folder
         weights = Path(features["options"]["weights"]).resolve()
         features["options"]["weights"] = str(weights)
-    packnet = isinstance(state.strategy.model, PackNetFlowGMM)
+    model = state.strategy.model
+    # by its path where it has no name of its own
+    own = MODELS.own.get(getattr(model, "kind", "")) is type(model).plain
     save_model(
-        state.strategy.model,
+        model,
         folder.partial,
-        "packnet_flow_gmm" if packnet else recipe.benchmark.model.type,
+        model.kind if own else recipe.benchmark.model.type,
         state.options,
         {
             "categories": list(benchmark.category_names),

@@ -22,7 +22,7 @@ from avalanche_ad.datasets import AnomalyData, open_dataset
 from avalanche_ad.datasets.loading import resize_mask
 from avalanche_ad.evaluation.detection import auroc
 from avalanche_ad.features import Backbone, make_backbone
-from avalanche_ad.features.cache import load_images
+from avalanche_ad.features.extraction import load_images
 from avalanche_ad.models import FeatureGMM
 
 
@@ -71,7 +71,7 @@ def main() -> None:
 def opened(name: str, size: int, seed: int) -> AnomalyData:
     """Return the procedural data set, or a folder."""
     if name == "synthetic":
-        return open_dataset(name, size=size, seed=seed)
+        return open_dataset(name, image_size=size, seed=seed)
     return open_dataset("folder", Path(name))
 
 

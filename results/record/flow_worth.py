@@ -23,11 +23,11 @@ from avalanche_ad.experiments.results import read_results
 from avalanche_ad.experiments.studies.study import Bench
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models import AnomalyModel, FeatureGMM, FlowGMM
-from avalanche_ad.models.anomaly_model import evaluating, seeded
-from avalanche_ad.models.gaussians.category_mixtures import fit_mixture, precision_roots
+from avalanche_ad.models.evaluating import evaluating, seeded
+from avalanche_ad.models.gaussians import fit_mixture, precision_roots
 from avalanche_ad.models.latents import attach_latents, latents_of
 from avalanche_ad.models.storage import load_model
-from avalanche_ad.recipes.recipe import load_experiment
+from avalanche_ad.recipes import load_experiment
 from avalanche_ad.reporting.tables import Section, sections_markdown
 from avalanche_ad.training.plugins.gmm_alignment import drawn_latents
 
@@ -83,9 +83,11 @@ class MeanOfTwo(AnomalyModel):
 def of_real_images(model: FlowGMM, bench: Bench, categories: list[int]) -> FlowGMM:
     """Return a copy with mixtures fitted by EM to all real images under the flow."""
     found = copy.deepcopy(model)
-    components = model.statistics.components  # type: ignore[union-attr]
+    components = model.alignment.statistics.components  # type: ignore[union-attr]
     with evaluating(found), seeded(0):
-        for index, mixture in enumerate(found.align(components)):
+        for index, mixture in enumerate(
+            found.alignment.start(components, found.num_categories)
+        ):
             for category, x in bench.normals(categories).items():
                 z = drawn_latents(found, index, x, ROWS)
                 drawn = torch.Generator().manual_seed(category)
@@ -97,7 +99,7 @@ def of_real_images(model: FlowGMM, bench: Bench, categories: list[int]) -> FlowG
 
 def of_statistics(model: FlowGMM, categories: list[int]) -> FeatureGMM:
     """Return the statistics as a model of their own, without a flow."""
-    kept = model.statistics
+    kept = model.alignment.statistics
     assert kept is not None
     found = FeatureGMM(
         model.layout,

@@ -19,7 +19,7 @@ from avalanche_ad.experiments.build import open_data
 from avalanche_ad.experiments.results import read_results
 from avalanche_ad.features import make_backbone
 from avalanche_ad.models.storage import load_model
-from avalanche_ad.recipes.recipe import load_experiment
+from avalanche_ad.recipes import load_experiment
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from avalanche_ad.features import FeatureCache
 from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.storage import load_model
 from avalanche_ad.models.thresholds import HeldOutScores
-from avalanche_ad.recipes.recipe import load_experiment
+from avalanche_ad.recipes import load_experiment
 
 HEADER = (
     "| stream | strategy | level | categories within | test normals above | expected | "

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from avalanche_ad.evaluation.detection import binary_metrics, fpr_at_tpr
-from avalanche_ad.models.anomaly_model import AnomalyModel, evaluating
-from avalanche_ad.models.scoring import AnomalyScores, ScoreKind
+from avalanche_ad.models.anomaly_model import AnomalyModel
+from avalanche_ad.models.evaluating import evaluating
+from avalanche_ad.models.scoring import AnomalyScores
 
 __all__ = ["CategoryEvaluation", "TestBatch", "evaluate_categories"]
 
@@ -36,7 +37,7 @@ class CategoryEvaluation:
     """
 
     category: int
-    kind: ScoreKind
+    kind: str
     image_auroc: float | None
     pixel_auroc: float | None
     fpr95: float | None
@@ -48,7 +49,7 @@ class CategoryEvaluation:
 def evaluate_categories(
     model: AnomalyModel,
     batches: Iterable[TestBatch],
-    kinds: Sequence[ScoreKind] | None = None,
+    kinds: Sequence[str] | None = None,
     *,
     device: torch.device | str = "cpu",
     oracle: bool = False,
@@ -63,7 +64,7 @@ def evaluate_categories(
     :return: for every kind one evaluation per category, ascending.
     """
     kinds = kinds or (model.score_kind,)
-    parts: dict[ScoreKind, list[AnomalyScores]] = {kind: [] for kind in kinds}
+    parts: dict[str, list[AnomalyScores]] = {kind: [] for kind in kinds}
     truth: list[list[Tensor]] = [[], [], []]
     with evaluating(model):
         for x, y, flags, mask, *_ in batches:

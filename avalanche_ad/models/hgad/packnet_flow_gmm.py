@@ -3,63 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from FrEIA.modules import AllInOneBlock
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.anomaly_model import MASKED
 from avalanche_ad.models.hgad.flow_gmm import FlowGMM
+from avalanche_ad.models.hgad.latents import Latents
 from avalanche_ad.models.hgad.mixture import HierarchicalMixture
-from avalanche_ad.models.latents import Latents, attach_latents, latents_of
+from avalanche_ad.models.hgad.task_latents import TaskLatents, by_task, in_order
+from avalanche_ad.models.latents import attach_latents, latents_of
 from avalanche_ad.models.loading import replaced
-from avalanche_ad.models.scoring import AnomalyScores, ScoreKind
-
-__all__ = ["FREE", "PackNetFlowGMM", "TaskLatents", "pruned"]
-
-FREE = 255  # owner of a weight that the current task gave up; tasks are below it
-_OF_TASKS = (
-    "_of_tasks"  # suffix of the buffers (tasks, ...) of what is kept once a task
+from avalanche_ad.models.scoring import AnomalyScores
+from avalanche_ad.models.task_parameters import (
+    OF_TASKS,
+    PrunedLinear,
+    TaskModule,
+    TaskRouter,
 )
 
-
-def pruned(owner: Tensor, weight: Tensor, task: int, proportion: float) -> Tensor:
-    """Return the owners of a layer's weights after a task gave up its smallest.
-
-    Of the n weights that the task owns, the ⌊proportion · n⌋ of least magnitude become
-    :data:`FREE`; those of other tasks stay.
-
-    :param owner: index of the task that owns each weight, 8-bit integers.
-    :param weight: the weights, of the same shape.
-    :param task: the task that gives up.
-    :param proportion: share of its weights, in [0, 1].
-    :return: the new owners, of the same shape.
-
-    Source: Mallya and Lazebnik, "PackNet: Adding Multiple Tasks to a Single Network by
-    Iterative Pruning", CVPR 2018, arXiv 1711.05769.
-    """
-    own = owner.flatten().eq(task).nonzero().flatten()
-    order = weight.detach().flatten()[own].abs().argsort(stable=True)
-    given_up = own[order[: int(proportion * len(own))]]
-    return owner.flatten().index_fill(0, given_up, FREE).view_as(owner)
+__all__ = ["PackNetFlowGMM"]
 
 
-@dataclass(frozen=True)
-class TaskLatents:
-    """Dense latents of a minibatch, one set for each task's subset.
+class TaskBlock(TaskModule, AllInOneBlock):  # type: ignore[misc]
+    """A coupling block whose global affine is kept once a task."""
 
-    :param tasks: latents of all N images, with the mixtures of the task's categories.
-    :param category: the category inferred for each image (N,), by which it is judged
-        where no other is given.
-    """
 
-    tasks: Sequence[Latents]
-    category: Tensor
+class OwnedMixture(TaskModule, HierarchicalMixture):
+    """A mixture whose categories belong each to one task."""
+
+    owned = ("centers", "class_logits", "inner_logits")
 
 
 class PackNetFlowGMM(FlowGMM):
@@ -109,6 +88,9 @@ class PackNetFlowGMM(FlowGMM):
     Iterative Pruning", CVPR 2018, arXiv 1711.05769.
     """
 
+    kind = "packnet_flow_gmm"
+    flow_per_task = True
+    repeats_categories = False
     category_task: Tensor
     frozen_tasks: Tensor
 
@@ -128,16 +110,18 @@ class PackNetFlowGMM(FlowGMM):
             )
         super().__init__(layout, num_categories, **options)
         self.own_mixtures = own_mixtures
+        self.router = TaskRouter()
         self.register_buffer("frozen_tasks", torch.tensor(0))
-        for layer in self._prunable():
-            owner = torch.zeros_like(layer.weight, dtype=torch.uint8)
-            layer.register_buffer("owner", owner)
-        for module, name, _, parameter in self._parts():
-            if _once_a_task(module, name):
-                none = parameter.detach().new_empty(0, *parameter.shape)
-                module.register_buffer(name + _OF_TASKS, none)
-        self._kept: dict[str, Tensor] = {}
-        self._shown: int | None = None
+        none = torch.full((self.num_categories,), -1)
+        self.register_buffer("category_task", none)
+        for module in list(self.flows.modules()):
+            if isinstance(module, nn.Linear):
+                PrunedLinear.of(module, self.router)
+            elif isinstance(module, AllInOneBlock):
+                TaskBlock.of(module, self.router)
+        for mixture in self.mixtures if own_mixtures else ():
+            OwnedMixture.of(mixture, self.router)
+        self.register_load_state_dict_post_hook(_guard_what_was_loaded)  # type: ignore[no-untyped-call]
 
     @property
     def task_count(self) -> int:
@@ -148,23 +132,18 @@ class PackNetFlowGMM(FlowGMM):
     def known_categories(self) -> Tensor:
         """Indices of the categories learned so far, ascending."""
         known = super().known_categories
-        if self._shown is None:
+        task = self.router.shown
+        if task is None or (self.training and not self.own_mixtures):
             return known
-        return known[self.category_task[known] == self._shown]
+        return known[self.category_task[known] == task]
 
     def resize(self, num_categories: int) -> None:
         """Make room for categories without starting them."""
-        # the constructor of the base class comes here before this class's own
-        guarded = bool(self.__dict__.get("_kept"))
-        if guarded:
-            self._release()
+        self._release()
         super().resize(num_categories)
-        old = self._buffers.get("category_task")
-        if old is None:
-            old = torch.zeros(0, dtype=torch.long)
-        new = old.new_full((self.num_categories - len(old),), -1)
-        self.register_buffer("category_task", torch.cat([old, new]))
-        if guarded:
+        if "category_task" in self._buffers:  # not yet in the base class's constructor
+            room = self.num_categories - len(self.category_task)
+            self.category_task = F.pad(self.category_task, (0, room), value=-1)
             self._guard()
 
     def add_categories(
@@ -189,10 +168,11 @@ class PackNetFlowGMM(FlowGMM):
 
     def make_room(self, state: Mapping[str, Tensor]) -> None:
         """Take the structure that a state has, see :class:`LoadsWhole`."""
+        self._release()  # nobody sees a difference
         super().make_room(state)
         for full, buffer in list(self.named_buffers()):
             new = state.get(full)
-            if full.endswith(_OF_TASKS) and new is not None and new.dim():
+            if full.endswith(OF_TASKS) and new is not None and new.dim():
                 path, _, name = full.rpartition(".")
                 shape = torch.Size([len(new), *buffer.shape[1:]])
                 replaced(self.get_submodule(path), name, shape)
@@ -209,31 +189,12 @@ class PackNetFlowGMM(FlowGMM):
                 f"mixtures of {self.num_categories}"
             )
         frozen = int(state["frozen_tasks"])
-        rows = {len(x) for name, x in state.items() if name.endswith(_OF_TASKS)}
+        rows = {len(x) for name, x in state.items() if name.endswith(OF_TASKS)}
         if rows != {frozen}:
             raise ValueError(
                 f"frozen_tasks is {frozen}, but what is kept once a task is of "
                 f"{sorted(rows)} tasks"
             )
-
-    def state_accepted(self, state: Mapping[str, Tensor]) -> None:
-        """Guard what the state holds, where something was guarded."""
-        super().state_accepted(state)
-        if self._kept:
-            frozen = int(state.get("frozen_tasks", self.frozen_tasks))
-            self._kept = self._guarded(state) if frozen else {}
-
-    def state_dict(  # type: ignore[override]
-        self,
-        *args: Any,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Return the state, what is frozen as it was when it was."""
-        if self._kept:
-            self._release()
-            self._guard()
-        state: dict[str, Any] = super().state_dict(*args, **kwargs)
-        return state
 
     # Pruning --------------------------------------------------------------------
 
@@ -248,105 +209,34 @@ class PackNetFlowGMM(FlowGMM):
                 "expected the prune proportion as a share from 0 to 1, got "
                 f"{prune_proportion}"
             )
-        for layer in self._prunable():
-            layer.owner = pruned(
-                layer.get_buffer("owner"),
-                layer.weight,
-                self.task_count,
-                prune_proportion,
-            )
+        for module in self._task_modules():
+            if isinstance(module, PrunedLinear):
+                module.prune(self.task_count, prune_proportion)
 
     def freeze_pruned(self) -> None:
         """End the current task: freeze what it owns, hand on what it gave up."""
-        self._release()
-        for module, name, _, parameter in self._parts():
-            if _once_a_task(module, name):
-                old = module.get_buffer(name + _OF_TASKS)
-                new = torch.cat([old, parameter.detach()[None]])
-                setattr(module, name + _OF_TASKS, new)
+        for module in self._task_modules():
+            module.end_task(self.task_count)
         self.frozen_tasks += 1
-        for layer in self._prunable():
-            owner = layer.get_buffer("owner")
-            layer.owner = owner.masked_fill(owner == FREE, self.task_count)
 
-    def _prunable(self) -> list[nn.Linear]:
-        return [m for m in self.flows.modules() if isinstance(m, nn.Linear)]
+    def _task_modules(self) -> list[TaskModule]:
+        return [module for module in self.modules() if isinstance(module, TaskModule)]
 
-    # What is frozen, and what a task sees ------------------------------------------
-
-    def _parts(self) -> list[tuple[nn.Module, str, str, nn.Parameter]]:
-        """Return every parameter with its module, its name there and its full name."""
-        parts = []
-        for full, parameter in self.named_parameters():
-            path, _, name = full.rpartition(".")
-            parts.append((self.get_submodule(path), name, full, parameter))
-        return parts
-
-    def _frozen(self, module: nn.Module, parameter: Tensor) -> Tensor:
-        """Return where weights or a mixture belong to a frozen task."""
-        task = self.task_count
-        if isinstance(module, HierarchicalMixture):
-            rows = (self.category_task >= 0) & (self.category_task < task)
-            return rows.view(-1, *(1 for _ in parameter.shape[1:]))
-        return module.get_buffer("owner") < task
-
-    @torch.no_grad()
     def _guard(self) -> None:
-        """Keep what is frozen, for an optimizer may move it without a gradient."""
-        if self.task_count:
-            self._kept = self._guarded({})
+        """Guard what finished tasks own, where another task is under way."""
+        task = self.task_count
+        if not task or not bool((self.category_task == task).any()):
+            return
+        for module in self._task_modules():
+            if isinstance(module, PrunedLinear):
+                module.guard(module.owner < task)
+            elif isinstance(module, OwnedMixture):
+                of_task = self.category_task
+                module.guard((of_task >= 0) & (of_task < task))
 
-    def _guarded(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return copies of what may be frozen, of a state where it has them."""
-        return {
-            full: state.get(full, parameter).detach().to(parameter, copy=True)
-            for module, name, full, parameter in self._parts()
-            if not _once_a_task(module, name)
-            and (self.own_mixtures or not isinstance(module, HierarchicalMixture))
-        }
-
-    @torch.no_grad()
     def _release(self) -> None:
-        """Undo what an optimizer did to what is frozen, and stop keeping it."""
-        for module, _, full, parameter in self._parts():
-            if full in self._kept:
-                parameter.copy_(self._intact(module, full, parameter))
-        self._kept = {}
-
-    def _intact(self, module: nn.Module, full: str, parameter: Tensor) -> Tensor:
-        kept = self._kept.get(full)
-        if kept is None:
-            return parameter
-        frozen = self._frozen(module, parameter)
-        return torch.where(frozen, kept.to(parameter.device), parameter)
-
-    def _seen_by(
-        self, task: int, module: nn.Module, name: str, full: str, parameter: Tensor
-    ) -> Tensor:
-        """Return the value that a task computes with in the place of a parameter."""
-        if _once_a_task(module, name):
-            frozen = module.get_buffer(name + _OF_TASKS)
-            return frozen[task] if task < len(frozen) else parameter
-        value = self._intact(module, full, parameter)
-        if isinstance(module, nn.Linear):
-            return value.where(module.get_buffer("owner") <= task, 0.0)
-        return value
-
-    @contextmanager
-    def _showing(self, task: int) -> Iterator[None]:
-        """Be the plain flow-GMM of one task for a while, differentiably."""
-        parts = self._parts()
-        try:
-            for module, name, full, parameter in parts:
-                value = self._seen_by(task, module, name, full, parameter)
-                module._parameters[name] = value  # type: ignore[assignment]
-            shared = self.training and not self.own_mixtures
-            self._shown = None if shared else task
-            yield
-        finally:
-            self._shown = None
-            for module, name, _, parameter in parts:
-                module._parameters[name] = parameter
+        for module in self._task_modules():
+            module.release()
 
     # Forward and scores -------------------------------------------------------------
 
@@ -360,13 +250,13 @@ class PackNetFlowGMM(FlowGMM):
         """
         x = self.packed(x)
         if self.training:
-            with self._showing(self.task_count):
+            with self.router.showing(self.task_count):
                 return super().forward(x)
         known = self.known_categories
         output = x.new_full((len(x), self.num_categories), MASKED)
         tasks = []
         for task in sorted(set(self.category_task[known].tolist())):
-            with self._showing(task):
+            with self.router.showing(task):
                 own = super().forward(x)
             latents = latents_of(own)
             assert isinstance(latents, Latents)
@@ -380,9 +270,9 @@ class PackNetFlowGMM(FlowGMM):
         """Return log p(x|c)/D per position under the task of c, (N, H, W) per level."""
         parts = [
             (rows, super(PackNetFlowGMM, self).log_likelihood_levels(own, chosen))
-            for rows, own, chosen in _by_task(latents, category)
+            for rows, own, chosen in by_task(latents, category)
         ]
-        return _in_order(parts)
+        return in_order(parts)
 
     def negative_entropy_levels(
         self, latents: object, category: Tensor
@@ -393,9 +283,9 @@ class PackNetFlowGMM(FlowGMM):
         assert isinstance(latents, TaskLatents)
         parts = [
             (rows, super(PackNetFlowGMM, self).negative_entropy_levels(own, chosen))
-            for rows, own, chosen in _by_task(latents, latents.category)
+            for rows, own, chosen in by_task(latents, latents.category)
         ]
-        return _in_order(parts)
+        return in_order(parts)
 
     def alternatives(self, category: Tensor) -> Tensor:
         """Return how many categories each image's task has, (N,)."""
@@ -407,7 +297,7 @@ class PackNetFlowGMM(FlowGMM):
         output: Tensor,
         mask_size: tuple[int, int],
         category: Tensor | None = None,
-        kind: ScoreKind | None = None,
+        kind: str | None = None,
     ) -> AnomalyScores:
         """Return the scores of each image under the task of its category alone.
 
@@ -418,11 +308,11 @@ class PackNetFlowGMM(FlowGMM):
             return super().score(output, mask_size, category, kind)  # which refuses it
         category = self.infer_category(output) if category is None else category
         parts = []
-        for rows, own, chosen in _by_task(latents, category):
+        for rows, own, chosen in by_task(latents, category):
             part = attach_latents(output[rows], own)
             scores = super().score(part, mask_size, chosen, kind)
             parts.append((rows, [scores.image, scores.maps, scores.category]))
-        return AnomalyScores(*_in_order(parts))
+        return AnomalyScores(*in_order(parts))
 
     def sample_level(
         self,
@@ -437,57 +327,15 @@ class PackNetFlowGMM(FlowGMM):
         parts = []
         for task in sorted(set(owners.tolist())):
             rows = (owners == task).nonzero().flatten()
-            with self._showing(task):
+            with self.router.showing(task):
                 drawn = super().sample_level(
                     index, categories[rows], positions[rows], generator, inner
                 )
             parts.append((rows, list(drawn)))
-        z, x = _in_order(parts)
+        z, x = in_order(parts)
         return z, x
 
 
-def _once_a_task(module: nn.Module, name: str) -> bool:
-    """Whether a parameter is a bias or of a global affine."""
-    weight = isinstance(module, nn.Linear) and name == "weight"
-    return not weight and not isinstance(module, HierarchicalMixture)
-
-
-def _tasks(latents: object) -> Sequence[Latents]:
-    """Return the latents of every task's subset."""
-    if isinstance(latents, Latents):
-        return [latents]
-    assert isinstance(latents, TaskLatents)
-    return latents.tasks
-
-
-def _by_task(
-    latents: object, category: Tensor
-) -> Iterator[tuple[Tensor, Latents, Tensor]]:
-    """Yield for each task its images' rows, their latents and their categories."""
-    tasks = _tasks(latents)
-    known = torch.cat([own.known for own in tasks]) if tasks else category[:0]
-    if unknown := sorted(set(category.tolist()) - set(known.tolist())):
-        raise TrainingError(
-            f"categories {unknown} have not been learned, so no task's subset can "
-            "judge them: evaluate on the experiences seen so far"
-        )
-    for own in tasks:
-        rows = torch.isin(category, own.known).nonzero().flatten()
-        if len(rows):
-            levels = [
-                replace(
-                    level,
-                    z=level.z[rows],
-                    log_det=level.log_det[rows],
-                    aligned=None if level.aligned is None else level.aligned[rows],
-                )
-                for level in own.levels
-            ]
-            yield rows, replace(own, levels=levels), category[rows]
-
-
-def _in_order(parts: Sequence[tuple[Tensor, list[Tensor]]]) -> list[Tensor]:
-    """Join what the tasks returned for their rows, in the order of all rows."""
-    back = torch.cat([rows for rows, _ in parts]).argsort()
-    tensors = zip(*(tensors for _, tensors in parts), strict=True)
-    return [torch.cat(tensor)[back] for tensor in tensors]
+def _guard_what_was_loaded(model: PackNetFlowGMM, _: object) -> None:
+    """Guard what a state brought, for the task that is under way in it."""
+    model._guard()

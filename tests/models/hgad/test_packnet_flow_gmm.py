@@ -12,9 +12,10 @@ from torch import nn
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.models import FlowGMM, PackNetFlowGMM
 from avalanche_ad.models.anomaly_model import MASKED
-from avalanche_ad.models.hgad.packnet_flow_gmm import FREE, pruned
-from avalanche_ad.models.latents import Latents, latents_of
+from avalanche_ad.models.hgad.latents import Latents
+from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.storage import load_model, save_model
+from avalanche_ad.models.task_parameters import FREE, pruned
 
 MASK = (8, 8)
 OPTIONS = {
@@ -201,7 +202,7 @@ def test_images_of_several_tasks_are_judged_each_by_its_own(packnet, features):
 
 def test_aligned_mixtures_judge_each_image_by_its_own_likelihood(packnet, features):
     model = packnet()
-    for mixture in model.align(1):
+    for mixture in model.alignment.start(1, model.num_categories):
         for c in range(6):
             width = mixture.means.shape[2]
             eye = torch.eye(width)[None]
@@ -431,5 +432,5 @@ def test_nothing_with_a_graph_stays_on_the_model(packnet, features):
         output.sum().backward()
         twin = copy.deepcopy(model)
         assert torch.equal(twin(x), output)
-        kept = [*model.buffers(), *vars(model).values(), *model._kept.values()]
+        kept = [*model.buffers(), *vars(model).values()]
         assert [t for t in kept if isinstance(t, torch.Tensor) and t.grad_fn] == []

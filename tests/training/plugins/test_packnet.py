@@ -11,8 +11,8 @@ from avalanche.training.supervised import JointTraining
 from torch.optim import SGD, Adam
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.hgad.packnet_flow_gmm import FREE
 from avalanche_ad.models.latents import latents_of
+from avalanche_ad.models.task_parameters import FREE
 from avalanche_ad.training import DynamicPackNetFlowGMM
 from avalanche_ad.training.plugins import (
     CalibrationPlugin,
