@@ -165,10 +165,7 @@ def build_metrics(recipe: ExperimentRecipe) -> tuple[AnomalyMetric, ...]:
     :raises RecipeError: when a metric does not exist or cannot be made.
     """
     names = (*DEFAULT_METRICS, *recipe.benchmark.extra_metrics)
-    try:
-        return find_metrics(names, recipe.folder)
-    except RecipeError as error:
-        raise RecipeError(f"key 'extra_metrics': {error}") from error
+    return find_metrics(names, recipe.folders.get("extra_metrics"))
 
 
 def build_model(

@@ -29,7 +29,7 @@ __all__ = ["list_recipes", "load_experiment", "read_toml"]
 _PACKAGE = Path(__file__).resolve().parent
 _NOT_INHERITED = ("title", "published")
 # What names a class; its module may be beside the file that states it.
-_NAMES = ("dataset", "model.type", "features.backbone")
+_NAMES = ("dataset", "model.type", "features.backbone", "extra_metrics")
 
 
 def list_recipes(kind: Literal["strategies", "benchmarks"]) -> dict[str, Path]:
@@ -133,6 +133,7 @@ def _check_names(
     :param places: where it is stated instead, for errors.
     """
     from avalanche_ad.datasets.registry import DATASETS
+    from avalanche_ad.evaluation.registry import DEFAULT_METRICS, find_metrics
     from avalanche_ad.features.registry import check_backbone
 
     key = "dataset"
@@ -143,6 +144,10 @@ def _check_names(
         check_backbone(features.backbone, features.options, _folder(stated[key]))
         key = "model.score_kind"
         check_model(recipe.model, _folder(stated["model.type"]))
+        key = "extra_metrics"
+        if recipe.extra_metrics:
+            names = (*DEFAULT_METRICS, *recipe.extra_metrics)
+            find_metrics(names, _folder(stated[key]))
     except RecipeError as error:
         where = places.get(key, stated.get(key, stated["model.type"]))
         raise RecipeError(f"{where}: key {key!r}: {error}") from None

@@ -225,9 +225,9 @@ class ExperimentRecipe(Options):
     """A benchmark and a strategy, merged: what one run does.
 
     ``folders`` are those of files of the user's own, by what they state:
-    ``"strategy"``, ``"dataset"``, ``"model.type"``, ``"features.backbone"``. Modules
-    may be there that classes come from. They are no part of what is recorded: a moved
-    file is the same recipe.
+    ``"strategy"``, ``"dataset"``, ``"model.type"``, ``"features.backbone"``,
+    ``"extra_metrics"``. Modules may be there that classes come from. They are no part
+    of what is recorded: a moved file is the same recipe.
 
     >>> from avalanche_ad.recipes import load_experiment
     >>> recipe = load_experiment("synthetic_5x3", "replay", ["training.epochs=4"])

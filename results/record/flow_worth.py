@@ -2,7 +2,7 @@
 
     python results/record/flow_worth.py RUN_FOLDER OUTPUT.md
 
-Judges the test images by the mixtures aligned to the statistics (the run as it is), by
+Scores the test images by the mixtures aligned to the statistics (the run as it is), by
 mixtures fitted by EM to where the flow maps all real training images, by the statistics
 themselves, without the flow, and by the mean of the log-likelihoods with and without.
 """
@@ -35,7 +35,7 @@ ROWS, STEPS = 5000, 4  # of the EM, as the statistics' own
 
 
 class MeanOfTwo(AnomalyModel):
-    """Judge by the mean of two models' log-likelihoods of the same features."""
+    """Score by the mean of two models' log-likelihoods of the same features."""
 
     def __init__(self, first: AnomalyModel, second: AnomalyModel) -> None:
         super().__init__(
@@ -115,10 +115,10 @@ def of_statistics(model: FlowGMM, categories: list[int]) -> FeatureGMM:
     return found
 
 
-def judges(
+def scorers(
     model: FlowGMM, bench: Bench, categories: list[int]
 ) -> Iterator[tuple[str, AnomalyModel]]:
-    """Yield what judges, and its name."""
+    """Yield what scores, and its name."""
     yield "flow, aligned to the statistics (the run)", model
     yield "flow, EM on all real images", of_real_images(model, bench, categories)
     features = of_statistics(model, categories)
@@ -127,7 +127,7 @@ def judges(
 
 
 def main() -> None:
-    """Judge, and write the table."""
+    """Score, and write the table."""
     run, target = Path(sys.argv[1]), Path(sys.argv[2])
     results = read_results(run)
     recipe = load_experiment(results["benchmark"], results["strategy"])
@@ -139,13 +139,13 @@ def main() -> None:
     assert isinstance(model, FlowGMM)
     categories = bench.seen(bench.tasks - 1)
     lines = []
-    for name, judge in judges(model, bench, categories):
-        judge.eval()
-        bench.calibrate(judge, categories)
-        image, pixel = bench.auroc(judge, range(bench.tasks), "likelihood")
+    for name, scorer in scorers(model, bench, categories):
+        scorer.eval()
+        bench.calibrate(scorer, categories)
+        image, pixel = bench.auroc(scorer, range(bench.tasks), "likelihood")
         lines.append([name, f"{image:.3f}", f"{pixel:.3f}"])
         print(*lines[-1], flush=True)
-    head = ["judged by", "image AUROC", "pixel AUROC"]
+    head = ["scored by", "image AUROC", "pixel AUROC"]
     intro = (
         f"Stream `{results['benchmark']}`, strategy `{results['strategy']}`, seed "
         f"{results['seed']}, all categories after the last task."

@@ -128,7 +128,7 @@ def measured(
                     normal = ~batch[2].bool()
                     x, y = x[normal], y[normal]
                 if len(x):
-                    scores, category = judged(model, x, size)
+                    scores, category = scored(model, x, size)
                     found = scores.double() >= limits[category]
                     for true, flag, own in zip(
                         y.tolist(),
@@ -155,7 +155,7 @@ def measured(
 
 
 @torch.no_grad()
-def judged(
+def scored(
     model: AnomalyModel, x: torch.Tensor, size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return image scores and inferred categories."""
