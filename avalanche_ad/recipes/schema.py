@@ -191,8 +191,8 @@ class BenchmarkRecipe(Options):
 class PluginRecipe(BaseModel):
     """``[[plugins]]``: a plugin class and its arguments.
 
-    >>> PluginRecipe(type="FrozenFlowPlugin", blocks=2).arguments
-    {'blocks': 2}
+    >>> PluginRecipe(type="FrozenFlowPlugin", share=0.5).arguments
+    {'share': 0.5}
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
