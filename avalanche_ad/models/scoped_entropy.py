@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from avalanche_ad.models.density_model import DensityModel
 from avalanche_ad.models.loading import replaced
+from avalanche_ad.models.settings import settings_of, settings_tensor
 
 __all__ = ["ENTROPY_SCOPES", "EntropyScope", "ScopedEntropy"]
 
@@ -65,13 +66,16 @@ class ScopedEntropy(DensityModel):
         if new > 0:
             self.known_when_learned = F.pad(self.known_when_learned, (0, new, 0, new))
 
-    def get_extra_state(self) -> dict[str, object]:
+    def get_extra_state(self) -> Tensor:
         """Return the entropy's scope, for torch to keep with the state."""
-        return {"entropy": self._entropy}
+        return settings_tensor({"entropy": self._entropy})
 
-    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+    def set_extra_state(self, state: Tensor) -> None:
         """Take the entropy's scope of a state."""
-        self.entropy = state["entropy"]
+        found = settings_of(state)
+        if not isinstance(found, dict) or set(found) != {"entropy"}:
+            raise ValueError(f"expected the entropy's scope, got {found!r}")
+        self.entropy = found["entropy"]
 
     def make_room(self, state: Mapping[str, Tensor]) -> None:
         """Take the structure that a state has, see :class:`LoadsWhole`."""
@@ -80,16 +84,11 @@ class ScopedEntropy(DensityModel):
             replaced(self, "known_when_learned", torch.Size([len(seen)] * 2))
         super().make_room(state)
 
-    def check_state(self, state: Mapping[str, Any]) -> None:
+    def check_state(self, state: Mapping[str, Tensor]) -> None:
         """Refuse a state that contradicts itself, see :class:`LoadsWhole`."""
         super().check_state(state)
         if len(self.known_when_learned) != self.num_categories:
             raise ValueError(
                 f"known_when_learned is of {len(self.known_when_learned)} categories, "
                 f"the mixtures of {self.num_categories}"
-            )
-        extra = state.get("_extra_state")
-        if extra is not None and extra.get("entropy") not in ENTROPY_SCOPES:
-            raise ValueError(
-                f"entropy: expected one of {', '.join(ENTROPY_SCOPES)}, got {extra!r}"
             )

@@ -9,7 +9,6 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
 
 from avalanche_ad.errors import RecipeError, ResultsError
 from avalanche_ad.features.layout import FeatureLayout
@@ -37,23 +36,19 @@ def save_model(
     :param options: the arguments it was built with, but layout and categories.
     :param extra: anything else that prediction needs, as JSON values.
     """
-    state = model.state_dict()
-    tensors = {
-        name: value.detach().cpu().contiguous()
-        for name, value in state.items()
-        if isinstance(value, Tensor)
+    state = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
     }
-    settings = {name: value for name, value in state.items() if name not in tensors}
     # not save_file, whose errors are no OSError, whose own file stays after a kill, and
     # which writes for the owner alone, whatever the umask says
-    (folder / _WEIGHTS).write_bytes(save(tensors))
+    (folder / _WEIGHTS).write_bytes(save(state))
     description = {
         "schema": 1,
         "type": name,
         "options": dict(options),
         "levels": [list(level) for level in model.layout.levels],
         "num_categories": model.num_categories,
-        "settings": settings,
         **extra,
     }
     text = json.dumps(description, indent=1, allow_nan=False)
@@ -85,7 +80,7 @@ def load_model(
                 f"{description['schema']}: it was written by another version"
             )
         layout = FeatureLayout(tuple(tuple(level) for level in description["levels"]))
-        state = {**load_file(weights_file), **description.get("settings", {})}
+        state = load_file(weights_file)
         # of before there was such an option
         options = {
             "position_calibration": any(name.startswith("positions.") for name in state)

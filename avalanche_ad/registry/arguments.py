@@ -6,61 +6,44 @@ import inspect
 import typing
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from avalanche_ad.errors import RecipeError
+from avalanche_ad.registry.options import AboveZero, Count, NonNegative
 
 __all__ = ["check_arguments", "check_names", "check_options", "check_types"]
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _NOTHING = inspect.Parameter.empty
 _FINITE = ConfigDict(allow_inf_nan=False)
-_Count = Annotated[int, Field(ge=1)]
-_NonNegative = Annotated[float, Field(ge=0)]
-_Above0 = Annotated[float, Field(gt=0)]
 
-# What arguments of Avalanche's classes and of this project's must be, where their
-# annotations do not say it and nothing would stop them before they break training.
-_NARROWER: dict[str, Any] = {
+# What arguments of Avalanche's classes must be, where nothing would stop them before
+# they break training. Whoever writes a class says so in its annotations.
+_OF_AVALANCHE: dict[str, Any] = {
     **dict.fromkeys(
         (
             "batch_size",
             "batch_size_mem",
-            "components",
             "delta_t",
-            "every",
-            "exemplars",
-            "max_iter",
             "max_size",
             "mem_size",
             "n_inner_steps",
             "patience",
             "patterns_per_exp",
             "patterns_per_experience",
-            "pool_size",
-            "rank",
             "replay_size",
             "sample_size",
-            "steps",
             "subsample",
         ),
-        _Count,
+        Count,
     ),
-    "center_lr": _NonNegative,
     "decay_factor": float,
     "eval_every": int,
-    "ewc_lambda": _NonNegative,
-    "lr": _Above0,
-    # fewer have no variance
-    **dict.fromkeys(("max_positions", "samples"), Annotated[int, Field(ge=2)]),
-    "seed": Annotated[int, Field(ge=0, lt=2**32)],
-    "shrinkage": _NonNegative,
-    "step_offset": _NonNegative,
-    "step_power": Annotated[float, Field(gt=0.5, le=1)],
-    "temperature": _Above0,
+    "ewc_lambda": NonNegative,
+    "temperature": AboveZero,
 }
 
 
@@ -175,13 +158,13 @@ def _owners(made: type) -> dict[str, type]:
 
 def _expected(owner: type, name: str) -> Any:
     """Return the type of an argument, ``Any`` where nothing tells it."""
-    ours = owner.__module__.startswith(("avalanche.", "avalanche_ad."))
-    if ours and name in _NARROWER:
-        return _NARROWER[name]
+    if owner.__module__.startswith("avalanche.") and name in _OF_AVALANCHE:
+        return _OF_AVALANCHE[name]
     parameter = inspect.signature(owner).parameters[name]
     if parameter.annotation is not _NOTHING:
         try:
-            return typing.get_type_hints(owner.__init__)[name]  # type: ignore[misc]
+            hints = typing.get_type_hints(owner.__init__, include_extras=True)  # type: ignore[misc]
+            return hints[name]
         except (NameError, TypeError):  # names a class imported for type checkers alone
             return parameter.annotation
     default = parameter.default

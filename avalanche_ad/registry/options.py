@@ -7,16 +7,24 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "AboveZero",
+    "AtLeastTwo",
+    "Count",
     "Difference",
     "ModelOptions",
     "Momentum",
     "NonNegative",
     "Options",
     "Positive",
+    "Seed",
     "Share",
 ]
 
 Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+AtLeastTwo = Annotated[int, Field(ge=2)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+AboveZero = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]

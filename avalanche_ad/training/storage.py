@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from avalanche_ad.errors import TrainingError, counted
+from avalanche_ad.registry.options import Count
 
 __all__ = ["MaterializedBuffer"]
 
@@ -120,7 +121,7 @@ class MaterializedBuffer(ExemplarsBuffer):  # type: ignore[misc]
 
     memory_kind = "exemplars"
 
-    def __init__(self, max_size: int, max_mb: float, dtype: str = "float16") -> None:
+    def __init__(self, max_size: Count, max_mb: float, dtype: str = "float16") -> None:
         if dtype not in ("float16", "float32"):
             raise TrainingError(
                 "MaterializedBuffer: expected dtype 'float16' or 'float32', got "

@@ -93,7 +93,7 @@ DAMAGES = {
     "not text": (lambda f: (f / "model.json").write_bytes(b"\xff\xfe\x00"), "damaged"),
     "no schema": (lambda f: (f / "model.json").write_text("{}"), "damaged"),
     "schema": (lambda f: rewrite(f, schema=2), "expected schema 1, found 2"),
-    "type": (lambda f: rewrite(f, type="wizard"), "damaged.*wizard"),
+    "type": (lambda f: rewrite(f, type="wizard"), "unknown model 'wizard'"),
     "option": (lambda f: rewrite(f, options={"magic": 1}), "damaged.*magic"),
     "levels": (lambda f: rewrite(f, levels=[[4, 4]]), "damaged"),
     "other levels": (lambda f: rewrite(f, levels=[[4, 4, 6]]), "damaged"),

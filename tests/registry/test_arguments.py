@@ -51,7 +51,7 @@ class Own(Base):
         (PackNetPlugin, {"prune_proportion": [0.5, 0.2]}),
         (PackNetPlugin, {"prune_proportion": abs}),
         (GMMAlignmentPlugin, {"rank": 4, "seed": 3, "shrinkage": 0}),
-        # narrower types are of Avalanche's arguments and this project's alone
+        # a class of another package says itself what its arguments must be
         (Own, {"steps": 0, "mode": "b", "flag": True, "thing": 3, "left": "x"}),
     ],
 )

@@ -25,6 +25,7 @@ from avalanche_ad.models.gaussians import (
     precision_roots,
 )
 from avalanche_ad.models.loading import LoadsWhole
+from avalanche_ad.models.settings import settings_of, settings_tensor
 
 __all__ = ["Alignment", "AlignmentRecipe", "MapsFeatures"]
 
@@ -282,24 +283,22 @@ class Alignment(LoadsWhole):
         made = [] if self.recipe else list(self.mixtures.buffers())
         return {"statistics": kept, "parameters": made}
 
-    def get_extra_state(self) -> dict[str, object] | None:
+    def get_extra_state(self) -> Tensor:
         """Return the recipe as plain values, for torch to keep with the state."""
-        return None if self.recipe is None else self.recipe._asdict()
+        return settings_tensor(None if self.recipe is None else self.recipe._asdict())
 
-    def set_extra_state(self, state: Mapping[str, object] | None) -> None:
+    def set_extra_state(self, state: Tensor) -> None:
         """Take the recipe of a state."""
-        self.recipe = None if state is None else _recipe(state)
+        values = settings_of(state)
+        self.recipe = None if values is None else _recipe(values)
 
-    def check_state(self, state: Mapping[str, object]) -> None:
-        """Refuse a state whose recipe is none, see :class:`LoadsWhole`."""
-        super().check_state(state)  # type: ignore[arg-type]
-        extra = state.get("_extra_state")
-        if extra is not None:
-            _recipe(extra)
-            if self.statistics is None:
-                raise ValueError(
-                    "its aligned mixtures follow from statistics, and it has none"
-                )
+    def check_state(self, state: Mapping[str, Tensor]) -> None:
+        """Refuse a recipe without statistics, see :class:`LoadsWhole`."""
+        super().check_state(state)
+        if self.recipe is not None and self.statistics is None:
+            raise ValueError(
+                "its aligned mixtures follow from statistics, and it has none"
+            )
 
     def make_room(self, state: Mapping[str, Tensor]) -> None:
         """Take the structure that a state has, see :class:`LoadsWhole`."""

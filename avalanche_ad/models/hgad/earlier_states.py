@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from avalanche_ad.models.alignment.mixtures import ALIGNED_COVARIANCES
 from avalanche_ad.models.scoped_entropy import ENTROPY_SCOPES
+from avalanche_ad.models.settings import settings_tensor
 
 if TYPE_CHECKING:
     from avalanche_ad.models.hgad.flow_gmm import FlowGMM
@@ -38,8 +39,8 @@ def updated(model: FlowGMM, state: dict[str, Any]) -> dict[str, Any]:
         for old, new in _MOVED.items():
             if name.startswith(old):
                 state[new + name.removeprefix(old)] = state.pop(name)
-    state["_extra_state"] = {"entropy": ENTROPY_SCOPES[code]}
-    state["alignment._extra_state"] = None
+    state["_extra_state"] = settings_tensor({"entropy": ENTROPY_SCOPES[code]})
+    state["alignment._extra_state"] = settings_tensor(None)
     if how is None or bool((how == -1).all()):
         return state
     twin = copy.deepcopy(model)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from avalanche_ad.models.flow_model import FlowModel
+from avalanche_ad.registry.options import Count
 from avalanche_ad.training.plugins.flow_rehearsal import LevelSamples, even_categories
 from avalanche_ad.training.plugins.functional_regularization import (
     FunctionalRegularizationPlugin,
@@ -49,8 +50,8 @@ class DriftRegularizationPlugin(StatisticsKeeper, FunctionalRegularizationPlugin
     def __init__(
         self,
         alpha: float = 100.0,
-        batch_size: int = 512,
-        pool_size: int = 16384,
+        batch_size: Count = 512,
+        pool_size: Count = 16384,
         **options: Any,
     ) -> None:
         super().__init__(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from avalanche_ad.models.flow_model import FlowModel
+from avalanche_ad.registry.options import Count
 from avalanche_ad.training.plugins.flow_rehearsal import (
     FlowRehearsalPlugin,
     even_categories,
@@ -47,7 +48,7 @@ class FlowGenerativeReplayPlugin(FlowRehearsalPlugin[tuple[Tensor, Tensor]]):
     """
 
     def __init__(
-        self, weight: float = 1.0, batch_size: int = 8, pool_size: int = 96
+        self, weight: float = 1.0, batch_size: Count = 8, pool_size: Count = 96
     ) -> None:
         super().__init__()
         self.weight = weight

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from avalanche_ad.models.flow_model import FlowModel
+from avalanche_ad.registry.options import Count
 from avalanche_ad.training.plugins.flow_rehearsal import (
     FlowRehearsalPlugin,
     LevelSamples,
@@ -65,7 +66,7 @@ class FunctionalRegularizationPlugin(FlowRehearsalPlugin[list[LevelSamples]]):
     """
 
     def __init__(
-        self, alpha: float = 100.0, batch_size: int = 512, pool_size: int = 16384
+        self, alpha: float = 100.0, batch_size: Count = 512, pool_size: Count = 16384
     ) -> None:
         super().__init__()
         self.alpha = alpha

@@ -24,6 +24,7 @@ from avalanche_ad.models.gaussians import (
     moved_gaussians,
     semantic_drift,
 )
+from avalanche_ad.registry.options import AboveZero, AtLeastTwo, Count
 from avalanche_ad.training.dynamic import features_by_category
 from avalanche_ad.training.plugins.statistics_keeper import StatisticsKeeper
 
@@ -94,10 +95,10 @@ class GMMAlignmentPlugin(StatisticsKeeper):
         update: AlignmentUpdate | None = None,
         *,
         covariance: AlignedCovariance = "full",
-        samples: int = 20_000,
-        exemplars: int | None = None,
-        steps: int | None = None,
-        lr: float | None = None,
+        samples: AtLeastTwo = 20_000,
+        exemplars: Count | None = None,
+        steps: Count | None = None,
+        lr: AboveZero | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)

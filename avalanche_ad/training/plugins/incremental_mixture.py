@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from avalanche_ad.models.evaluating import seeded
 from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.models.gaussians import CategoryMixtures, IncrementalGMM
 from avalanche_ad.models.hgad.latents import Latents
+from avalanche_ad.registry.options import AtLeastTwo, Count, NonNegative
 from avalanche_ad.training.dynamic import features_by_category
 from avalanche_ad.training.plugins.statistics_keeper import StatisticsKeeper
 
@@ -48,11 +50,11 @@ class IncrementalMixturePlugin(StatisticsKeeper):
 
     def __init__(
         self,
-        every: int = 8,
-        step_power: float = 0.7,
-        step_offset: float = 20.0,
-        center_lr: float = 0.0,
-        samples: int = 20_000,
+        every: Count = 8,
+        step_power: Annotated[float, Field(gt=0.5, le=1)] = 0.7,
+        step_offset: NonNegative = 20.0,
+        center_lr: NonNegative = 0.0,
+        samples: AtLeastTwo = 20_000,
         **options: Any,
     ) -> None:
         super().__init__(**options)

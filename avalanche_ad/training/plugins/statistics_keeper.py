@@ -17,6 +17,7 @@ from avalanche_ad.models.gaussians import (
     FeatureStatistics,
     StatisticsPrecision,
 )
+from avalanche_ad.registry.options import AtLeastTwo, Count, NonNegative, Seed
 from avalanche_ad.training.dynamic import features_by_category
 from avalanche_ad.training.plugins.requirements import required
 
@@ -70,15 +71,15 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
 
     def __init__(
         self,
-        components: int | None = None,
+        components: Count | None = None,
         statistics: Covariance | None = None,
-        rank: int | None = None,
+        rank: Count | None = None,
         mean_field: bool | None = None,
         precision: StatisticsPrecision | None = None,
-        shrinkage: float | None = None,
-        max_positions: int | None = None,
-        max_iter: int | None = None,
-        seed: int | None = None,
+        shrinkage: NonNegative | None = None,
+        max_positions: AtLeastTwo | None = None,
+        max_iter: Count | None = None,
+        seed: Seed | None = None,
         **others: Any,
     ) -> None:
         super().__init__(**others)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from avalanche_ad.models.flow_model import FlowModel
+from avalanche_ad.registry.options import Count
 from avalanche_ad.training.plugins.flow_rehearsal import (
     FlowRehearsalPlugin,
     even_categories,
@@ -53,9 +54,9 @@ class StatisticsRehearsalPlugin(
 
     def __init__(
         self,
-        batch_size: int = 8,
+        batch_size: Count = 8,
         alpha: float = 1.0,
-        pool_size: int = 256,
+        pool_size: Count = 256,
         **options: Any,
     ) -> None:
         super().__init__(**options)

@@ -9,6 +9,7 @@ from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models import FlowGMM
 from avalanche_ad.models.anomaly_model import MASKED
 from avalanche_ad.models.hgad.mixture import pattern_centers
+from avalanche_ad.models.hgad.training import drawn_positions
 from avalanche_ad.models.latents import latents_of
 
 MASK = (8, 8)
@@ -229,9 +230,7 @@ def test_a_training_step_sees_a_share_of_the_positions(flow_gmm, features):
     assert float(apart.detach().max()) < 1e-4
     # a teacher and its student see the same positions of the same minibatch
     assert torch.equal(latents_of(part(x)).levels[0].z, latents_of(part(x)).levels[0].z)
-    draws = {
-        part._drawn_positions(torch.randn(1, 4, 4, 2))[0].item() for _ in range(40)
-    }
+    draws = {drawn_positions(torch.randn(1, 4, 4, 2), 0.1)[0].item() for _ in range(40)}
     assert len(draws) > 5
     part.eval()
     assert torch.equal(part(x), whole(x))

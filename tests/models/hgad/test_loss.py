@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from avalanche_ad.errors import TrainingError
+from avalanche_ad.features.layout import FeatureLayout
+from avalanche_ad.models import FlowGMM
 from avalanche_ad.models.hgad.latents import Latents, LevelLatents
 from avalanche_ad.models.hgad.loss import HGADTerms, hgad_terms
 from avalanche_ad.models.hgad.mixture import inner_centers
@@ -22,6 +24,16 @@ def golden():
     path = Path(__file__).parents[2] / "data" / "hgad_golden.npz"
     with np.load(path, allow_pickle=False) as file:
         return {key: torch.from_numpy(file[key]) for key in file.files}
+
+
+@pytest.fixture
+def make_model():
+    def make(num_categories=4):
+        layout = FeatureLayout(((2, 2, 6), (1, 1, 6)))
+        small = {"couplings": 2, "condition_channels": 4, "centers_per_category": 3}
+        return FlowGMM(layout, num_categories, **small)
+
+    return make
 
 
 @pytest.fixture
@@ -281,7 +293,7 @@ def test_aligned_loss_is_the_negative_log_likelihood(make_model):
             mixture.put(category, torch.tensor([0.3, 0.7]), means, roots)
     x, y = torch.randn(5, 30, generator=generator), torch.tensor([0, 1, 1, 0, 1])
     criterion = FlowGMMLoss(reduction="none")
-    criterion.aligned = True
+    model.alignment.trains_flow = True
     told = []
     criterion.listeners.append(lambda latents, target: told.append((latents, target)))
     output = model.train()(x)
@@ -303,7 +315,8 @@ def test_aligned_loss_is_the_negative_log_likelihood(make_model):
 def test_a_category_without_an_aligned_mixture_is_told(make_model):
     model = make_model()
     model.add_categories([0])
+    model.alignment.start(2, model.num_categories)
+    model.alignment.trains_flow = True
     criterion = FlowGMMLoss()
-    criterion.aligned = True
     with pytest.raises(TrainingError, match="IncrementalMixturePlugin"):
         criterion(model.train()(torch.randn(2, 30)), torch.tensor([0, 0]))
