@@ -85,7 +85,11 @@ def check_options(
     :param given: arguments that are no options, since another gives them.
     :raises RecipeError: naming the first wrong option, and what there is.
 
-    >>> check_options(dict, {}, "table")
+    >>> from avalanche_ad.datasets import SyntheticAD
+    >>> check_options(SyntheticAD, {"sise": 64}, "data set 'synthetic'")
+    Traceback (most recent call last):
+      ...
+    avalanche_ad.errors.RecipeError: data set 'synthetic' has no option 'sise' ...
     """
     known = [name for name in _owners(made) if name not in given]
     if unknown := sorted(options.keys() - set(known)):
