@@ -15,8 +15,8 @@ __all__ = [
     "out",
     "print_table",
     "say",
-    "show_warning",
     "say_error",
+    "show_warning",
 ]
 
 # what is printed comes from recipes and file names: never to be read as markup
@@ -48,7 +48,16 @@ def one_line(message: str) -> str:
 
 
 class LineHandler(logging.Handler):
-    """Print what the package logs as lines, like its warnings; each line once."""
+    """Print what the package logs as lines, like its warnings; each line once.
+
+    >>> log = logging.getLogger("avalanche_ad")
+    >>> handler = LineHandler()
+    >>> log.addHandler(handler)
+    >>> log.warning("the cache is full")
+    >>> log.removeHandler(handler)
+    >>> handler.told
+    {'warning: the cache is full'}
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -43,7 +43,11 @@ Names = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class FeaturesRecipe(Options):
-    """``[features]``: the frozen backbone and how its features are kept."""
+    """``[features]``: the frozen backbone and how its features are kept.
+
+    >>> FeaturesRecipe(backbone="filterbank").dtype
+    'float16'
+    """
 
     backbone: str = "embedded"
     dtype: Literal["float16", "float32"] = "float16"
@@ -51,7 +55,11 @@ class FeaturesRecipe(Options):
 
 
 class SyntheticRecipe(Options):
-    """``[synthetic]``: how much of the procedural data set is drawn, and from what."""
+    """``[synthetic]``: how much of the procedural data set is drawn, and from what.
+
+    >>> SyntheticRecipe(train_images=5).test_normals
+    24
+    """
 
     seed: Annotated[int, Field(ge=0)] = 0
     train_images: Positive = 64
@@ -66,6 +74,9 @@ class TrainingRecipe(Options):
     of minibatches and ``calibration_images`` alone; under ``IncrementalMixturePlugin``
     the loss has no ``lambda1``, ``lambda2``, ``label_smoothing`` or
     ``intra_class_warmup_epochs``.
+
+    >>> TrainingRecipe(epochs=24).batch_size
+    8
     """
 
     epochs: Annotated[int, Field(ge=0)] = 200
@@ -94,6 +105,10 @@ class PublishedRecipe(Options):
     where the method forgot. ``strategy`` names the shipped strategy that is the same
     method, if there is one. ``flips_auroc`` is set where the method's code turns an
     AUROC below 0.5 around, which hides forgetting.
+
+    >>> PublishedRecipe(method="X", source="Y", convention="final", image_auroc=0.9)
+    ... # doctest: +ELLIPSIS
+    PublishedRecipe(method='X', source='Y', convention='final', ...)
     """
 
     method: str
@@ -128,7 +143,13 @@ def _default_model() -> ModelOptions:
 
 
 class BenchmarkRecipe(Options):
-    """A stream: data set, order, sizes, features, model and budget."""
+    """A stream: data set, order, sizes, features, model and budget.
+
+    >>> order = (("bolt", "gear"), ("brush",))
+    >>> stream = BenchmarkRecipe(title="Own", dataset="synthetic", experiences=order)
+    >>> stream.selection, stream.model.type
+    (('bolt', 'gear', 'brush'), 'flow_gmm')
+    """
 
     title: str
     dataset: str
@@ -168,7 +189,11 @@ class BenchmarkRecipe(Options):
 
 
 class PluginRecipe(BaseModel):
-    """``[[plugins]]``: a plugin class and its arguments."""
+    """``[[plugins]]``: a plugin class and its arguments.
+
+    >>> PluginRecipe(type="FrozenFlowPlugin", blocks=2).arguments
+    {'blocks': 2}
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     type: str
@@ -180,7 +205,11 @@ class PluginRecipe(BaseModel):
 
 
 class StrategyRecipe(Options):
-    """A strategy: an Avalanche class, its plugins, and what it overrides."""
+    """A strategy: an Avalanche class, its plugins, and what it overrides.
+
+    >>> StrategyRecipe(title="Own", summary="As it comes.").strategy
+    'avalanche.training.supervised.Naive'
+    """
 
     title: str
     summary: str

@@ -8,7 +8,6 @@ import json
 import pkgutil
 import re
 import warnings
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +17,6 @@ from avalanche.models.dynamic_optimizers import reset_optimizer
 from avalanche.training import plugins, supervised
 from avalanche.training.templates.base import BaseTemplate
 
-from avalanche_ad import recipes
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.experiments.build import check_strategy
 from avalanche_ad.experiments.unsupported import (
@@ -49,7 +47,7 @@ WRAPPERS = {
     "MIR": "MIRPlugin",
     "Replay": "ReplayPlugin",
 }
-README = Path(recipes.__file__).with_name("strategies") / "README.md"
+README = list_recipes("strategies")["naive"].with_name("README.md")
 
 
 def own_classes(package):
