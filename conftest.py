@@ -9,12 +9,12 @@ import torch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what starts commands as processes of their own.
+    """Mark as slow what runs commands as processes, or installs a package for that.
 
     Whole files that are slow say so themselves: ``pytestmark = pytest.mark.slow``.
     """
     for item in items:
-        if "process" in getattr(item, "fixturenames", ()):
+        if {"process", "package"} & {*getattr(item, "fixturenames", ())}:
             item.add_marker(pytest.mark.slow)
 
 

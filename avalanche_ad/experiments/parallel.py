@@ -38,7 +38,7 @@ class Job:
     :param seed: its seed.
     :param folder: its folder.
 
-    >>> from avalanche_ad.recipes.recipe import load_experiment
+    >>> from avalanche_ad.recipes.load import load_experiment
     >>> recipe = load_experiment("synthetic_2x2", "naive")
     >>> print(Job(recipe, seed=3, folder=Path("runs/naive-3")))
     naive, seed 3

@@ -35,6 +35,10 @@ class Batches:
 
     :param dataset: items (features, category, …) of a feature stream.
     :param device: where they are wanted.
+
+    >>> [(x, y)] = Batches([(torch.ones(3), 0), (torch.zeros(3), 1)])
+    >>> x.shape, y
+    (torch.Size([2, 3]), tensor([0, 1]))
     """
 
     def __init__(
@@ -150,10 +154,11 @@ def dynamic(plain: type[AnomalyModel]) -> Any:
     """
     if issubclass(plain, DynamicModule):
         return plain
+    doc = f"A :class:`{plain.__name__}` as strategies grow it, see :func:`dynamic`."
     made = type(
         f"Dynamic{plain.__name__}",
         (plain, _Grows),
-        {"__doc__": plain.__doc__, "__module__": __name__, "plain": plain},
+        {"__doc__": doc, "__module__": __name__, "plain": plain},
     )
     if hasattr(plain, "prune") and hasattr(plain, "freeze_pruned"):
         PackNetModule.register(made)

@@ -80,7 +80,7 @@ class Bench:
 
     >>> from avalanche_ad import anomaly_benchmark
     >>> from avalanche_ad.datasets import SyntheticAD
-    >>> from avalanche_ad.recipes.recipe import load_experiment
+    >>> from avalanche_ad.recipes.load import load_experiment
     >>> def load(name):
     ...     return load_experiment("synthetic_2x2", name)
     >>> data = SyntheticAD(

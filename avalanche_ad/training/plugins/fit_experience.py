@@ -21,8 +21,18 @@ class FitExperiencePlugin(SupervisedPlugin):  # type: ignore[misc]
     :class:`FeatureGMM`, and no training epochs. A run adds it to such a model by
     itself.
 
-    >>> FitExperiencePlugin()  # doctest: +ELLIPSIS
-    <avalanche_ad...FitExperiencePlugin object at ...>
+    >>> import torch
+    >>> from types import SimpleNamespace  # in the place of a strategy
+    >>> from avalanche_ad import FeatureGMM
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> strategy = SimpleNamespace(
+    ...     model=FeatureGMM(FeatureLayout(((4, 4, 8),))),
+    ...     adapted_dataset=[(torch.randn(128), 2) for _ in range(5)],
+    ...     device="cpu",
+    ... )
+    >>> FitExperiencePlugin().before_training_exp(strategy)
+    >>> strategy.model.known_categories
+    tensor([2])
     """
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -41,4 +51,8 @@ class FitExperiencePlugin(SupervisedPlugin):  # type: ignore[misc]
 
 
 class FitFeatureGMMPlugin(FitExperiencePlugin):
-    """:class:`FitExperiencePlugin` by the name that earlier recipes give it."""
+    """:class:`FitExperiencePlugin` by the name that earlier recipes give it.
+
+    >>> issubclass(FitFeatureGMMPlugin, FitExperiencePlugin)
+    True
+    """
