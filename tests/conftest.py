@@ -9,13 +9,12 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 TINY = """\
 title = "Tiny"
@@ -70,22 +69,6 @@ class Outcome:
     err: str
 
 
-@pytest.fixture(scope="session", autouse=True)
-def own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the user's feature cache and key out of the tests."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    places = tmp_path_factory.mktemp("places")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AVALANCHE_AD_CACHE", str(places / "cache"))
-        patch.setenv("XDG_STATE_HOME", str(places / "state"))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        # a line is a line, however narrow the terminal of whoever runs the tests
-        patch.delenv("FORCE_COLOR", raising=False)
-        yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def tiny_stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A benchmark recipe of four categories in two tasks that trains in a second."""
@@ -115,23 +98,24 @@ def cli() -> Callable[..., Outcome]:
     return call
 
 
+def run_command(*arguments: object, **environment: str) -> Outcome:
+    """Run a command as a process of its own."""
+    command = [sys.executable, "-m", "avalanche_ad.cli", *map(str, arguments)]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, **environment},
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
 @pytest.fixture(scope="session")
 def process() -> Callable[..., Outcome]:
-    """Run a command as a process of its own."""
-
-    def call(*arguments: object, **environment: str) -> Outcome:
-        command = [sys.executable, "-m", "avalanche_ad.cli", *map(str, arguments)]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-            env={**os.environ, **environment},
-        )
-        return Outcome(done.returncode, done.stdout, done.stderr)
-
-    return call
+    """Run a command as a process of its own; tests that do are slow."""
+    return run_command
 
 
 @dataclass(frozen=True)
@@ -144,13 +128,11 @@ class TrainedRun:
 
 @pytest.fixture(scope="session")
 def trained_run(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_stream: Path,
-    process: Callable[..., Outcome],
+    tmp_path_factory: pytest.TempPathFactory, tiny_stream: Path
 ) -> TrainedRun:
     """The naive strategy on the tiny stream; not to be written to."""
     folder = tmp_path_factory.mktemp("runs") / "naive"
-    outcome = process("run", "-b", tiny_stream, "-s", "naive", "--out", folder)
+    outcome = run_command("run", "-b", tiny_stream, "-s", "naive", "--out", folder)
     assert outcome.code == 0, outcome.err
     return TrainedRun(folder, outcome)
 

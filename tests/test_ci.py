@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,3 +16,10 @@ def test_the_checks_end_with_the_readmes_command():
     assert script.splitlines()[-1] == 'exec bash -c "$command"'
     for check in ("ruff format --check", "ruff check", "mypy"):
         assert script.index(f".venv/bin/{check}") < script.index(line)
+
+
+def test_the_fast_tests_touch_every_folder():
+    slow = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.slow", re.MULTILINE)
+    every = list((ROOT / "tests").rglob("test_*.py"))
+    fast = {path.parent for path in every if not slow.search(path.read_text("utf-8"))}
+    assert fast == {path.parent for path in every}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -16,8 +17,9 @@ import pytest
 from PIL import Image
 
 import avalanche_ad
-from avalanche_ad.datasets import DATASETS
+from avalanche_ad.cli.list import REGISTRIES
 from avalanche_ad.experiments.results import WORKING_MARKER
+from avalanche_ad.registry import Registry
 
 
 def test_run_prints_a_table_per_task_and_saves_everything(trained_run):
@@ -140,17 +142,43 @@ def test_report_writes_one_page_of_a_run_or_of_many(process, trained_run, tmp_pa
     [
         ("strategies", ["naive", "replay", "feature_gmm"]),
         ("benchmarks", ["synthetic_5x3", "mvtec_5x3", "5 tasks of 3"]),
-        ("datasets", DATASETS),
+        ("datasets", ["synthetic", "mvtec_ad", "visa", "btad", "mvtec_3d", "folder"]),
         ("backbones", ["embedded", "filterbank", "timm:<model>"]),
+        ("plugins", ["GMMAlignmentPlugin", "re-align the mixtures of the flow-GMM"]),
+        ("experiments", ["ladder", "how much of forgetting"]),
     ],
 )
 def test_list(cli, what, words):
     done = cli("list", what)
     assert (done.code, done.err) == (0, "")
+    assert " from" not in done.out.splitlines()[0]
     for word in words:
         assert word in done.out
     if what == "strategies":
         assert cli("list").out == done.out
+
+
+@pytest.mark.parametrize("what", REGISTRIES)
+def test_list_names_the_package_that_brings_a_name(cli, what, tmp_path, monkeypatch):
+    """A package that cannot even be imported breaks nothing."""
+    about = tmp_path / "other_package-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Name: other-package\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        f"[avalanche_ad.{what}]\ntheirs = nowhere_at_all:Theirs\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    done = cli("list", what)
+    assert (done.code, done.err) == (0, "")
+    if isinstance(resolved(REGISTRIES[what]), Registry):
+        assert done.out.splitlines()[0].split()[-1] == "from"
+        (row,) = [line for line in done.out.splitlines() if "theirs" in line]
+        assert row.split() == ["theirs", "other-package"]
+
+
+def resolved(path):
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def test_synthesize_check_and_run_on_a_folder(cli, tmp_path):

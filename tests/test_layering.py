@@ -1,8 +1,7 @@
 """Imports point left only, and Avalanche is imported where it is needed alone.
 
 The order is that of the data: datasets, features, benchmarks, models, training,
-evaluation, experiments; ``pretraining`` makes the weights of a backbone and is for
-nobody else to import. ``models`` takes the layout of the features and nothing else
+evaluation, experiments. ``models`` takes the layout of the features and nothing else
 from its left. ``reporting`` is made of functions of plain values: it imports nothing of
 the package but ``errors``, so whatever holds a result may call it. ``errors`` and
 ``registry`` are for all; ``cli`` imports what it likes and is imported by none.
@@ -30,16 +29,18 @@ ORDER = (
     "evaluation",
     "recipes",
     "experiments",
-    "pretraining",
 )
 LIGHT = (
     "datasets",
     "features",
     "models",
-    "evaluation.functional",
-    "evaluation.names",
+    "evaluation.anomaly_metric",
+    "evaluation.continual",
+    "evaluation.detection",
+    "evaluation.measures",
+    "evaluation.measuring",
+    "evaluation.registry",
     "reporting",
-    "pretraining",
 )
 """Modules that come without Avalanche."""
 
@@ -83,7 +84,7 @@ def allowed(layer, name):
     if layer == "models":
         return is_within(name, f"{NAME}.features.layout")
     if target == "reporting":
-        return layer in ("experiments", "pretraining")
+        return layer == "experiments"
     return target in ORDER[: ORDER.index(layer)]
 
 
@@ -127,14 +128,12 @@ PLANTED = {
     "benchmarks": "from avalanche_ad import models",
     "models": "from avalanche_ad.features.cache import FeatureCache",
     "models.storage": "from avalanche_ad.datasets.sample import Sample",
-    "training": "from ..evaluation import names",
+    "training": "from ..evaluation import registry",
     "training.plugins.early": "from ...experiments.runner import run_experiment",
     "evaluation": "from avalanche_ad.experiments import results",
-    "evaluation.functional": "from avalanche.evaluation import PluginMetric",
+    "evaluation.detection": "from avalanche.evaluation import PluginMetric",
     "evaluation.metrics": "from avalanche_ad.reporting.tables import table",
     "experiments": "from avalanche_ad.cli import main",
-    "experiments.build": "from avalanche_ad.pretraining.export import export",
-    "pretraining": "import avalanche",
     "reporting": "from avalanche_ad.experiments.results import read_results",
     "reporting.html": "import avalanche",
     "errors": "from avalanche_ad.models import FlowGMM",

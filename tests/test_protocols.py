@@ -8,14 +8,14 @@ from statistics import mean
 import pytest
 
 from avalanche_ad.benchmarks import split_categories
-from avalanche_ad.datasets.btad import BTAD_CATEGORIES
-from avalanche_ad.datasets.mvtec_3d import MVTEC_3D_CATEGORIES
-from avalanche_ad.datasets.mvtec_ad import MVTEC_AD_CATEGORIES
+from avalanche_ad.datasets.readers.btad import BTAD_CATEGORIES
+from avalanche_ad.datasets.readers.mvtec_3d import MVTEC_3D_CATEGORIES
+from avalanche_ad.datasets.readers.mvtec_ad import MVTEC_AD_CATEGORIES
+from avalanche_ad.datasets.readers.visa import VISA_CATEGORIES
 from avalanche_ad.datasets.synthetic import SYNTHETIC_CATEGORIES
-from avalanche_ad.datasets.visa import VISA_CATEGORIES
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
-from avalanche_ad.recipes.recipe import (
+from avalanche_ad.recipes import (
     list_recipes,
     load_experiment,
     read_toml,

@@ -17,19 +17,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from avalanche_ad.benchmarks import anomaly_benchmark
-from avalanche_ad.datasets import find_problems, read_folder, verify
+from avalanche_ad.datasets import find_problems, open_dataset, verify
 from avalanche_ad.datasets.loading import (
     IMAGE_SUFFIXES,
     image_remarks,
     load_image,
     read_header,
-    read_mask,
 )
+from avalanche_ad.datasets.masks import read_mask
 from avalanche_ad.errors import AvalancheADError, DatasetError
 from avalanche_ad.experiments.prediction import predict_images
 from avalanche_ad.features import Backbone, FeatureCache
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning:PIL")]
 
 FORMATS = {
     "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
@@ -284,7 +284,7 @@ def test_check_and_run_end_in_lines(tmp_path_factory, encode, first, second, mas
         path = root / "bolt" / f"{name}{file.suffix}"
         path.parent.mkdir(parents=True) if not path.parent.exists() else None
         path.write_bytes(encode(file))
-    data = read_folder(root)
+    data = open_dataset("folder", root)
     problems = find_problems(data)
     lines = [str(problem) for problem in problems]
     assert not any("\n" in line or "Error" in line for line in lines)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -58,7 +60,7 @@ def test_every_command_names_what_exists(command):
     from typer.main import get_command
 
     from avalanche_ad.cli import app
-    from avalanche_ad.recipes.recipe import load_experiment
+    from avalanche_ad.recipes import load_experiment
 
     words = command.split()[1:]
     group = get_command(app)

@@ -22,13 +22,15 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.evaluation.names import metric_names
+from avalanche_ad.evaluation.registry import metric_names
 from avalanche_ad.experiments import run_state, runner
 from avalanche_ad.features import FeatureCache
-from avalanche_ad.models.anomaly_model import evaluating
+from avalanche_ad.models.evaluating import evaluating
 from avalanche_ad.models.storage import load_model
-from avalanche_ad.recipes.recipe import list_recipes, load_experiment
+from avalanche_ad.recipes import list_recipes, load_experiment
 from avalanche_ad.training.plugins import CalibrationPlugin, GradientClippingPlugin
+
+pytestmark = pytest.mark.slow
 
 CATEGORIES = (("bolt", "brush"), ("carpet_weave", "gear"))
 # So many images that every memory is used in the second experience, and a last

@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
 import avalanche_ad
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -81,7 +84,8 @@ def test_every_recipe_is_inside_and_nothing_else_of_its_folder(names, kind):
         for name in names
         if name.startswith(f"avalanche_ad/recipes/{kind}/")
     }
-    assert inside == {path.name for path in (ROOT / kind).glob("*.toml")}
+    folder = ROOT / "avalanche_ad/recipes" / kind
+    assert inside == {path.name for path in folder.glob("*.toml")}
     assert inside
 
 
@@ -92,7 +96,7 @@ def test_code_types_and_data_are_inside(names):
         "features/data/whitening.safetensors",
         "reporting/report.html.jinja",
     )
-    for name in ("py.typed", "cli.py", *data):
+    for name in ("py.typed", "cli/list.py", *data):
         assert f"avalanche_ad/{name}" in names
     modules = {
         path.relative_to(ROOT).as_posix() for path in ROOT.glob("avalanche_ad/**/*.py")
@@ -100,10 +104,34 @@ def test_code_types_and_data_are_inside(names):
     assert modules == {name for name in names if name.endswith(".py")}
 
 
+def test_the_source_distribution_builds_the_same_wheel(names, tmp_path):
+    """It holds no links, as a checkout on a system that has none."""
+    build = [sys.executable, "-m", "hatchling", "build"]
+    subprocess.run(
+        [*build, "-t", "sdist", "-d", tmp_path],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        assert all(member.isfile() or member.isdir() for member in archive)
+        archive.extractall(tmp_path, filter="data")
+    subprocess.run(
+        [*build, "-t", "wheel", "-d", tmp_path],
+        cwd=tmp_path / path.name.removesuffix(".tar.gz"),
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert set(archive.namelist()) == names
+
+
 def test_the_installed_package_runs_outside_the_checkout(call, installed, tiny_stream):
     script = (
         "import avalanche_ad.cli, sys; from pathlib import Path\n"
-        "from avalanche_ad.recipes.recipe import list_recipes\n"
+        "from avalanche_ad.recipes import list_recipes\n"
         "print(avalanche_ad.__file__)\n"
         "print(*list_recipes('strategies').values(), sep='\\n')"
     )

@@ -20,7 +20,7 @@ from filelock import FileLock
 from PIL import Image, ImageOps
 from safetensors.numpy import save_file
 
-from avalanche_ad.datasets.mvtec_ad import MVTEC_AD_CATEGORIES
+from avalanche_ad.datasets.readers.mvtec_ad import MVTEC_AD_CATEGORIES
 from avalanche_ad.experiments import run_state
 from avalanche_ad.experiments.results import WORKING_MARKER
 
@@ -479,12 +479,12 @@ def _(place):
     return place.run_on(place.data(), FOLDER.replace("title", "# title"))
 
 
-@wrong(RECIPES, "an unknown data set", "'dataset'", "'mvtec_ad'", "'mnist'")
+@wrong(RECIPES, "an unknown data set", "'dataset'", "mvtec_ad", "'mnist'")
 def _(place):
     return place.run_on(place.data(), FOLDER.replace('"folder"', '"mnist"'))
 
 
-@wrong(RECIPES, "an unknown type of model", "'model'", "'cnn'", "'flow_gmm'")
+@wrong(RECIPES, "an unknown type of model", "'model'", "'cnn'", "flow_gmm")
 def _(place):
     return place.run_on(place.data(), FOLDER + "[model]\ntype = 'cnn'\n")
 
@@ -536,7 +536,7 @@ def _(place):
     return place.run("--set", "features.options.depth=3")
 
 
-@wrong(RECIPES, "weights of another network", "not of the embedded", "pretraining")
+@wrong(RECIPES, "weights of another network", "not of the embedded", "weights.adopt")
 def _(place):
     path = place / "resnet.safetensors"
     save_file({"conv1.weight": np.zeros((8, 3, 3, 3), np.float32)}, path)
@@ -549,6 +549,11 @@ def _(place):
 @wrong(RECIPES, "a plugin that does not exist", "no such class", "dotted path")
 def _(place):
     return place.plugin("avalanche.training.plugins.ReplyPlugin")
+
+
+@wrong(RECIPES, "a plugin of no such name", "mean 'CalibrationPlugin'", "dotted path")
+def _(place):
+    return place.plugin("CalibratonPlugin")
 
 
 # Modules of other names each, for one process has one of a name.
@@ -901,9 +906,9 @@ def _(place):
     return place.cli("compare", "-b", place.stream, "--strategies", strategies)
 
 
-@wrong(ARGUMENTS, "a list of something unknown", "'plugins'", "strategies")
+@wrong(ARGUMENTS, "a list of something unknown", "'plugin'", "mean 'plugins'")
 def _(place):
-    return place.cli("list", "plugins")
+    return place.cli("list", "plugin")
 
 
 @wrong(ARGUMENTS, "an unknown action on the cache", "'empty'", "list or clear")

@@ -28,7 +28,7 @@ from avalanche_ad.benchmarks.items import (
 from avalanche_ad.benchmarks.order import split_categories
 from avalanche_ad.datasets.digest import category_digests
 from avalanche_ad.datasets.loading import image_size as image_size_of
-from avalanche_ad.datasets.loading import resize_mask
+from avalanche_ad.datasets.masks import resize_mask
 from avalanche_ad.datasets.notes import Remarks, mask_and_remarks, tell
 from avalanche_ad.datasets.sample import AnomalyData, Sample
 from avalanche_ad.datasets.validation import mask_of_another_size, verify
@@ -62,6 +62,21 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
     :param learned: how many of the first experiences were learned elsewhere and hold
         no image.
     :param training_images: fingerprints of each category's training images.
+
+    >>> from avalanche_ad.datasets import SyntheticAD
+    >>> data = SyntheticAD(
+    ...     64,
+    ...     train_images=2,
+    ...     test_normals=1,
+    ...     test_anomalies=1,
+    ...     categories=["carpet_weave", "tile_grid"],
+    ... )
+    >>> benchmark = anomaly_benchmark(data, n_experiences=2, image_size=64)
+    >>> benchmark.category_names
+    ('carpet_weave', 'tile_grid')
+    >>> x, y, is_anomaly, mask, t = benchmark.test_stream[1].dataset[0]
+    >>> x.shape, y, mask.shape, t
+    (torch.Size([3, 64, 64]), 1, torch.Size([64, 64]), 0)
     """
 
     def __init__(

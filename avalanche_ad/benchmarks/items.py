@@ -12,13 +12,19 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from avalanche_ad.datasets.sample import AnomalyData, Sample
-from avalanche_ad.features.cache import load_images
+from avalanche_ad.features.extraction import load_images
 
 __all__ = ["FeatureSource", "ImageSource", "PackedMasks", "TestItems", "TrainItems"]
 
 
 class ImageSource:
-    """Images of a data set, resized, as float tensors (3, S, S) in [0, 1]."""
+    """Images of a data set, resized, as float tensors (3, S, S) in [0, 1].
+
+    >>> from avalanche_ad.datasets import SyntheticAD
+    >>> data = SyntheticAD(64, train_images=2, categories=["tile_grid"])
+    >>> ImageSource(data, data.samples, image_size=32)[0].shape
+    torch.Size([3, 32, 32])
+    """
 
     def __init__(
         self, data: AnomalyData, samples: Sequence[Sample], image_size: int
@@ -35,6 +41,9 @@ class FeatureSource:
     """Rows of one or more caches of packed features, as float tensors (size,).
 
     :param rows: (cache, row) of every item.
+
+    >>> FeatureSource([(torch.eye(3), 2), (torch.eye(3), 0)])[0]
+    tensor([0., 0., 1.])
     """
 
     def __init__(self, rows: Sequence[tuple[Any, int]]) -> None:
@@ -50,6 +59,12 @@ class PackedMasks:
     """Defect masks at mask size, eight pixels a byte.
 
     :param masks: one (H, W) boolean array per image.
+
+    >>> masks = PackedMasks([np.eye(8, dtype=bool), np.zeros((8, 8), dtype=bool)])
+    >>> int(masks[0].sum()), int(masks[1].sum())
+    (8, 0)
+    >>> masks.bits[0].nbytes
+    8
     """
 
     def __init__(self, masks: Sequence[npt.NDArray[np.bool_]]) -> None:
@@ -65,7 +80,11 @@ class PackedMasks:
 
 
 class TrainItems(Dataset[tuple[Tensor, int]]):
-    """Training items (x, category)."""
+    """Training items (x, category).
+
+    >>> TrainItems(FeatureSource([(torch.eye(3), 2)]), targets=[5])[0]
+    (tensor([0., 0., 1.]), 5)
+    """
 
     def __init__(
         self, source: ImageSource | FeatureSource, targets: Sequence[int]
@@ -81,7 +100,14 @@ class TrainItems(Dataset[tuple[Tensor, int]]):
 
 
 class TestItems(Dataset[tuple[Tensor, int, bool, Tensor]]):
-    """Test items (x, category, is_anomaly, mask)."""
+    """Test items (x, category, is_anomaly, mask).
+
+    >>> masks = PackedMasks([np.eye(2, dtype=bool)])
+    >>> source = FeatureSource([(torch.eye(3), 2)])
+    >>> x, y, is_anomaly, mask = TestItems(source, [5], [True], masks)[0]
+    >>> y, is_anomaly, mask.tolist()
+    (5, True, [[True, False], [False, True]])
+    """
 
     __test__ = False  # not a test case, whatever pytest thinks of the name
 

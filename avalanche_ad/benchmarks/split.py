@@ -7,13 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_ad.benchmarks.anomaly import AnomalyBenchmark, anomaly_benchmark
-from avalanche_ad.datasets import (
-    read_btad,
-    read_folder,
-    read_mvtec_3d,
-    read_mvtec_ad,
-    read_visa,
-)
+from avalanche_ad.datasets import open_dataset
 from avalanche_ad.datasets.synthetic import SyntheticAD
 
 __all__ = [
@@ -46,7 +40,7 @@ def SplitMVTecAD(  # noqa: N802
     :param options: what :func:`anomaly_benchmark` takes.
     """
     return anomaly_benchmark(
-        read_mvtec_ad(Path(dataset_root), _selection(options)),
+        open_dataset("mvtec_ad", dataset_root, _selection(options)),
         n_experiences=n_experiences,
         **options,
     )
@@ -65,7 +59,7 @@ def SplitVisA(  # noqa: N802
     :param options: what :func:`anomaly_benchmark` takes.
     """
     return anomaly_benchmark(
-        read_visa(Path(dataset_root), _selection(options)),
+        open_dataset("visa", dataset_root, _selection(options)),
         n_experiences=n_experiences,
         **options,
     )
@@ -84,7 +78,7 @@ def SplitBTAD(  # noqa: N802
     :param options: what :func:`anomaly_benchmark` takes.
     """
     return anomaly_benchmark(
-        read_btad(Path(dataset_root), _selection(options)),
+        open_dataset("btad", dataset_root, _selection(options)),
         n_experiences=n_experiences,
         **options,
     )
@@ -103,7 +97,7 @@ def SplitMVTec3D(  # noqa: N802
     :param options: what :func:`anomaly_benchmark` takes.
     """
     return anomaly_benchmark(
-        read_mvtec_3d(Path(dataset_root), _selection(options)),
+        open_dataset("mvtec_3d", dataset_root, _selection(options)),
         n_experiences=n_experiences,
         **options,
     )
@@ -122,7 +116,7 @@ def SplitFolder(  # noqa: N802
     :param options: what :func:`anomaly_benchmark` takes.
     """
     return anomaly_benchmark(
-        read_folder(Path(dataset_root), _selection(options)),
+        open_dataset("folder", dataset_root, _selection(options)),
         n_experiences=n_experiences,
         **options,
     )

@@ -1,10 +1,10 @@
 """What is on disk: samples, readers, loading and validation.
 
-A data set is opened by name with ``open_dataset`` or by its own reader; either gives
-an ``AnomalyData``: its samples, and how to get their pixels.
+A data set is opened by name with ``open_dataset``; its reader gives an ``AnomalyData``:
+its samples, and how to get their pixels.
 
 >>> from avalanche_ad.datasets import open_dataset
->>> data = open_dataset("synthetic", size=64)
+>>> data = open_dataset("synthetic", image_size=64)
 >>> data.image(data.samples[0]).shape
 (64, 64, 3)
 """
@@ -13,25 +13,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from avalanche_ad.datasets.btad import read_btad
 from avalanche_ad.datasets.digest import category_digests
 from avalanche_ad.datasets.disk import DiskData, Problem
-from avalanche_ad.datasets.folder import read_folder
-from avalanche_ad.datasets.mvtec_3d import read_mvtec_3d
-from avalanche_ad.datasets.mvtec_ad import read_mvtec_ad
+from avalanche_ad.datasets.reader import DatasetReader, DiskReader
 from avalanche_ad.datasets.registry import DATASETS, check_dataset, open_dataset
 from avalanche_ad.datasets.sample import GOOD, AnomalyData, Sample
 from avalanche_ad.datasets.scanning import is_system_file
 from avalanche_ad.datasets.validation import find_problems, verify
-from avalanche_ad.datasets.visa import read_visa
+from avalanche_ad.datasets.writing import write_mvtec_layout
 
 if TYPE_CHECKING:
-    from avalanche_ad.datasets.synthetic import SyntheticAD, write_mvtec_layout
+    from avalanche_ad.datasets.synthetic import SyntheticAD
 
 __all__ = [
     "AnomalyData",
     "DATASETS",
+    "DatasetReader",
     "DiskData",
+    "DiskReader",
     "GOOD",
     "Problem",
     "Sample",
@@ -41,11 +40,6 @@ __all__ = [
     "find_problems",
     "is_system_file",
     "open_dataset",
-    "read_btad",
-    "read_folder",
-    "read_mvtec_3d",
-    "read_mvtec_ad",
-    "read_visa",
     "verify",
     "write_mvtec_layout",
 ]
@@ -53,8 +47,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Import the procedural data set, and SciPy with it, when it is first used."""
-    if name in {"SyntheticAD", "write_mvtec_layout"}:
-        from avalanche_ad.datasets import synthetic
+    if name == "SyntheticAD":
+        from avalanche_ad.datasets.synthetic import SyntheticAD
 
-        return getattr(synthetic, name)
+        return SyntheticAD
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,8 +17,8 @@ from avalanche_ad.datasets.loading import (
     file_digest,
     image_size,
     load_image,
-    read_mask,
 )
+from avalanche_ad.datasets.masks import read_mask
 from avalanche_ad.datasets.sample import Sample
 from avalanche_ad.errors import DatasetError
 

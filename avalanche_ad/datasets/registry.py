@@ -1,96 +1,84 @@
-"""The data sets by name. A new one takes its file and one line here."""
+"""Data sets by name, as recipes and the command line give them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from pathlib import Path
 
-from avalanche_ad.datasets.btad import scan_btad
-from avalanche_ad.datasets.disk import DiskData, Problem
-from avalanche_ad.datasets.folder import scan_folder
-from avalanche_ad.datasets.mvtec_3d import scan_mvtec_3d
-from avalanche_ad.datasets.mvtec_ad import scan_mvtec_ad
-from avalanche_ad.datasets.sample import AnomalyData, Sample
-from avalanche_ad.datasets.scanning import Found
-from avalanche_ad.datasets.validation import Progress, find_problems
-from avalanche_ad.datasets.visa import scan_visa
-from avalanche_ad.errors import DatasetError
+from avalanche_ad.datasets.disk import Problem
+from avalanche_ad.datasets.reader import DatasetReader
+from avalanche_ad.datasets.sample import AnomalyData
+from avalanche_ad.datasets.validation import Progress
+from avalanche_ad.registry import Registry
+from avalanche_ad.registry.arguments import check_options
 
 __all__ = ["DATASETS", "check_dataset", "open_dataset"]
 
-SYNTHETIC = "synthetic"
-
-_SCANS: dict[str, Callable[[Path, Sequence[str] | None], Found]] = {
-    "mvtec_ad": scan_mvtec_ad,
-    "visa": scan_visa,
-    "btad": scan_btad,
-    "mvtec_3d": scan_mvtec_3d,
-    "folder": scan_folder,
-}
-
-DATASETS: tuple[str, ...] = (SYNTHETIC, *_SCANS)
-"""Names that ``open_dataset`` knows."""
+DATASETS: Registry[DatasetReader] = Registry(
+    "dataset",
+    "avalanche_ad.datasets.reader.DatasetReader",
+    "avalanche_ad.datasets.readers",
+    also=", or give the dotted path of a reader's class",
+)
+"""The readers of data sets by name."""
 
 
 def open_dataset(
     name: str,
-    root: Path | None = None,
+    root: Path | str | None = None,
     categories: Sequence[str] | None = None,
     *,
-    size: int = 128,
-    seed: int = 0,
+    image_size: int = 128,
+    folder: Path | None = None,
+    **options: object,
 ) -> AnomalyData:
     """Open a data set by name.
 
-    :param name: one of ``DATASETS``.
-    :param root: its folder; not needed for ``"synthetic"``.
+    :param name: a name of ``DATASETS``, or the dotted path of a reader's class.
+    :param root: its folder; not needed for one that is drawn.
     :param categories: a selection; all otherwise, always in the data set's own order.
-    :param size: side of the synthetic images in pixels; the others have their own.
-    :param seed: what the synthetic images are drawn from.
-    :raises DatasetError: when the name is unknown, the folder is not given, or at the
-        first thing in it that would break training.
-    """
-    if name == SYNTHETIC:
-        from avalanche_ad.datasets.synthetic import SyntheticAD
+    :param image_size: side in pixels that images are resized to later; those of
+        ``"synthetic"`` are drawn at this size, others keep their own.
+    :param folder: where modules are looked for that are found nowhere else.
+    :param options: further arguments of the reader.
+    :raises RecipeError: when the name or an option is unknown.
+    :raises DatasetError: when the folder is not given, or at the first thing in it that
+        would break training.
 
-        return SyntheticAD(size=size, seed=seed, categories=categories)
-    return DiskData.open(name, _scan(name, root, categories))
+    >>> open_dataset("synthetic", categories=["bolt"], train_images=1).samples[-1].path
+    PosixPath('synthetic/bolt/train/good/000.png')
+    """
+    return _reader(name, root, categories, folder, options).open(image_size)
 
 
 def check_dataset(
     name: str,
-    root: Path | None = None,
+    root: Path | str | None = None,
     categories: Sequence[str] | None = None,
     progress: Progress | None = None,
+    *,
+    folder: Path | None = None,
+    **options: object,
 ) -> list[Problem]:
     """List every problem of a data set: of its structure, then of its files.
 
-    :param name: one of ``DATASETS``.
-    :param root: its folder; not needed for ``"synthetic"``.
-    :param categories: a selection; all otherwise.
+    :param name: as for :func:`open_dataset`, like ``root``, ``categories``, ``folder``
+        and ``options``.
     :param progress: called after every image with (done, total).
     :return: the errors, then the notes; empty if all is well.
-    :raises DatasetError: when the name is unknown or the folder is not given.
+    :raises RecipeError: when the name or an option is unknown.
+    :raises DatasetError: when the folder is not given.
     """
-    if name == SYNTHETIC:
-        return find_problems(open_dataset(name, None, categories), progress)
-    found = list(_scan(name, root, categories))
-    samples = tuple(item for item in found if isinstance(item, Sample))
-    structure = [item for item in found if isinstance(item, Problem)]
-    content = find_problems(DiskData(name, samples), progress)
-    # Both passes meet a mask that is missing.
-    problems = dict.fromkeys(structure + content)
-    return sorted(problems, key=lambda problem: problem.severity != "error")
+    return _reader(name, root, categories, folder, options).check(progress)
 
 
-def _scan(name: str, root: Path | None, categories: Sequence[str] | None) -> Found:
-    if name not in _SCANS:
-        close = get_close_matches(name, DATASETS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise DatasetError(
-            f"unknown data set {name!r}; {hint}Known: {', '.join(DATASETS)}"
-        )
-    if root is None:
-        raise DatasetError(f"data set {name} needs --data DIR, the folder it is in")
-    return _SCANS[name](Path(root), categories)
+def _reader(
+    name: str,
+    root: Path | str | None,
+    categories: Sequence[str] | None,
+    folder: Path | None,
+    options: dict[str, object],
+) -> DatasetReader:
+    made = DATASETS.find(name, folder)
+    check_options(made, options, f"dataset {name!r}", ("root", "categories"))
+    return made(root, categories, **options)

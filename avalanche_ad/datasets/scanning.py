@@ -125,7 +125,6 @@ def choose_categories(
         yield Problem(root, "no category asked for; name at least one, or leave it out")
 
 
-@report_unreadable
 def scan_official(
     root: Path,
     official: Sequence[str],

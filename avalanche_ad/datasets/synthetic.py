@@ -2,114 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Sequence
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from secrets import token_hex
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
-from scipy import ndimage
 
-from avalanche_ad.datasets._synthetic import (
-    bench,
-    circuit,
-    defects,
-    drawing,
-    metalware,
-    objects,
-    textures,
-)
-from avalanche_ad.datasets._synthetic.drawing import Canvas, Draw, Scene, plane
-from avalanche_ad.datasets.sample import GOOD, AnomalyData, Sample, Split
+from avalanche_ad.datasets._synthetic.catalogue import CATALOGUE
+from avalanche_ad.datasets._synthetic.rendering import DRAWING, rendered
+from avalanche_ad.datasets.sample import GOOD, Sample, Split
 from avalanche_ad.errors import DatasetError
 
-__all__ = ["SYNTHETIC_CATEGORIES", "SyntheticAD", "write_mvtec_layout"]
+__all__ = ["SYNTHETIC_CATEGORIES", "SyntheticAD"]
 
-_Painter = Callable[[int, Draw, str, Draw], Scene]
+SYNTHETIC_CATEGORIES: tuple[str, ...] = tuple(CATALOGUE)
 
-
-@dataclass(frozen=True)
-class _Category:
-    """How a category is drawn and what can be wrong with it.
-
-    :param painter: draws one image, with a structural defect if asked.
-    :param structural: defects that the painter draws itself.
-    :param surface: defects laid over the finished image.
-    """
-
-    painter: _Painter
-    structural: tuple[str, ...]
-    surface: tuple[str, ...]
-
-    @property
-    def defects(self) -> tuple[str, ...]:
-        return tuple(sorted(self.structural + self.surface))
-
-
-_CATALOGUE: dict[str, _Category] = {
-    "bolt": _Category(metalware.bolt, ("bent", "worn_thread"), ("scratch", "stain")),
-    "brush": _Category(
-        objects.brush, ("missing_tuft", "splayed_tuft"), ("fibre", "stain")
-    ),
-    "cable_section": _Category(
-        objects.cable_section,
-        ("cut_insulation", "missing_strand", "wrong_core"),
-        ("debris", "hole"),
-    ),
-    "capsule_print": _Category(
-        objects.capsule_print, ("misprint", "squeezed"), ("crack", "scratch", "stain")
-    ),
-    "carpet_weave": _Category(
-        textures.carpet_weave,
-        ("pulled_thread",),
-        ("cut_paste", "fibre", "hole", "stain"),
-    ),
-    "circuit_board": _Category(
-        circuit.circuit_board,
-        ("broken_trace", "missing_part", "missing_pin", "shifted_part"),
-        ("debris",),
-    ),
-    "flask_top": _Category(
-        objects.flask_top, ("chipped_rim",), ("crack", "debris", "stain")
-    ),
-    "gear": _Category(
-        metalware.gear, ("missing_tooth", "worn_tooth"), ("crack", "scratch", "stain")
-    ),
-    "hazel_shell": _Category(
-        objects.hazel_shell, (), ("crack", "cut_paste", "hole", "stain")
-    ),
-    "hex_nut": _Category(
-        metalware.hex_nut,
-        ("broken_corner", "stripped_thread"),
-        ("colour_shift", "scratch"),
-    ),
-    "leather_hide": _Category(
-        textures.leather_hide, (), ("colour_shift", "dent", "hole", "scratch", "stain")
-    ),
-    "terrazzo": _Category(textures.terrazzo, (), ("crack", "dent", "hole", "stain")),
-    "tile_grid": _Category(
-        textures.tile_grid, ("chip",), ("colour_shift", "crack", "smear", "stain")
-    ),
-    "wood_plank": _Category(
-        textures.wood_plank, (), ("cut_paste", "hole", "scratch", "stain")
-    ),
-    "zip_fastener": _Category(
-        objects.zip_fastener, ("bent_tooth", "missing_tooth"), ("fibre", "stain")
-    ),
-}
-
-SYNTHETIC_CATEGORIES: tuple[str, ...] = tuple(_CATALOGUE)
-
-# A pixel counts as defective where a channel of the finished picture changes by this
-# many of 255 steps; less cannot be seen beside the sensor noise.
-_VISIBLE = 8
-_AREA = (0.003, 0.065)
-_ATTEMPTS = 24
 _SMALLEST_SIZE = 32
 
 
@@ -201,7 +110,7 @@ class SyntheticAD:
         :raises DatasetError: when the sample is not of this data set.
         """
         self._check(sample)
-        return _finished(self.size, self.seed, sample)[0].copy()
+        return rendered(self.size, self.seed, sample)[0].copy()
 
     def mask(self, sample: Sample) -> npt.NDArray[np.bool_]:
         """Return the mask (size, size) of what the defect changed visibly.
@@ -210,25 +119,25 @@ class SyntheticAD:
         :raises DatasetError: when the sample is not of this data set.
         """
         self._check(sample)
-        return _finished(self.size, self.seed, sample)[1].copy()
+        return rendered(self.size, self.seed, sample)[1].copy()
 
     def fingerprint(self, sample: Sample) -> str:
-        """Return a digest of the drawing code, the parameters and the sample.
+        """Return a digest of the drawing rules, the parameters and the sample.
 
         :param sample: one of ``samples``.
         :raises DatasetError: when the sample is not of this data set.
         """
         self._check(sample)
-        identity = f"{_code_digest()}/{self.size}/{self.seed}/{sample.path.as_posix()}"
+        identity = f"{DRAWING}/{self.size}/{self.seed}/{sample.path.as_posix()}"
         return sha256(identity.encode()).hexdigest()
 
     def _sound_twin(self, sample: Sample) -> npt.NDArray[np.uint8]:
         """Draw the image as it would be without its defect."""
         self._check(sample)
-        return _finished(self.size, self.seed, sample)[2].copy()
+        return rendered(self.size, self.seed, sample)[2].copy()
 
     def _of(self, category: str) -> list[Sample]:
-        kinds = _CATALOGUE[category].defects
+        kinds = CATALOGUE[category].defects
         anomalies = [
             (kinds[i % len(kinds)], i // len(kinds)) for i in range(self.test_anomalies)
         ]
@@ -279,7 +188,7 @@ def _checked_categories(categories: Sequence[str] | None) -> tuple[str, ...]:
             f"expected a list with some of: {known}"
         )
     for category in categories:
-        if category not in _CATALOGUE:
+        if category not in CATALOGUE:
             raise DatasetError(
                 f"synthetic: unknown category {category!r}, expected one of: {known}"
             )
@@ -288,137 +197,3 @@ def _checked_categories(categories: Sequence[str] | None) -> tuple[str, ...]:
             f"synthetic: categories = {list(categories)!r}, expected each one once"
         )
     return tuple(categories)
-
-
-@lru_cache(maxsize=1)
-def _code_digest() -> str:
-    """Return a digest of the source that decides the pixels."""
-    digest = sha256()
-    for module in (bench, circuit, defects, drawing, metalware, objects, textures):
-        digest.update(Path(str(module.__file__)).read_bytes())
-    digest.update(Path(__file__).read_bytes())
-    return digest.hexdigest()
-
-
-_Rendered = tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], npt.NDArray[np.uint8]]
-
-
-@lru_cache(maxsize=8)
-def _finished(size: int, seed: int, sample: Sample) -> _Rendered:
-    """Draw a sample: image, mask and the image of the sound twin."""
-    key = f"{seed}/{sample.path.as_posix()}"
-    category = _CATALOGUE[sample.category]
-    sound, body = category.painter(size, Draw(key, "scene"), GOOD, Draw(key, GOOD))
-    twin = _develop(sound, key)
-    nothing = np.zeros((size, size), dtype=bool)
-    if not sample.is_anomaly:
-        return twin, nothing, twin
-    kind = sample.defect_type
-    picture, mask = twin, nothing
-    # a defect may fall where it does not show, or spread too far: draw another one
-    for attempt in range(_ATTEMPTS):
-        harm = Draw(key, "defect", attempt)
-        if kind in category.structural:
-            hurt, _ = category.painter(size, Draw(key, "scene"), kind, harm)
-        else:
-            hurt = sound.copy()
-            strength = 1.0 + attempt / _ATTEMPTS
-            defects.SURFACE_DEFECTS[kind](hurt, body, harm, strength)
-        changed = _develop(hurt, key)
-        mask = _visible(twin, changed)
-        picture = np.where(mask[..., None], changed, twin)
-        if _AREA[0] <= np.count_nonzero(mask) / mask.size <= _AREA[1]:
-            break
-    return picture, mask, twin
-
-
-def _develop(canvas: Canvas, key: str) -> npt.NDArray[np.uint8]:
-    """Light the scene, add the sensor's noise and quantise."""
-    draw = Draw(key, "camera")
-    gain = draw.uniform(0.85, 1.14)
-    warmth = draw.uniform(-0.05, 0.05)
-    tilt = draw.uniform(-0.09, 0.09) * canvas.x + draw.uniform(-0.09, 0.09) * canvas.y
-    balance = plane((1.0 + warmth, 1.0, 1.0 - warmth))
-    lit = canvas.rgb * (gain * (1.0 + tilt) * balance)
-    level = draw.uniform(2.4, 3.2)
-    noisy = 255.0 * lit + level * draw.bell(*canvas.rgb.shape)
-    values = np.clip(np.floor(noisy + 0.5), 0.0, 255.0).astype(np.uint8)
-    return np.ascontiguousarray(values.transpose(1, 2, 0))
-
-
-def _visible(
-    twin: npt.NDArray[np.uint8], changed: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.bool_]:
-    """Return where two pictures differ visibly, small gaps closed."""
-    difference = np.abs(twin.astype(np.int16) - changed.astype(np.int16)).max(axis=2)
-    seen = difference >= _VISIBLE
-    # single pixels beside the defect are rounding, single gaps in it coincidence
-    reach = max(1, twin.shape[0] // 64)
-    grown = ndimage.binary_dilation(seen, iterations=reach)
-    closed = ndimage.binary_erosion(grown, iterations=reach, border_value=1)
-    mask: npt.NDArray[np.bool_] = closed | seen
-    return mask
-
-
-def write_mvtec_layout(
-    data: AnomalyData,
-    root: Path | str,
-    progress: Callable[[int, int], None] | None = None,
-) -> Path:
-    """Write a data set to disk in MVTec AD's layout.
-
-    ``CATEGORY/train/good/000.png``, ``CATEGORY/test/DEFECT/000.png`` and
-    ``CATEGORY/ground_truth/DEFECT/000_mask.png``. The folder is complete or absent:
-    all is written beside it, then renamed.
-
-    :param data: any data set.
-    :param root: the folder to make; it may exist if it is empty.
-    :param progress: called with (images written, images in all) after every image.
-    :return: the folder.
-    :raises DatasetError: when the folder holds something or cannot be written.
-    """
-    target = Path(root)
-    try:
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise DatasetError(
-                f"{target}: expected a new or empty folder, found something there; "
-                "remove it or choose another folder"
-            )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.parent / f".{target.name}-{token_hex(4)}"
-        aside.mkdir()
-        try:
-            _write_images(data, aside, progress)
-            if target.exists():
-                target.rmdir()
-            aside.rename(target)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
-    except OSError as error:
-        raise DatasetError(
-            f"{target}: cannot write the data set there ({error.strerror or error}); "
-            "choose a writable folder with enough space"
-        ) from error
-    return target
-
-
-def _write_images(
-    data: AnomalyData, root: Path, progress: Callable[[int, int], None] | None
-) -> None:
-    numbers: dict[Path, int] = {}
-    for done, sample in enumerate(data.samples, start=1):
-        folder = root / sample.category / sample.split / sample.defect_type
-        number = numbers[folder] = numbers.get(folder, -1) + 1
-        _save(data.image(sample), folder / f"{number:03d}.png")
-        if sample.is_anomaly:
-            masks = root / sample.category / "ground_truth" / sample.defect_type
-            mask = data.mask(sample).astype(np.uint8) * np.uint8(255)
-            _save(mask, masks / f"{number:03d}_mask.png")
-        if progress is not None:
-            progress(done, len(data.samples))
-
-
-def _save(pixels: npt.NDArray[np.uint8], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)

@@ -1,8 +1,9 @@
 """How well anomalies are found, and how much of it is forgotten.
 
-``functional`` holds the measures as pure functions of arrays; ``metrics`` and
-``csv_logger`` bring them into Avalanche's evaluation loop. Avalanche takes seconds to
-import, so the names that need it are looked up on first use.
+``detection`` and ``continual`` hold the measures as pure functions; ``measures`` the
+metrics by name; ``metrics`` and ``csv_logger`` bring them into Avalanche's evaluation
+loop. Avalanche takes seconds to import, so the names that need it are looked up on
+first use.
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from avalanche_ad.evaluation.functional import UndefinedMetricWarning
-from avalanche_ad.evaluation.names import METRICS, metric_names
+from avalanche_ad.evaluation.anomaly_metric import AnomalyMetric, CurveMetric
+from avalanche_ad.evaluation.detection import DetectionCurve, UndefinedMetricWarning
+from avalanche_ad.evaluation.registry import DEFAULT_METRICS, METRICS, metric_names
 
 if TYPE_CHECKING:
     from avalanche_ad.evaluation.csv_logger import TidyCSVLogger
     from avalanche_ad.evaluation.metrics import AnomalyMetrics, anomaly_metrics
 
 __all__ = [
+    "DEFAULT_METRICS",
     "METRICS",
+    "AnomalyMetric",
     "AnomalyMetrics",
+    "CurveMetric",
+    "DetectionCurve",
     "TidyCSVLogger",
     "UndefinedMetricWarning",
     "anomaly_metrics",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,21 +14,16 @@ from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name, stream_type
 
 from avalanche_ad.errors import AvalancheADError, counted
+from avalanche_ad.evaluation.anomaly_metric import AnomalyMetric
+from avalanche_ad.evaluation.continual import difference, mean_defined
 from avalanche_ad.evaluation.csv_logger import learning_experience
-from avalanche_ad.evaluation.functional import (
-    UndefinedMetricWarning,
-    binary_metrics,
-    difference,
-    mean_defined,
-    missing_class,
-    pixel_metrics,
-)
-from avalanche_ad.evaluation.names import (
-    CATEGORY_ACCURACY,
-    IMAGE_METRICS,
-    METRICS,
+from avalanche_ad.evaluation.detection import UndefinedMetricWarning, missing_class
+from avalanche_ad.evaluation.measures.aupro import AUPRO
+from avalanche_ad.evaluation.measuring import computed, level_values
+from avalanche_ad.evaluation.registry import (
+    DEFAULT_METRICS,
     ORACLE,
-    PIXEL_METRICS,
+    find_metrics,
     metric_names,
 )
 
@@ -36,12 +31,17 @@ __all__ = ["AnomalyMetrics", "anomaly_metrics"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Values = dict[str, float | None]
+_PARTS: dict[Literal["image", "pixel"], tuple[str, str]] = {
+    "image": ("image", "is_anomaly"),
+    "pixel": ("maps", "mask"),
+}
+"""What is gathered of scores and of labels, by level."""
 
 
 def anomaly_metrics(
     category_names: Sequence[str],
     *,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str | AnomalyMetric] = DEFAULT_METRICS,
     oracle: bool = True,
     per_category: bool = True,
     fpr_limit: float = 0.3,
@@ -87,11 +87,15 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
     :attr:`history` and gives one :class:`UndefinedMetricWarning` per category.
 
     :param category_names: name of every category index.
-    :param metrics: a selection of :data:`METRICS`.
+    :param metrics: names that ``avalanche-ad list metrics`` shows, dotted paths of
+        classes, or metrics with options of their own.
     :param oracle: also score with the true category given.
     :param per_category: also emit a value per category.
-    :param fpr_limit: where AUPRO's integral ends.
+    :param fpr_limit: where the integral of ``"aupro"`` ends.
     :raises AvalancheADError: for a metric that does not exist.
+
+    >>> AnomalyMetrics(["bolt"], metrics=["aupro"]).names
+    ('aupro', 'aupro_oracle')
     """
 
     history: list[dict[str, Any]]
@@ -104,23 +108,18 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
         self,
         category_names: Sequence[str],
         *,
-        metrics: Sequence[str] = METRICS,
+        metrics: Sequence[str | AnomalyMetric] = DEFAULT_METRICS,
         oracle: bool = True,
         per_category: bool = True,
         fpr_limit: float = 0.3,
     ) -> None:
         super().__init__()
-        unknown = sorted(set(metrics) - set(METRICS))
-        if unknown:
-            raise AvalancheADError(
-                f"unknown metric {', '.join(map(repr, unknown))}; expected some of "
-                f"{', '.join(METRICS)}"
-            )
         self.category_names = category_names
-        self.metrics = metrics
+        self.metrics = find_metrics(
+            AUPRO(fpr_limit) if one == AUPRO.name else one for one in metrics
+        )
         self.oracle = oracle
         self.per_category = per_category
-        self.fpr_limit = fpr_limit
         self.reset()
 
     def reset(self) -> None:
@@ -134,14 +133,24 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
 
     def result(self) -> dict[str, float]:
         """Return the mean over all categories of the latest evaluation."""
-        return _defined(_means(self._categories, self._names))
+        return _defined(_means(self._categories, self.names))
 
     def __str__(self) -> str:
         return "AnomalyMetrics"
 
     @property
-    def _names(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
+        """The names of all values, see :func:`metric_names`."""
         return metric_names(self.metrics, oracle=self.oracle)
+
+    def anew(self) -> AnomalyMetrics:
+        """Return metrics of the same kind that have measured nothing yet."""
+        return AnomalyMetrics(
+            self.category_names,
+            metrics=self.metrics,
+            oracle=self.oracle,
+            per_category=self.per_category,
+        )
 
     def _start_evaluation(self) -> None:
         self._categories: list[Values] = []
@@ -165,7 +174,7 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
         if len(strategy.mbatch) < 4 or (learned is not None and not len(learned)):
             return  # no test items, or nothing learned yet to score them by
         _, category, is_anomaly, mask = strategy.mbatch[:4]
-        pixels = self._wants(PIXEL_METRICS)
+        pixels = self._wants("pixel")
         batch: Arrays = {"is_anomaly": is_anomaly.bool().cpu().numpy()}
         if pixels:
             batch["mask"] = mask.bool().cpu().numpy()
@@ -197,8 +206,8 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
         if pixels:
             batch["maps" + suffix] = scores.maps.detach().float().cpu().numpy()
 
-    def _wants(self, group: Sequence[str]) -> bool:
-        return not set(group).isdisjoint(self.metrics)
+    def _wants(self, level: str) -> bool:
+        return any(metric.level == level for metric in self.metrics)
 
     def after_eval_exp(self, strategy: Any) -> list[MetricValue]:
         """Measure every category of the experience and what has been forgotten."""
@@ -229,10 +238,10 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
             )
             if self.per_category:
                 emitted += self._emit(
-                    strategy, {key: values[key] for key in self._names}, f"/{name}"
+                    strategy, {key: values[key] for key in self.names}, f"/{name}"
                 )
         self._categories += categories
-        now = _means(categories, self._names)
+        now = _means(categories, self.names)
         emitted += self._emit(strategy, now)
 
         if experience == self._training_experience:
@@ -246,46 +255,45 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
         """Emit the means over all categories and over all experiences learned."""
-        means = _means(self._categories, self._names)
-        lost = _means(self._forgetting, self._names)
+        means = _means(self._categories, self.names)
+        lost = _means(self._forgetting, self.names)
         return self._emit(
             strategy, {**means, **_forgetting_and_transfer(lost)}, of_stream=True
         )
 
     def _measure(self, name: str, index: int, data: Arrays) -> Values:
         """Compute all metrics of one category, and the thresholds at F1-max."""
-        images, pixels = self._wants(IMAGE_METRICS), self._wants(PIXEL_METRICS)
-        lacks_image = missing_class(data["is_anomaly"]) if images else None
-        lacks_pixel = missing_class(data["mask"]) if pixels else None
-        right = data["inferred"] == index
-        found: Values = {CATEGORY_ACCURACY: float(np.mean(right))}
+        truth = np.full_like(data["inferred"], index)
+        right = data["inferred"] == truth
         try:
-            if images and lacks_image is None:
-                found |= _image_values(data, "")
-            if pixels and lacks_pixel is None:
-                found |= self._pixel_values(data, "")
+            found = self._of_scores(data, "")
+            for metric in self.metrics:
+                if metric.level == "category":
+                    found[metric.name] = computed(metric, data["inferred"], truth)
             if self.oracle and right.all():
                 found |= {key + ORACLE: value for key, value in found.items()}
             elif self.oracle and not np.isnan(data.get("image" + ORACLE, 0.0)).any():
-                if images and lacks_image is None:
-                    found |= _image_values(data, ORACLE)
-                if pixels and lacks_pixel is None:
-                    found |= self._pixel_values(data, ORACLE)
+                found |= self._of_scores(data, ORACLE)
         except AvalancheADError as error:
             raise AvalancheADError(f"category {name!r}: {error}") from error
-        self._warn(name, lacks_image, lacks_pixel)
-        kept = (*self._names, "image_threshold", "pixel_threshold")
+        lacking = {
+            level: missing_class(data[_PARTS[level][1]])
+            for level in _PARTS
+            if any(one.level == level and one.needs_both for one in self.metrics)
+        }
+        self._warn(name, lacking.get("image"), lacking.get("pixel"))
+        kept = (*self.names, "image_threshold", "pixel_threshold")
         return {key: found.get(key) for key in kept}
 
-    def _pixel_values(self, data: Arrays, suffix: str) -> Values:
-        pixel = pixel_metrics(data["maps" + suffix], data["mask"], self.fpr_limit)
-        return {
-            "pixel_threshold" + suffix: pixel.threshold,
-            "pixel_auroc" + suffix: pixel.auroc,
-            "pixel_ap" + suffix: pixel.ap,
-            "pixel_f1max" + suffix: pixel.f1max,
-            "aupro" + suffix: pixel.aupro,
-        }
+    def _of_scores(self, data: Arrays, suffix: str) -> Values:
+        """Compute the metrics of one kind of scores."""
+        found: Values = {}
+        for level, (scores, labels) in _PARTS.items():
+            if self._wants(level):
+                found |= level_values(
+                    self.metrics, level, data[scores + suffix], data[labels]
+                )
+        return {key + suffix: value for key, value in found.items()}
 
     def _warn(self, category: str, image: str | None, pixel: str | None) -> None:
         missing = [f"no {image} image"] if image else []
@@ -333,16 +341,6 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
             )
             for name, value in _defined(values).items()
         ]
-
-
-def _image_values(data: Arrays, suffix: str) -> Values:
-    image = binary_metrics(data["image" + suffix], data["is_anomaly"])
-    return {
-        "image_threshold" + suffix: image.threshold,
-        "image_auroc" + suffix: image.auroc,
-        "image_ap" + suffix: image.ap,
-        "image_f1max" + suffix: image.f1max,
-    }
 
 
 def _known(strategy: Any, category: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,7 @@ from avalanche_ad.benchmarks import AnomalyBenchmark
 from avalanche_ad.benchmarks.items import FeatureSource
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.features import Backbone
-from avalanche_ad.models import FeatureGMM
+from avalanche_ad.models.memory import kept_tensors
 
 __all__ = ["KINDS", "memory_bytes", "memory_mb"]
 
@@ -81,17 +81,19 @@ def memory_bytes(
       other images than the stream's (a materialized buffer), tensors kept beside the
       images (DER's logits), the rest of a storage policy, and tensors with a row of
       packed features per image (GEM's memory).
-    - ``statistics``: the mixtures of a :class:`FeatureGMM`.
+    - ``statistics``: what a model keeps of categories in the place of images, such as
+      the mixtures of a :class:`FeatureGMM`.
     - ``parameters``: every other tensor and array: parameters and buffers of the
       trained model, copies of it (LwF's teacher), importances and saved parameters
       (EWC, SI, MAS, RWalk), and gradients that a plugin leaves lying (GEM).
 
     An object whose attribute ``memory_kind`` is one of these words has all that hangs
-    on it counted there, for example a plugin with Gaussians of the features.
+    on it counted there, for example a plugin with Gaussians of the features. One with a
+    method ``memory``, as every model has, says itself what it keeps.
 
     Not counted: what the learner makes anew of the rest after every experience
-    (mixtures aligned to statistics, ``alignment``: they are saved with the
-    model, which judges by them, but need not be kept to learn on), gradients and
+    (mixtures that follow from statistics: they are saved with the model, which scores
+    by them, but need not be kept to learn on), gradients and
     optimizer state, metrics and loggers, the minibatch, the current experience, frozen
     backbones, plain numbers and text.
 
@@ -151,13 +153,14 @@ class _Count:
                 beside = thing._data_attributes.values()
                 left += [(attribute.data, "exemplars") for attribute in beside]
             else:
-                if isinstance(thing, FeatureGMM):
-                    kind = "statistics"
-                elif isinstance(thing, ExemplarsBuffer):
+                if isinstance(thing, ExemplarsBuffer):
                     kind = "exemplars"
                 declared = getattr(thing, "memory_kind", None)
                 kind = declared if declared in KINDS else kind
-                left += [(part, kind) for part in _parts(thing)]
+                if isinstance(thing, nn.Module):
+                    left += _tensors(thing, kind)
+                else:
+                    left += [(part, kind) for part in _parts(thing)]
 
     def _add_tensor(self, tensor: Tensor, kind: str) -> None:
         storage = tensor.untyped_storage()
@@ -168,6 +171,12 @@ class _Count:
         if kind == "parameters" and tensor.shape[-1:] == (self._row,):
             kind = "exemplars"
         self.sizes[kind] += storage.nbytes()
+
+
+def _tensors(module: nn.Module, kind: str) -> list[tuple[object, str]]:
+    """Return a module's tensors, each with the kind of memory it is."""
+    found = kept_tensors(module, kind)
+    return [(tensor, name) for name, tensors in found.items() for tensor in tensors]
 
 
 def _leaves(flat: FlatData[Any]) -> Iterable[tuple[object, int]]:
@@ -191,12 +200,6 @@ def _parts(thing: object) -> Iterable[object]:
     if isinstance(thing, FlatData):
         kept: list[object] = thing._datasets  # but not the indices into them
         return kept
-    if isinstance(thing, nn.Module):
-        left_out = {"aligned"} if getattr(thing, "alignment", None) else set()
-        modules = [
-            part for name, part in thing._modules.items() if name not in left_out
-        ]
-        return [thing._parameters, thing._buffers, *modules]
     attributes: dict[str, object] = dict(getattr(thing, "__dict__", {}))
     for base in type(thing).__mro__:
         slots = vars(base).get("__slots__", ())

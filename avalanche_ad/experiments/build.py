@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from avalanche.core import BasePlugin
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.storage_policy import ExemplarsBuffer
 from avalanche.training.templates.base import BaseTemplate
@@ -17,37 +16,38 @@ from avalanche.training.templates.base import BaseTemplate
 from avalanche_ad.benchmarks import AnomalyBenchmark, anomaly_benchmark
 from avalanche_ad.benchmarks.order import split_categories
 from avalanche_ad.datasets import (
+    DATASETS,
     AnomalyData,
-    SyntheticAD,
     category_digests,
     open_dataset,
 )
 from avalanche_ad.errors import AvalancheADError, RecipeError
-from avalanche_ad.experiments.arguments import (
+from avalanche_ad.evaluation import DEFAULT_METRICS, AnomalyMetric
+from avalanche_ad.evaluation.registry import find_metrics
+from avalanche_ad.experiments.provenance import features_id
+from avalanche_ad.experiments.unsupported import (
+    UNSUPPORTED_ARGUMENTS,
+    find_plugin,
+    resolve,
+)
+from avalanche_ad.features import Backbone, FeatureCache, make_backbone
+from avalanche_ad.features.registry import check_backbone
+from avalanche_ad.models import AnomalyModel
+from avalanche_ad.models.registry import MODELS
+from avalanche_ad.recipes import (
+    BenchmarkRecipe,
+    ExperimentRecipe,
+)
+from avalanche_ad.registry.arguments import (
     check_arguments,
     check_names,
     check_types,
 )
-from avalanche_ad.experiments.provenance import features_id
-from avalanche_ad.experiments.unsupported import UNSUPPORTED_ARGUMENTS, resolve
-from avalanche_ad.features import Backbone, FeatureCache, make_backbone
-from avalanche_ad.models import AnomalyModel
-from avalanche_ad.recipes.recipe import (
-    BenchmarkRecipe,
-    ExperimentRecipe,
-    SyntheticRecipe,
-)
-from avalanche_ad.training import (
-    DynamicFeatureGMM,
-    DynamicFlowGMM,
-    DynamicPackNetFlowGMM,
-    FlowGMMLoss,
-    make_optimizer,
-)
+from avalanche_ad.training import dynamic, make_optimizer
 from avalanche_ad.training.plugins import (
     CalibrationPlugin,
     FiniteLossPlugin,
-    FitFeatureGMMPlugin,
+    FitExperiencePlugin,
     GradientClippingPlugin,
     IntraClassWarmupPlugin,
     WarmupCosinePlugin,
@@ -60,6 +60,7 @@ from avalanche_ad.training.plugins.statistics_keeper import (
 __all__ = [
     "build_backbone",
     "build_benchmark",
+    "build_metrics",
     "build_model",
     "build_strategy",
     "check_strategy",
@@ -77,12 +78,13 @@ _GIVEN = {
 
 def open_data(recipe: BenchmarkRecipe, root: Path | None) -> AnomalyData:
     """Open the recipe's data set."""
-    if recipe.dataset == "synthetic":
-        drawn = recipe.synthetic or SyntheticRecipe()
-        return SyntheticAD(
-            recipe.image_size, categories=recipe.selection, **drawn.model_dump()
-        )
-    return open_dataset(recipe.dataset, root, recipe.selection)
+    return open_dataset(
+        recipe.dataset,
+        root,
+        recipe.selection,
+        image_size=recipe.image_size,
+        **(recipe.synthetic.model_dump() if recipe.synthetic else {}),
+    )
 
 
 def data_digests(recipe: BenchmarkRecipe, root: Path | None) -> dict[str, str] | None:
@@ -91,7 +93,8 @@ def data_digests(recipe: BenchmarkRecipe, root: Path | None) -> dict[str, str] |
     :return: None where its folder is gone or not given: finished runs are read without.
     :raises DatasetError: when something is there that is not as expected.
     """
-    if recipe.dataset != "synthetic" and (root is None or not root.is_dir()):
+    needed = DATASETS.find(recipe.dataset).needs_root
+    if needed and (root is None or not root.is_dir()):
         return None
     return category_digests(open_data(recipe, root))
 
@@ -156,6 +159,18 @@ def planned_experiences(recipe: BenchmarkRecipe, data: AnomalyData) -> list[list
     )
 
 
+def build_metrics(recipe: ExperimentRecipe) -> tuple[AnomalyMetric, ...]:
+    """Return what the recipe has measured: what always is, and what it names.
+
+    :raises RecipeError: when a metric does not exist or cannot be made.
+    """
+    names = (*DEFAULT_METRICS, *recipe.benchmark.extra_metrics)
+    try:
+        return find_metrics(names, recipe.folder)
+    except RecipeError as error:
+        raise RecipeError(f"key 'extra_metrics': {error}") from error
+
+
 def build_model(
     recipe: BenchmarkRecipe, benchmark: AnomalyBenchmark, seed: int
 ) -> tuple[AnomalyModel, dict[str, Any]]:
@@ -164,14 +179,11 @@ def build_model(
     :return: the model, and the arguments to build it again beside layout and room.
     """
     assert benchmark.layout is not None
-    options = {**recipe.model.model_dump(exclude={"type", "packnet"}), "seed": seed}
-    made: type[DynamicFlowGMM | DynamicFeatureGMM] = DynamicFeatureGMM
-    if recipe.model.type == "flow_gmm":
-        made = DynamicPackNetFlowGMM if recipe.model.packnet else DynamicFlowGMM
-        if recipe.model.packnet == "flow":
-            options["own_mixtures"] = False
+    plain, options = MODELS.find(recipe.model.type).built_from(recipe.model)
+    options["seed"] = seed
     count = len(benchmark.category_names)
-    return made(benchmark.layout, num_categories=count, **options), options
+    made = dynamic(plain)(benchmark.layout, num_categories=count, **options)
+    return made, options
 
 
 def build_strategy(
@@ -195,13 +207,18 @@ def build_strategy(
         _made(made, _objects(made, arguments, recipe.folder), f"plugin {made.__name__}")
         for made, arguments in _plugins(recipe)
     ]
+    criterion = model.criterion(**training.model_dump())
     if training.epochs:
         plugins += [
             WarmupCosinePlugin(training.warmup_epochs, training.final_lr_factor),
             GradientClippingPlugin(training.gradient_clip),
-            IntraClassWarmupPlugin(training.intra_class_warmup_epochs),
             FiniteLossPlugin(),
         ]
+    if training.epochs and hasattr(criterion, "intra"):
+        plugins += [IntraClassWarmupPlugin(training.intra_class_warmup_epochs)]
+    fits = any(isinstance(plugin, FitExperiencePlugin) for plugin in plugins)
+    if not model.trained and not fits:
+        plugins = [FitExperiencePlugin(), *plugins]
     plugins += [CalibrationPlugin(training.calibration_images, mask_size)]
     plugins += extra_plugins
     strategy = _strategy(recipe)
@@ -214,9 +231,7 @@ def build_strategy(
             training.weight_decay,
             training.centers_lr_factor,
         ),
-        "criterion": FlowGMMLoss(
-            training.lambda1, training.lambda2, training.label_smoothing
-        ),
+        "criterion": criterion,
         "train_mb_size": training.batch_size,
         "train_epochs": training.epochs,
         "eval_mb_size": training.eval_batch_size,
@@ -239,6 +254,7 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
     :raises TrainingError: when plugins contradict each other, or an option has no
         effect.
     """
+    build_metrics(recipe)
     plugins = _plugins(recipe)
     strategy = _strategy(recipe)
     check_names(strategy, recipe.strategy.options, "strategy")
@@ -250,18 +266,20 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
         )
     _check_values(strategy, recipe.strategy.options, "strategy")
     stream = recipe.benchmark
-    fits = any(issubclass(made, FitFeatureGMMPlugin) for made, _ in plugins)
-    if stream.model.type == "feature_gmm" and not fits:
+    # modules beside the recipes' files are found by their names alone from here on
+    folders = recipe.folders
+    DATASETS.find(stream.dataset, folders.get("dataset"))
+    features = stream.features
+    check_backbone(
+        features.backbone, features.options, folders.get("features.backbone")
+    )
+    model = MODELS.find(stream.model.type, folders.get("model.type"))
+    made, _ = model.built_from(stream.model)
+    if stream.blurry and not made.repeats_categories:
         raise RecipeError(
-            f"strategy {recipe.strategy_name}: nothing fits its feature_gmm: add "
-            "avalanche_ad.training.plugins.FitFeatureGMMPlugin to its [[plugins]], or "
-            "take the strategy feature_gmm"
-        )
-    if stream.blurry and getattr(stream.model, "packnet", False):
-        raise RecipeError(
-            f"PackNet cannot learn a stream with blurry = {stream.blurry:g}, where "
-            "categories come back after their task is frozen: set blurry = 0, or take "
-            "another strategy"
+            f"the model {made.kind} cannot learn a stream with blurry = "
+            f"{stream.blurry:g}, where categories come back after their task is over: "
+            "set blurry = 0, or take another strategy"
         )
     keepers = [
         _made(made, arguments, f"plugin {made.__name__}")
@@ -271,7 +289,7 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
     for keeper in keepers:
         agreed_options(keepers, keeper)
     for plugin, _ in plugins:
-        if stream.blurry and getattr(plugin, "needs_sharp_tasks", False):
+        if stream.blurry and getattr(plugin, "needs_disjoint_categories", False):
             raise RecipeError(
                 f"plugin {plugin.__name__} goes by the categories of each experience, "
                 f"and with blurry = {stream.blurry:g} nearly every one holds them all: "
@@ -289,7 +307,7 @@ def _plugins(recipe: ExperimentRecipe) -> list[tuple[type, dict[str, Any]]]:
     """Return the classes of the recipe's plugins with their arguments, checked."""
     found = []
     for plugin in recipe.strategy.plugins:
-        made = resolve(plugin.type, (BasePlugin,), "plugin", recipe.folder)
+        made = find_plugin(plugin.type, recipe.folder)
         check_arguments(made, plugin.arguments, "plugin")
         _check_values(made, plugin.arguments, "plugin")
         for name, value in plugin.arguments.items():

@@ -27,6 +27,16 @@ class CheckpointPlugin(SupervisedPlugin):  # type: ignore[misc]
     :param minutes: between two saves; 0 saves before every epoch but a task's first.
 
     ``save`` is what saves, ``None`` for nothing; it is no part of the saved state.
+
+    >>> from types import SimpleNamespace  # in the place of a strategy
+    >>> clock = SimpleNamespace(train_exp_epochs=0)
+    >>> strategy = SimpleNamespace(clock=clock, _make_empty_loss=float)
+    >>> plugin = CheckpointPlugin(minutes=0)
+    >>> plugin.save = lambda: print("saved before epoch", clock.train_exp_epochs)
+    >>> for clock.train_exp_epochs in range(3):
+    ...     plugin.before_training_epoch(strategy)
+    saved before epoch 1
+    saved before epoch 2
     """
 
     def __init__(self, minutes: float = CHECKPOINT_MINUTES) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from avalanche_ad.recipes.recipe import ExperimentRecipe
+from avalanche_ad.recipes import ExperimentRecipe
 
 __all__ = [
     "SHARED_OPTIONS",
@@ -19,7 +19,8 @@ __all__ = [
 ]
 
 SHARING_PLUGINS = tuple(
-    f"avalanche_ad.training.plugins.{name}"
+    f"{module}{name}"
+    for module in ("avalanche_ad.training.plugins.", "")
     for name in (
         "DriftRegularizationPlugin",
         "GMMAlignmentPlugin",
@@ -75,6 +76,8 @@ def run_configuration(recipe: ExperimentRecipe, data: Path | None) -> dict[str, 
     found = recipe.model_dump(mode="json", exclude=_WORDS)
     plugins = found["strategy"]["plugins"]
     found["strategy"]["plugins"] = _said_once(plugins)
+    if not found["benchmark"]["extra_metrics"]:  # as before there were any
+        del found["benchmark"]["extra_metrics"]
     return {**found, "data": None if data is None else str(data)}
 
 

@@ -61,6 +61,10 @@ class RunFolder:
 
     ``arrived`` says that a finished run was moved to its place just now, which an
     earlier process could not.
+
+    >>> with run_folder(Path("runs/naive")) as folder:
+    ...     print(folder.partial.name, folder.checkpoint.name, folder.kept)
+    naive.partial checkpoint False
     """
 
     def __init__(self, out: Path, partial: Path) -> None:

@@ -12,7 +12,7 @@ from avalanche.training.supervised import Naive
 from torch import nn
 
 from avalanche_ad.benchmarks import AnomalyBenchmark
-from avalanche_ad.evaluation.functional import mean_defined
+from avalanche_ad.evaluation.continual import mean_defined
 from avalanche_ad.evaluation.metrics import AnomalyMetrics
 from avalanche_ad.training.dynamic import features_by_category
 
@@ -24,18 +24,18 @@ Rows = list[dict[str, Any]]
 def evaluate_apart(
     strategy: Any,
     model: nn.Module,
-    benchmark: AnomalyBenchmark,
+    metrics: AnomalyMetrics,
     experiences: Sequence[Any],
 ) -> Rows:
     """Evaluate a model without a trace in the strategy's metrics or random draws.
 
     :param strategy: lends optimizer, criterion, batch size and device.
     :param model: what to evaluate.
-    :param benchmark: names the categories.
+    :param metrics: what to measure; they are left as they are.
     :param experiences: test experiences.
     :return: :attr:`AnomalyMetrics.history`.
     """
-    metrics = AnomalyMetrics(benchmark.category_names)
+    metrics = metrics.anew()
     probe = Naive(
         model=model,
         optimizer=strategy.optimizer,
@@ -55,7 +55,7 @@ def untrained_values(
     strategy: Any,
     benchmark: AnomalyBenchmark,
     images_per_category: int,
-    metrics: Sequence[str],
+    metrics: AnomalyMetrics,
 ) -> dict[str, list[float | None]]:
     """Return what the untrained model is worth on every experience but the first.
 
@@ -66,12 +66,12 @@ def untrained_values(
     :param strategy: before it has learned anything; it is left as it is.
     :param benchmark: the stream.
     :param images_per_category: training images that the calibration sees.
-    :param metrics: the metrics wanted.
+    :param metrics: what to measure; they are left as they are.
     :return: metric → one value per experience, ``None`` for the first, and for a model
         that cannot score without training.
     """
     first, tests = benchmark.train_stream[0], list(benchmark.test_stream)
-    values: dict[str, list[float | None]] = {name: [None] for name in metrics}
+    values: dict[str, list[float | None]] = {name: [None] for name in metrics.names}
     with torch.random.fork_rng(devices=[]):
         model = deepcopy(strategy.model).to(strategy.device).train()
         model.adaptation(first)
@@ -85,9 +85,9 @@ def untrained_values(
                     first.dataset, images_per_category
                 ).items()
             )
-        rows = evaluate_apart(strategy, model, benchmark, tests[1:])
+        rows = evaluate_apart(strategy, model, metrics, tests[1:])
     for task in range(1, len(tests)):
         own = [row for row in rows if row["experience"] == task]
-        for name in metrics:
+        for name in metrics.names:
             values[name].append(mean_defined(row[name] for row in own))
     return values

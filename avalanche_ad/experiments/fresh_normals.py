@@ -37,6 +37,11 @@ class NewThreshold:
     :param above_before: share of the new normals that reach the threshold there was.
     :param alarms: share of other normals that will reach the new one, and of how many
         images that is known.
+
+    >>> alarms = FalseAlarms(expected=0.05, low=0.01, high=0.13, images=39)
+    >>> new = NewThreshold("bolt", 2.5, 2.0, True, above_before=0.0, alarms=alarms)
+    >>> f"{new.before} to {new.after}, {new.alarms.expected:.0%} false alarms"
+    '2.5 to 2.0, 5% false alarms'
     """
 
     category: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from avalanche_ad.datasets.loading import file_digest
@@ -10,9 +11,13 @@ from avalanche_ad.registry.dotted_path import modules_beside
 __all__ = ["own_code"]
 
 
-def own_code(folder: Path | None) -> dict[str, str]:
+def own_code(folders: Iterable[Path]) -> dict[str, str]:
     """Return a digest of each module beside a recipe that has been imported, by name.
 
-    :param folder: the recipe's, ``None`` for one that comes with the package.
+    :param folders: those of the recipe's files that do not come with the package.
     """
-    return {name: file_digest(path) for name, path in modules_beside(folder).items()}
+    return {
+        name: file_digest(path)
+        for folder in sorted(set(folders))
+        for name, path in modules_beside(folder).items()
+    }

@@ -23,7 +23,7 @@ from avalanche_ad.errors import AvalancheADError, ResultsError
 from avalanche_ad.experiments.device import pick_device
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
-from avalanche_ad.recipes.recipe import ExperimentRecipe
+from avalanche_ad.recipes import ExperimentRecipe
 
 __all__ = ["Job", "run_jobs"]
 
@@ -37,6 +37,11 @@ class Job:
     :param recipe: what to run.
     :param seed: its seed.
     :param folder: its folder.
+
+    >>> from avalanche_ad.recipes.recipe import load_experiment
+    >>> recipe = load_experiment("synthetic_2x2", "naive")
+    >>> print(Job(recipe, seed=3, folder=Path("runs/naive-3")))
+    naive, seed 3
     """
 
     recipe: ExperimentRecipe

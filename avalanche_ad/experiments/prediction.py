@@ -53,6 +53,11 @@ class Threshold:
     :param level: share of new normals that shall lie below, of each category.
     :param score: one score for all categories.
     :param f1max: the score of largest F1 on the test split, of each category.
+
+    >>> Threshold.parse("0.99")
+    Threshold(level=0.99, score=None, f1max=False)
+    >>> Threshold.parse("score:0.5")
+    Threshold(level=None, score=0.5, f1max=False)
     """
 
     level: float | None = None
@@ -439,7 +444,7 @@ def _scored(
     if not images:
         return
     batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    scores = model.predict(batch.to(model.level_maximum.device), len(images))
+    scores = model.predict(batch.to(model.device), len(images))
     yield from zip(
         scores.image.tolist(),
         scores.category.tolist(),

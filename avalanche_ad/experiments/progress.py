@@ -24,6 +24,10 @@ class RunProgress:
 
     :param console: where to draw.
     :param enabled: whether to draw at all.
+
+    >>> with RunProgress(Console(stderr=True), enabled=False) as progress:
+    ...     progress.start("training", total=2)
+    ...     progress.advance("training, epoch 1/2")
     """
 
     def __init__(self, console: Console, enabled: bool = True) -> None:

@@ -12,7 +12,13 @@ __all__ = ["ProgressPlugin"]
 
 
 class ProgressPlugin(SupervisedPlugin):  # type: ignore[misc]
-    """Advance a progress bar by a step for every training minibatch."""
+    """Advance a progress bar by a step for every training minibatch.
+
+    >>> from rich.console import Console
+    >>> plugin = ProgressPlugin()
+    >>> plugin.progress = RunProgress(Console(stderr=True), enabled=False)
+    >>> plugin.what = "task 1 of 5"
+    """
 
     def __init__(self) -> None:
         super().__init__()

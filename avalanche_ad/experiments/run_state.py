@@ -67,6 +67,10 @@ class RunState:
     :param training_images: fingerprints of the images of each category learned.
     :param fresh: whether it was begun to make a finished run anew.
     :param begun_with: versions and device that differ from those it goes on with.
+
+    >>> state = RunState(strategy=None, options={"couplings": 4})
+    >>> state.next, state.within, state.seconds
+    (0, False, {'train': 0, 'eval': 0})
     """
 
     strategy: Any
@@ -98,6 +102,14 @@ class Checkpoints:
     :param folder: where.
     :param identity: what the run is of.
     :param state: what is saved.
+
+    >>> from avalanche_ad.experiments.folder import run_folder
+    >>> with run_folder(Path("runs/naive")) as folder:
+    ...     folder.metrics.touch()
+    ...     state = RunState(strategy=None, options={})
+    ...     Checkpoints(folder, {"seed": 0}, state).save()
+    ...     print(folder.kept)
+    True
     """
 
     def __init__(self, folder: RunFolder, identity: Identity, state: RunState) -> None:

@@ -20,11 +20,11 @@ from avalanche_ad.datasets import AnomalyData
 from avalanche_ad.errors import ResultsError, reading
 from avalanche_ad.evaluation.csv_logger import TidyCSVLogger
 from avalanche_ad.evaluation.metrics import AnomalyMetrics
-from avalanche_ad.evaluation.names import metric_names
 from avalanche_ad.experiments.accounting import memory_mb
 from avalanche_ad.experiments.build import (
     build_backbone,
     build_benchmark,
+    build_metrics,
     build_model,
     build_strategy,
     check_strategy,
@@ -63,6 +63,7 @@ from avalanche_ad.experiments.provenance import (
 )
 from avalanche_ad.experiments.results import (
     SCHEMA,
+    has_results,
     read_results,
     summarise,
     write_json,
@@ -76,9 +77,9 @@ from avalanche_ad.experiments.run_state import (
     only,
 )
 from avalanche_ad.features import Backbone, FeatureCache
-from avalanche_ad.models import PackNetFlowGMM
+from avalanche_ad.models.registry import MODELS
 from avalanche_ad.models.storage import save_model
-from avalanche_ad.recipes.recipe import ExperimentRecipe
+from avalanche_ad.recipes import ExperimentRecipe
 from avalanche_ad.training.optimizers import replace_parameters
 from avalanche_ad.training.plugins import CalibrationPlugin
 
@@ -105,7 +106,7 @@ def finished_run(
     :raises ResultsError: when it is damaged, of another recipe, of another seed, or
         began otherwise.
     """
-    if not (folder / "results.json").is_file():
+    if not has_results(folder):
         return None
     results = read_results(folder)
     other = "remove it, or choose another --out"
@@ -143,7 +144,7 @@ def check_code(
     :param recipe: its modules are imported, as :func:`check_strategy` does.
     :raises ResultsError: naming the modules.
     """
-    made, code = finished.get("code", {}), own_code(recipe.folder)
+    made, code = finished.get("code", {}), own_code(recipe.folders.values())
     if changed := [name for name in made if code.get(name) != made[name]]:
         raise ResultsError(
             f"{folder} holds a run of other code of {', '.join(changed)} than there is "
@@ -315,7 +316,7 @@ def _identity(
     return {
         "configuration": json.loads(json.dumps(configuration)),
         "seed": seed,
-        "code": own_code(recipe.folder),
+        "code": own_code(recipe.folders.values()),
         "continued": continued,
         "versions": {
             **package_versions(),
@@ -359,7 +360,7 @@ def _results(
         **summarise(
             [*state.metrics.history, *state.ahead],
             benchmark.experiences,
-            metric_names(),
+            state.metrics.names,
             baseline=state.untrained,
         ),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
@@ -534,7 +535,7 @@ def _fresh_state(
         recipe,
         model,
         device,
-        [AnomalyMetrics(benchmark.category_names)],
+        [AnomalyMetrics(benchmark.category_names, metrics=build_metrics(recipe))],
         [TidyCSVLogger(folder.metrics)],
         benchmark.mask_size,
         [ProgressPlugin()],
@@ -578,7 +579,7 @@ def _learn(
             strategy,
             benchmark,
             recipe.benchmark.training.calibration_images,
-            metric_names(),
+            state.metrics,
         )
         clock.note("eval")
     first = max(state.next, len(train) - 1) if joint else state.next
@@ -599,7 +600,7 @@ def _learn(
         )
         if ahead and task + 1 < len(train):
             future = evaluate_apart(
-                strategy, strategy.model, benchmark, [test[task + 1]]
+                strategy, strategy.model, state.metrics, [test[task + 1]]
             )
             state.ahead += [{**row, "training_experience": task} for row in future]
         clock.note("eval")
@@ -652,11 +653,13 @@ def _save_model(
         # prediction may run in another folder
         weights = Path(features["options"]["weights"]).resolve()
         features["options"]["weights"] = str(weights)
-    packnet = isinstance(state.strategy.model, PackNetFlowGMM)
+    model = state.strategy.model
+    # by its path where it has no name of its own
+    own = MODELS.own.get(getattr(model, "kind", "")) is type(model).plain
     save_model(
-        state.strategy.model,
+        model,
         folder.partial,
-        "packnet_flow_gmm" if packnet else recipe.benchmark.model.type,
+        model.kind if own else recipe.benchmark.model.type,
         state.options,
         {
             "categories": list(benchmark.category_names),

@@ -36,7 +36,7 @@ from avalanche_ad.experiments.runner import (
     run_experiment,
 )
 from avalanche_ad.features import FeatureCache
-from avalanche_ad.recipes.recipe import BenchmarkRecipe, ExperimentRecipe
+from avalanche_ad.recipes import BenchmarkRecipe, ExperimentRecipe
 from avalanche_ad.reporting.comparison import write_comparison, write_matrix_figures
 
 __all__ = ["compare", "published_note"]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.registry import dotted_path
+from avalanche_ad.training.plugins.registry import PLUGINS
 
-__all__ = ["UNSUPPORTED", "UNSUPPORTED_ARGUMENTS", "resolve"]
+__all__ = ["UNSUPPORTED", "UNSUPPORTED_ARGUMENTS", "find_plugin", "resolve"]
 
 _LAST_LINEAR = "it {} a classifier's last Linear layer, and a flow-GMM has none"
 _OWN_MODEL = "it builds {} of its own and takes no other model"
@@ -113,7 +114,22 @@ def resolve(
 
     See :func:`avalanche_ad.registry.dotted_path.resolve`.
     """
+    _refuse_unsupported(path, what)
+    return dotted_path.resolve(path, bases, what, folder)
+
+
+def find_plugin(name: str, folder: Path | None = None) -> type:
+    """Return the plugin class of a name, unless it is known to break here.
+
+    :param name: that of a class of this package, an entry point or a dotted path.
+    :param folder: that of the recipe's file.
+    :raises RecipeError: when there is none, or it is known to break.
+    """
+    _refuse_unsupported(name, PLUGINS.sort)
+    return PLUGINS.find(name, folder)
+
+
+def _refuse_unsupported(path: object, what: str) -> None:
     module, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
     if name in UNSUPPORTED and module.startswith("avalanche."):
         raise RecipeError(f"{what} {path!r} cannot work here: {UNSUPPORTED[name]}")
-    return dotted_path.resolve(path, bases, what, folder)

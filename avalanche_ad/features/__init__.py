@@ -1,13 +1,16 @@
 """Frozen backbones, and the cache that runs each image through them only once."""
 
-from avalanche_ad.features.backbone import Backbone, TimmBackbone
-from avalanche_ad.features.cache import CachedFeatures, CacheEntry, FeatureCache
-from avalanche_ad.features.embedded import EmbeddedBackbone
-from avalanche_ad.features.filterbank import FilterBank
+from avalanche_ad.features.backbone import Backbone
+from avalanche_ad.features.backbones.embedded import EmbeddedBackbone
+from avalanche_ad.features.backbones.filterbank import FilterBank
+from avalanche_ad.features.backbones.timm import TimmBackbone
+from avalanche_ad.features.cache import CacheEntry, FeatureCache
+from avalanche_ad.features.cached import CachedFeatures
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.features.registry import backbone_names, make_backbone
+from avalanche_ad.features.registry import BACKBONES, check_backbone, make_backbone
 
 __all__ = [
+    "BACKBONES",
     "Backbone",
     "CacheEntry",
     "CachedFeatures",
@@ -16,6 +19,6 @@ __all__ = [
     "FeatureLayout",
     "FilterBank",
     "TimmBackbone",
-    "backbone_names",
+    "check_backbone",
     "make_backbone",
 ]

@@ -13,9 +13,7 @@ import logging
 import os
 import shutil
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,61 +24,28 @@ import numpy.typing as npt
 import torch
 from filelock import FileLock
 from platformdirs import user_cache_path
-from torch import Tensor
 
-from avalanche_ad.datasets.loading import LOADING_RULES, resize_image
+from avalanche_ad.datasets.loading import LOADING_RULES
 from avalanche_ad.datasets.sample import AnomalyData, Sample
 from avalanche_ad.errors import CacheError
 from avalanche_ad.features.backbone import Backbone, first_line
+from avalanche_ad.features.cached import CachedFeatures, checksum
+from avalanche_ad.features.extraction import Progress, feature_batches
 from avalanche_ad.features.layout import FeatureLayout
 
-__all__ = ["CacheEntry", "CachedFeatures", "FeatureCache", "load_images"]
+__all__ = ["CacheEntry", "FeatureCache"]
 
 Precision = Literal["float16", "float32"]
-Progress = Callable[[int, int], None]
 
 _VARIABLE = "AVALANCHE_AD_CACHE"
 _MEND = f"give another folder with --cache DIR or {_VARIABLE}"
 _ARRAY = "features.npy"
 _MANIFEST = "manifest.json"
 _FORMAT = 1
-_BLOCK = 1 << 20
-_BLOCKS = 1024
 # Enough for the file system's own records, so that a full disk is told beforehand.
 _SPARE_BYTES = 1 << 20
 
 _log = logging.getLogger(__name__)
-
-
-class CachedFeatures:
-    """Packed features of a list of samples, memory-mapped.
-
-    Reading touches only the rows asked for. A copy or a pickle holds the path and
-    opens the map again, so copying a data set copies no features.
-
-    :param path: the ``.npy`` file.
-    :param layout: how a row unpacks into levels.
-    :param hit: whether the features were there already.
-    """
-
-    def __init__(self, path: Path, layout: FeatureLayout, hit: bool) -> None:
-        self.path = path
-        self.layout = layout
-        self.hit = hit
-        self.array: npt.NDArray[np.floating[Any]] = np.load(path, mmap_mode="r")
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def __getitem__(self, index: int) -> Tensor:
-        """Return the packed features of one sample, shape (layout.size,), float32."""
-        return torch.from_numpy(self.array[index].astype(np.float32))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.path, self.layout, self.hit)
-
-    def __repr__(self) -> str:
-        return f"CachedFeatures({str(self.path)!r}, {self.layout!r}, hit={self.hit})"
 
 
 @dataclass(frozen=True)
@@ -176,7 +141,7 @@ class FeatureCache:
             _remove(folder)
             layout = backbone.layout(image_size)
             self._check_space(len(samples) * layout.size * np.dtype(dtype).itemsize)
-            batches = _batches(
+            batches = feature_batches(
                 backbone, data, samples, image_size, dtype, device, batch_size, progress
             )
             _write_array(aside, batches, (len(samples), layout.size), np.dtype(dtype))
@@ -188,7 +153,7 @@ class FeatureCache:
                 "image_size": image_size,
                 "dtype": dtype,
                 "levels": layout.levels,
-                "checksum": _checksum(aside / _ARRAY),
+                "checksum": checksum(aside / _ARRAY),
                 "created": time.time(),
             }
             with _telling(self.root):
@@ -273,7 +238,7 @@ class FeatureCache:
             expected = (int(manifest["images"]), features.layout.size)
             if features.array.shape != expected:
                 raise ValueError(f"shape {features.array.shape} instead of {expected}")
-            if _checksum(folder / _ARRAY) != manifest["checksum"]:
+            if checksum(folder / _ARRAY) != manifest["checksum"]:
                 raise ValueError("its checksum is another")
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             if report:
@@ -324,91 +289,6 @@ class FeatureCache:
             )
 
 
-def load_images(
-    data: AnomalyData, samples: Sequence[Sample], image_size: int
-) -> Tensor:
-    """Return images as the backbones take them.
-
-    :param data: where the images come from.
-    :param samples: which images.
-    :param image_size: side in pixels that they are resized to.
-    :return: (N, 3, image_size, image_size), float32 in [0, 1].
-    """
-    images = [resize_image(data.image(sample), image_size) for sample in samples]
-    stacked = torch.from_numpy(np.stack(images))
-    return stacked.permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
-
-
-def _batches(
-    backbone: Backbone,
-    data: AnomalyData,
-    samples: Sequence[Sample],
-    image_size: int,
-    dtype: str,
-    device: torch.device | str,
-    batch_size: int,
-    progress: Progress | None,
-) -> Iterator[npt.NDArray[np.floating[Any]]]:
-    """Yield packed features, one array (n, layout.size) per batch, in order.
-
-    Images are loaded and computed in as many threads as torch would use, each with one
-    of its own: nothing waits for a thread that is behind, as torch's own pieces of one
-    batch do. An accelerator computes in one while the next images load.
-    """
-    backbone.to(device)
-    layout, kept = backbone.layout(image_size), getattr(torch, dtype)
-    threads = torch.get_num_threads()
-    workers = threads if torch.device(device).type == "cpu" else 2
-    starts = range(0, len(samples), batch_size)
-
-    def computed(start: int) -> Tensor:
-        images = load_images(data, samples[start : start + batch_size], image_size)
-        return layout.pack(backbone(images.to(device))).cpu().to(kept)
-
-    done = 0
-    try:
-        with ThreadPoolExecutor(
-            workers, initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
-            for start, packed in _in_order(pool, computed, starts, 2 * workers):
-                chosen = samples[start : start + batch_size]
-                finite = packed.isfinite().all(dim=1)
-                if not finite.all():
-                    bad = chosen[int((~finite).nonzero()[0])]
-                    mend = "; keep them as float32" if dtype == "float16" else ""
-                    raise CacheError(
-                        f"features of {bad.path} from {backbone.name} are not finite "
-                        f"in {dtype}{mend}"
-                    )
-                done += len(chosen)
-                if progress is not None:
-                    progress(done, len(samples))
-                yield packed.numpy()
-    finally:
-        torch.set_num_threads(threads)  # threads still to come take the last number set
-
-
-def _in_order(
-    pool: ThreadPoolExecutor,
-    work: Callable[[int], Tensor],
-    items: Sequence[int],
-    ahead: int,
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield items with what a pool makes of them, so many ahead of what is taken."""
-    coming = deque((item, pool.submit(work, item)) for item in items[:ahead])
-    try:
-        for number in range(len(items)):
-            item, future = coming.popleft()
-            result = future.result()
-            if number + ahead < len(items):
-                following = items[number + ahead]
-                coming.append((following, pool.submit(work, following)))
-            yield item, result
-    finally:
-        for _, future in coming:
-            future.cancel()
-
-
 @contextmanager
 def _telling(root: Path) -> Iterator[None]:
     """Turn what the file system refuses into one line that says how to mend it."""
@@ -456,23 +336,6 @@ def _write_synced(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _checksum(path: Path) -> str:
-    """Return a digest of a file's size and content.
-
-    Up to 1 GiB every byte counts, beyond that 1024 blocks spread evenly over the file,
-    so that opening stays a matter of a second.
-    """
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    blocks = -(-size // _BLOCK)
-    step = max(1, blocks // _BLOCKS)
-    with path.open("rb") as file:
-        for block in sorted({*range(0, blocks, step), max(0, blocks - 1)}):
-            file.seek(block * _BLOCK)
-            digest.update(file.read(_BLOCK))
-    return digest.hexdigest()
 
 
 def _readable(size: int) -> str:

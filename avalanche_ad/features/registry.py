@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from avalanche_ad.errors import RecipeError
-from avalanche_ad.features.backbone import Backbone, TimmBackbone
-from avalanche_ad.features.embedded import EmbeddedBackbone
-from avalanche_ad.features.filterbank import FilterBank
+from avalanche_ad.errors import AvalancheADError, RecipeError
+from avalanche_ad.features.backbone import Backbone, first_line
+from avalanche_ad.registry import Registry
+from avalanche_ad.registry.arguments import check_options
 
-__all__ = ["backbone_names", "make_backbone"]
+__all__ = ["BACKBONES", "check_backbone", "make_backbone"]
+
+BACKBONES: Registry[Backbone] = Registry(
+    "backbone",
+    "avalanche_ad.features.backbone.Backbone",
+    "avalanche_ad.features.backbones",
+    also=", or give the dotted path of a class",
+)
+"""The backbones by name; ``timm:<model>`` stands for all that timm has."""
 
 _TIMM = "timm:"
-_OWN: dict[str, Callable[..., Backbone]] = {
-    "embedded": EmbeddedBackbone,
-    "filterbank": FilterBank,
-}
 
 
-def backbone_names() -> tuple[str, ...]:
-    """Return the forms of name that :func:`make_backbone` takes."""
-    return (*_OWN, f"{_TIMM}<model>")
-
-
-def make_backbone(name: str, **options: object) -> Backbone:
+def make_backbone(name: str, /, folder: Path | None = None, **options: Any) -> Backbone:
     """Return a backbone by its name.
 
-    :param name: ``"embedded"``, ``"filterbank"``, or ``"timm:"`` and the name of any
-        timm model.
+    :param name: a name of ``BACKBONES``, such as ``"embedded"``; ``"timm:"`` and the
+        name of any timm model; or the dotted path of a class.
+    :param folder: where modules are looked for that are found nowhere else: that of
+        the recipe's file.
     :param options: what the backbone's constructor takes.
     :raises RecipeError: for an unknown name, an unknown option or a wrong value.
     :raises WeightsError: when weights cannot be had.
@@ -37,20 +38,38 @@ def make_backbone(name: str, **options: object) -> Backbone:
     >>> make_backbone("filterbank").layout(128).levels[0][:2]
     (32, 32)
     """
-    maker: Callable[..., Backbone]
-    if name in _OWN:
-        maker = _OWN[name]
-    elif name.startswith(_TIMM) and len(name) > len(_TIMM):
-        maker = partial(TimmBackbone, name.removeprefix(_TIMM))
-    else:
-        raise RecipeError(
-            f"unknown backbone '{name}'; expected one of {', '.join(backbone_names())}"
-        )
-    known = list(inspect.signature(maker).parameters)
-    unknown = sorted(options.keys() - set(known))
-    if unknown:
-        raise RecipeError(
-            f"backbone '{name}' has no option '{unknown[0]}'; "
-            f"it takes {', '.join(known)}"
-        )
-    return maker(**options)
+    made, given = _found(name, folder)
+    check_options(made, options, f"backbone {name!r}", given)
+    try:
+        return made(**given, **options)
+    except AvalancheADError:
+        raise
+    except Exception as error:  # whatever a class of another package does
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise RecipeError(f"backbone {name!r} cannot be built: {reason}") from error
+
+
+def check_backbone(
+    name: str, options: Mapping[str, Any], folder: Path | None = None
+) -> None:
+    """Refuse a backbone or options of it that cannot be, without building it.
+
+    No weights are read: a file that is missing or does not fit is told by
+    :func:`make_backbone`.
+
+    :param name: as for :func:`make_backbone`, like ``folder``.
+    :param options: what its constructor would be given.
+    :raises RecipeError: for an unknown name, an unknown option or a wrong value.
+
+    >>> check_backbone("filterbank", {"strides": [4, 8]})
+    """
+    made, given = _found(name, folder)
+    check_options(made, options, f"backbone {name!r}", given)
+    made.check(**given, **options)
+
+
+def _found(name: str, folder: Path | None) -> tuple[type[Backbone], dict[str, str]]:
+    """Return a backbone's class, and what its name gives it."""
+    if isinstance(name, str) and name.startswith(_TIMM) and name != _TIMM:
+        return BACKBONES.find(f"{_TIMM}<model>"), {"name": name.removeprefix(_TIMM)}
+    return BACKBONES.find(name, folder), {}

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from avalanche_ad.features.filterbank import STRIDES, FilterBank
+from avalanche_ad.features.backbones.filterbank import STRIDES, FilterBank
 
 __all__ = ["draw_image", "drawn_images", "main", "statistics", "whitening"]
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.anomaly_model import MASKED, AnomalyModel
-from avalanche_ad.models.gaussians.category_mixtures import (
+from avalanche_ad.models.anomaly_model import MASKED
+from avalanche_ad.models.batches import by_category
+from avalanche_ad.models.calibrated_maps import Levels
+from avalanche_ad.models.density_model import (
+    DensityModel,
+    DensityOptions,
+    LikelihoodMap,
+)
+from avalanche_ad.models.gaussians import (
     CategoryMixtures,
     component_log_likelihood,
     drawn_rows,
@@ -20,9 +28,9 @@ from avalanche_ad.models.gaussians.category_mixtures import (
     refitted,
 )
 from avalanche_ad.models.latents import attach_latents
-from avalanche_ad.models.scoring import LikelihoodMap, ScoreKind
+from avalanche_ad.registry.options import NonNegative, Positive
 
-__all__ = ["FeatureGMM"]
+__all__ = ["FeatureGMM", "FeatureGMMOptions"]
 
 
 @dataclass(frozen=True)
@@ -33,11 +41,26 @@ class _FeatureLatents:
     known: Tensor
 
 
-class FeatureGMM(AnomalyModel):
+class FeatureGMMOptions(DensityOptions):
+    """``[model]`` of type ``feature_gmm``: the flow-free reference, without epochs."""
+
+    type: Literal["feature_gmm"] = "feature_gmm"
+    components: Positive = 1
+    covariance_shrinkage: NonNegative = 1e-2
+    max_positions: Positive = 20_000
+
+
+class FeatureGMM(DensityModel):
     """A full-covariance Gaussian mixture per category and level in feature space.
 
     Each category is fitted once and never touched again, so nothing is forgotten: the
     reference every flow has to beat. Fitted by scikit-learn's ``GaussianMixture``.
+
+    >>> model = FeatureGMM(FeatureLayout(((4, 4, 2),)))
+    >>> x = torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
+    >>> model.fit_experience([(x, torch.zeros(8, dtype=torch.long))])
+    >>> model(x).shape
+    torch.Size([8, 1])
 
     :param layout: shapes of the feature levels.
     :param num_categories: room made beforehand; more is made when categories arrive.
@@ -45,13 +68,18 @@ class FeatureGMM(AnomalyModel):
     :param covariance_shrinkage: added to the diagonal, relative to the features'
         mean variance.
     :param max_positions: feature vectors per category and level used for fitting.
-    :param score_kind: see :class:`AnomalyModel`; ``"likelihood"`` by default, since
+    :param score_kind: see :class:`DensityModel`; ``"likelihood"`` by default, since
         there is no entropy that training has shaped.
-    :param smoothing_sigma: see :class:`AnomalyModel`.
-    :param likelihood_map: see :class:`AnomalyModel`.
+    :param smoothing_sigma: see :class:`DensityModel`.
+    :param likelihood_map: see :class:`DensityModel`.
     :param seed: decides the positions drawn and the start of the EM.
-    :param position_calibration: see :class:`AnomalyModel`.
+    :param position_calibration: see :class:`DensityModel`.
     """
+
+    kind = "feature_gmm"
+    Options = FeatureGMMOptions
+    trained = False
+    memory_kind = "statistics"
 
     def __init__(
         self,
@@ -60,7 +88,7 @@ class FeatureGMM(AnomalyModel):
         components: int = 1,
         covariance_shrinkage: float = 1e-2,
         max_positions: int = 20_000,
-        score_kind: ScoreKind = "likelihood",
+        score_kind: str = "likelihood",
         smoothing_sigma: float = 4.0,
         likelihood_map: LikelihoodMap = "log",
         seed: int = 0,
@@ -100,6 +128,22 @@ class FeatureGMM(AnomalyModel):
         """Make room for categories without fitting them."""
         for index in range(len(self.mixtures)):
             self._mixture(index).resize(num_categories)
+
+    def fit_experience(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Fit the categories that are new, or of which there are more images now.
+
+        A category is fitted to its own training normals and not touched again. Where an
+        experience brings more images of one than it was fitted to (its first few
+        arrived early, in a blurry stream), it is fitted anew, to those alone; one that
+        was not fitted here, but loaded, is left as it is.
+
+        :param batches: minibatches (packed features (N, size), category indices (N,)).
+        """
+        known = set(self.known_categories.tolist())
+        for category, features in by_category(batches).items():
+            before = self._images.get(category, len(features))
+            if category not in known or len(features) > before:
+                self.fit_category(category, features)
 
     @torch.no_grad()
     def fit_category(self, category: int, packed: Tensor) -> None:
@@ -148,24 +192,24 @@ class FeatureGMM(AnomalyModel):
         category: int,
         x: Tensor,
         parts: Sequence[tuple[Tensor, Tensor]],
-        kinds: Sequence[str],
-    ) -> Iterator[dict[str, list[Tensor]]]:
+        names: Sequence[str],
+    ) -> Iterator[dict[str, Levels]]:
         """Yield what positions say under the category's mixture of some images alone.
 
         See :meth:`AnomalyModel.levels_without`. The mixture takes one more step of the
         EM, on those images alone: of one Gaussian that is the fit to them, of several
         the fit but for which Gaussian holds what, at a hundredth of its cost
-        (:func:`~avalanche_ad.models.gaussians.category_mixtures.refitted`). The density
+        (:func:`~avalanche_ad.models.gaussians.refitted`). The density
         stays as it is where it was fitted to more images than there are here.
         """
         if not self.holds_out_density(category, len(x)):
-            yield from super().levels_without(category, x, parts, kinds)
+            yield from super().levels_without(category, x, parts, names)
             return
         features = self.packed(x)
         unpacked = self.layout.unpack(features)
         known = self.known_categories
         own = int(torch.searchsorted(known, category))
-        others = known if "uncertainty" in kinds else known[own, None]
+        others = known if "uncertainty" in names else known[own, None]
         whole = [
             self._level_log_likelihood(index, level, others)
             for index, level in enumerate(unpacked)
@@ -189,9 +233,7 @@ class FeatureGMM(AnomalyModel):
                 levels.append(likelihood)
             latents = _FeatureLatents(levels, others)
             chosen = torch.full((len(rows),), category, device=x.device)
-            yield {
-                kind: self._normality_levels(kind, latents, chosen) for kind in kinds
-            }
+            yield {name: self.normality_levels(name, latents, chosen) for name in names}
 
     def _drawn(
         self, category: int, unpacked: Sequence[Tensor]
@@ -222,7 +264,7 @@ class FeatureGMM(AnomalyModel):
         return likelihood.view(*features.shape[:3], len(known))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return joint log-likelihoods per image, see :class:`AnomalyModel`.
+        """Return joint log-likelihoods per image, see :class:`DensityModel`.
 
         out_c = mean_l mean_p log p(x|c) / √D, every category equally likely.
         """
@@ -242,7 +284,7 @@ class FeatureGMM(AnomalyModel):
             output[:, known] = torch.stack(means).mean(0) - math.log(len(known))
         return attach_latents(output, _FeatureLatents(levels, known))
 
-    def log_likelihood_levels(self, latents: object, category: Tensor) -> list[Tensor]:
+    def log_likelihood_levels(self, latents: object, category: Tensor) -> Levels:
         """Return log p(x|c)/D per position, one (N, H, W) per level."""
         assert isinstance(latents, _FeatureLatents)
         row = torch.searchsorted(latents.known, category)
@@ -251,9 +293,7 @@ class FeatureGMM(AnomalyModel):
             for level, shape in zip(latents.levels, self.layout.levels, strict=True)
         ]
 
-    def negative_entropy_levels(
-        self, latents: object, category: Tensor
-    ) -> list[Tensor]:
+    def negative_entropy_levels(self, latents: object, category: Tensor) -> Levels:
         """Return Σ_c p_c log p_c over the known categories, (N, H, W) per level."""
         assert isinstance(latents, _FeatureLatents)
         maps = []

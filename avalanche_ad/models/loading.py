@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -31,6 +32,20 @@ class LoadsWhole(nn.Module):
     their tensors have a row a category: these become as long as the state's. A state
     that torch would refuse (a key that is missing or not known, unless ``strict`` is
     ``False``; another shape), or that contradicts itself, leaves everything as it was.
+    So does one whose extra state a module refuses: torch's ``set_extra_state`` comes
+    before the tensors here, and once more where torch has it.
+
+    >>> class Means(LoadsWhole):
+    ...     category_tables = ("rows",)
+    ...
+    ...     def __init__(self, categories):
+    ...         super().__init__()
+    ...         self.register_buffer("rows", torch.zeros(categories, 2))
+    >>> model = nn.Sequential(Means(1))
+    >>> model.load_state_dict(nn.Sequential(Means(3)).state_dict())
+    <All keys matched successfully>
+    >>> model[0].rows.shape
+    torch.Size([3, 2])
     """
 
     @property
@@ -41,7 +56,7 @@ class LoadsWhole(nn.Module):
     def updated_state(self, state: dict[str, Any]) -> dict[str, Any]:
         """Return a state of an earlier version as this one has it.
 
-        :param state: tensors by name, without prefix.
+        :param state: tensors and extra states by name, without prefix.
         :raises ValueError: when it cannot be told how.
         """
         return state
@@ -51,7 +66,7 @@ class LoadsWhole(nn.Module):
 
         An override replaces tensors and modules, and changes none in place.
 
-        :param state: tensors by name, without prefix.
+        :param state: tensors and extra states by name, without prefix.
         """
         for path, module in self.named_modules():
             for name in getattr(module, "category_tables", ()):
@@ -88,9 +103,7 @@ class LoadsWhole(nn.Module):
         error_msgs: list[str],
     ) -> None:
         """Check the whole of what is this module's, then load it or leave it."""
-        structure = [
-            (part, [dict(held) for held in _held(part)]) for part in self.modules()
-        ]
+        before = _Before(self)
         given = [name for name in state_dict if name.startswith(prefix)]
         state = {name.removeprefix(prefix): state_dict[name] for name in given}
         problems, missing, unexpected = [], [], []
@@ -98,9 +111,13 @@ class LoadsWhole(nn.Module):
             state = self.updated_state(state)
             if state:  # an empty one says nothing of structure
                 self.make_room(state)
-            own = nn.Module.state_dict(self)  # as it lies there
-            missing = [name for name in own if name not in state]
-            unexpected = [name for name in state if name not in own]
+            extra = _extra_states(self)
+            for name, part in extra.items():
+                if name in state:
+                    part.set_extra_state(state[name])
+            own = _tensors(self)
+            missing = [name for name in [*own, *extra] if name not in state]
+            unexpected = [name for name in state if name not in {**own, **extra}]
             problems = [
                 problem
                 for name, tensor in own.items()
@@ -112,16 +129,18 @@ class LoadsWhole(nn.Module):
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             problems = [f"{prefix or type(self).__name__}: no state of this: {reason}"]
+        except BaseException:
+            before.put_back()
+            raise
         if problems or ((missing or unexpected) and _strict()):
-            for part, kept in structure:
-                for held, before in zip(_held(part), kept, strict=True):
-                    held.clear()
-                    held.update(before)
+            before.put_back()
             error_msgs += problems
             missing_keys += [prefix + name for name in missing]
             unexpected_keys += [prefix + name for name in unexpected]
             # torch goes on to the submodules: they are given what they have
             state = nn.Module.state_dict(self, keep_vars=True)
+            extra = _extra_states(self)
+            state |= {name: copy.deepcopy(state[name]) for name in extra}
         else:
             self.state_accepted(state)
         for name in given:
@@ -142,8 +161,48 @@ def _joined(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
+class _Before:
+    """What a module is made of, and the extra states in it, to be put back."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._structure = [
+            (part, [dict(held) for held in _held(part)]) for part in module.modules()
+        ]
+        self._extra = [
+            (part, copy.deepcopy(part.get_extra_state()))
+            for part in _extra_states(module).values()
+        ]
+
+    def put_back(self) -> None:
+        """Let everything be as it was."""
+        for part, kept in self._structure:
+            for held, before in zip(_held(part), kept, strict=True):
+                held.clear()
+                held.update(before)
+        for part, extra in self._extra:
+            part.set_extra_state(extra)
+
+
 def _held(module: nn.Module) -> tuple[dict[str, Any], ...]:
     return module._parameters, module._buffers, module._modules
+
+
+def _extra_states(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules that take an extra state, by its name in the module's."""
+    return {
+        _joined(path, "_extra_state"): part
+        for path, part in module.named_modules(remove_duplicate=False)
+        if type(part).set_extra_state is not nn.Module.set_extra_state
+    }
+
+
+def _tensors(module: nn.Module) -> dict[str, Any]:
+    """Return a module's state as it lies there, without extra states."""
+    return {
+        name: value
+        for name, value in nn.Module.state_dict(module).items()
+        if name.rpartition(".")[2] != "_extra_state"
+    }
 
 
 def _misfits(name: str, own: Tensor, new: object) -> Iterator[str]:

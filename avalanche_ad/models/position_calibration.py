@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from avalanche_ad.models.category_rows import (
+from avalanche_ad.models.category_table import (
+    CategoryTable,
     known_rows,
     own_or_borrowed,
     with_rows,
 )
-from avalanche_ad.models.loading import LoadsWhole
 from avalanche_ad.models.scoring import normality_map
 
 __all__ = ["PositionCalibration", "mean_and_deviation"]
@@ -44,7 +44,7 @@ def mean_and_deviation(
     return mean, variance.sqrt().clamp(min=_LEAST_DEVIATION)
 
 
-class PositionCalibration(LoadsWhole):
+class PositionCalibration(CategoryTable):
     """Standardise what every position says by what a category's normals have there.
 
     A density that knows no place finds the borders of all images unusual, where a
@@ -53,18 +53,21 @@ class PositionCalibration(LoadsWhole):
     numbers of the one density.
 
     :param shapes: (H, W) of each level.
+
+    Shapes: ``level_l`` (C, 2, H, W), what becomes 0 and the deviation; NaN without an
+    image.
+
+    >>> usual = PositionCalibration([(8, 8)])
+    >>> levels = [torch.randn(20, 8, 8) + torch.linspace(0, 9, 8)]
+    >>> usual.fit(0, levels)
+    >>> round(float(usual(levels, torch.zeros(20, dtype=torch.long))[0].max()), 4)
+    0.0
     """
 
     def __init__(self, shapes: Sequence[tuple[int, int]]) -> None:
-        super().__init__()
+        super().__init__(known=False)
         for index, shape in enumerate(shapes):
-            # what becomes 0, and the deviation, of each category; NaN without an image
-            self.register_buffer(f"level_{index}", torch.zeros(0, 2, *shape))
-
-    @property
-    def category_tables(self) -> tuple[str, ...]:
-        """Names of the buffers: each has a row a category."""
-        return tuple(self._buffers)
+            self.add_table(f"level_{index}", 2, *shape, blank=torch.nan)
 
     def fit(self, category: int, levels: Sequence[Tensor]) -> None:
         """Take a category's statistics of its normals.
@@ -76,9 +79,10 @@ class PositionCalibration(LoadsWhole):
         for index, level in enumerate(levels):
             mean, deviation = mean_and_deviation(level)
             largest = ((level - mean) / deviation).max()
-            name, row = f"level_{index}", [mean + largest * deviation, deviation]
-            grown = with_rows(self.get_buffer(name), {category: torch.stack(row)})
-            setattr(self, name, grown)
+            row = torch.stack([mean + largest * deviation, deviation])
+            name = f"level_{index}"
+            # a new table, so that whoever holds the one before can put it back
+            setattr(self, name, with_rows(self.get_buffer(name), {category: row}))
 
     def forward(self, levels: Sequence[Tensor], category: Tensor) -> list[Tensor]:
         """Return (v − mean) / deviation less the largest of the normals given.

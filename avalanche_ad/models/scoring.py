@@ -8,7 +8,7 @@ them into an anomaly score, and smooths it:
 with v the log-likelihood per dimension (``likelihood``) or the negative entropy
 (``uncertainty``), U_l the bilinear upsampling and G a Gaussian; their product is the
 final score. The likelihood may enter as 1 + v instead of e^v, see
-:class:`~avalanche_ad.models.anomaly_model.AnomalyModel`. Upsampling and smoothing are
+:class:`~avalanche_ad.models.density_model.DensityModel`. Upsampling and smoothing are
 linear and separable and leave constants alone, so both are one matrix a side:
 G U_l X U_lᵀ Gᵀ = A X Aᵀ.
 """
@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import torch
@@ -27,16 +26,11 @@ from torch import Tensor
 
 __all__ = [
     "AnomalyScores",
-    "LikelihoodMap",
-    "ScoreKind",
     "negative_entropy",
     "normality_map",
     "product_score_map",
     "upsampling_matrix",
 ]
-
-ScoreKind = Literal["likelihood", "uncertainty", "product"]
-LikelihoodMap = Literal["log", "probability"]
 
 
 @dataclass(frozen=True)

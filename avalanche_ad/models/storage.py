@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
-from avalanche_ad.errors import ResultsError
+from avalanche_ad.errors import RecipeError, ResultsError
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.anomaly_model import AnomalyModel
-from avalanche_ad.models.feature_gmm import FeatureGMM
-from avalanche_ad.models.hgad.flow_gmm import FlowGMM
-from avalanche_ad.models.hgad.packnet_flow_gmm import PackNetFlowGMM
+from avalanche_ad.models.registry import MODELS
 
-__all__ = ["MODEL_TYPES", "load_model", "save_model"]
+__all__ = ["load_model", "save_model"]
 
-MODEL_TYPES: dict[str, type[AnomalyModel]] = {
-    "flow_gmm": FlowGMM,
-    "packnet_flow_gmm": PackNetFlowGMM,
-    "feature_gmm": FeatureGMM,
-}
 _WEIGHTS, _DESCRIPTION = "model.safetensors", "model.json"
 
 
 def save_model(
     model: AnomalyModel,
     folder: Path,
-    kind: str,
+    name: str,
     options: Mapping[str, Any],
     extra: Mapping[str, Any],
 ) -> None:
@@ -38,23 +32,28 @@ def save_model(
 
     :param model: the model; its dynamic Avalanche form is saved as the plain one.
     :param folder: an existing folder.
-    :param kind: a key of :data:`MODEL_TYPES`.
+    :param name: of its class, or the class's dotted path, as
+        :data:`~avalanche_ad.models.registry.MODELS` knows it.
     :param options: the arguments it was built with, but layout and categories.
     :param extra: anything else that prediction needs, as JSON values.
     """
-    state = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in model.state_dict().items()
+    state = model.state_dict()
+    tensors = {
+        name: value.detach().cpu().contiguous()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
     }
+    settings = {name: value for name, value in state.items() if name not in tensors}
     # not save_file, whose errors are no OSError, whose own file stays after a kill, and
     # which writes for the owner alone, whatever the umask says
-    (folder / _WEIGHTS).write_bytes(save(state))
+    (folder / _WEIGHTS).write_bytes(save(tensors))
     description = {
         "schema": 1,
-        "type": kind,
+        "type": name,
         "options": dict(options),
         "levels": [list(level) for level in model.layout.levels],
         "num_categories": model.num_categories,
+        "settings": settings,
         **extra,
     }
     text = json.dumps(description, indent=1, allow_nan=False)
@@ -62,12 +61,12 @@ def save_model(
 
 
 def load_model(
-    folder: Path, types: Mapping[str, type[AnomalyModel]] = MODEL_TYPES
+    folder: Path, form: Callable[[type[AnomalyModel]], Any] = lambda made: made
 ) -> tuple[AnomalyModel, dict[str, Any]]:
     """Read a model back, in evaluation mode.
 
     :param folder: where :func:`save_model` wrote.
-    :param types: the class that a model saved under a name is made of.
+    :param form: makes of a model's class the one to build.
     :return: the model and its description.
     :raises ResultsError: when a file is missing, damaged or of another version.
     """
@@ -86,12 +85,12 @@ def load_model(
                 f"{description['schema']}: it was written by another version"
             )
         layout = FeatureLayout(tuple(tuple(level) for level in description["levels"]))
-        state = load_file(weights_file)
+        state = {**load_file(weights_file), **description.get("settings", {})}
         # of before there was such an option
         options = {
             "position_calibration": any(name.startswith("positions.") for name in state)
         }
-        made: Any = types[description["type"]]
+        made = form(MODELS.find(description["type"]))
         model: AnomalyModel = made(
             layout,
             num_categories=description["num_categories"],
@@ -106,6 +105,11 @@ def load_model(
         model.name_categories(dict(enumerate(description.get("categories", ()))))
     except ResultsError:
         raise
+    except RecipeError as error:
+        raise ResultsError(
+            f"{description_file}: {error}; a model of another package needs that "
+            "package installed, or its module on PYTHONPATH"
+        ) from error
     except (
         OSError,
         SafetensorError,

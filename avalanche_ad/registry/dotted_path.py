@@ -64,13 +64,11 @@ def resolve(
     return found
 
 
-def modules_beside(folder: Path | None) -> dict[str, Path]:
+def modules_beside(folder: Path) -> dict[str, Path]:
     """Return the files of the modules beside a recipe that have been imported, by name.
 
-    :param folder: the recipe's, ``None`` for one that comes with the package.
+    :param folder: the recipe's.
     """
-    if folder is None:
-        return {}
     tops, found = _modules(folder) - {*_OURS}, {}
     for name, module in sorted(sys.modules.items()):
         file = getattr(module, "__file__", None)

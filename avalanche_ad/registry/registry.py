@@ -36,7 +36,9 @@ class Registry(Generic[T]):
     :param sort: what one is called in an error, such as ``"backbone"``.
     :param base: dotted path of the class that all of them derive from.
     :param folder: dotted path of the package whose modules hold the own ones.
-    :param named_by: class attribute that holds a name.
+    :param named_by: class attribute that holds a name, ``"__name__"`` for the class's
+        own; a class that starts with an underscore has none.
+    :param such_as: a dotted path that would do, for errors.
     :param also: what else could be given in the place of a name, for errors.
 
     >>> from avalanche_ad.features.registry import BACKBONES
@@ -51,11 +53,13 @@ class Registry(Generic[T]):
         folder: str,
         *,
         named_by: str = "name",
+        such_as: str = "",
         also: str = "",
     ) -> None:
         self.sort = sort
         self.group = f"avalanche_ad.{sort.replace(' ', '_')}s"
         self.named_by = named_by
+        self.such_as = such_as or f"my_module.My{base.rpartition('.')[2]}"
         self.also = also
         self._base = base
         self._folder = folder
@@ -77,8 +81,8 @@ class Registry(Generic[T]):
                 continue
             module = importlib.import_module(f"{self._folder}.{entry.name}")
             for value in vars(module).values():
-                if self._is_own(value, module.__name__):
-                    found[getattr(value, self.named_by)] = value
+                if self._is_own(value, module.__name__) and self._name(value):
+                    found[self._name(value)] = value
         return found
 
     def _is_own(self, value: object, module: str) -> bool:
@@ -87,8 +91,13 @@ class Registry(Generic[T]):
             and issubclass(value, self.base)
             and not inspect.isabstract(value)
             and f"{value.__module__}.".startswith(f"{module}.")
-            and bool(vars(value).get(self.named_by))
         )
+
+    def _name(self, kind: type) -> str:
+        """Return the name of a class, empty for one that has none of its own."""
+        if self.named_by != "__name__":
+            return str(vars(kind).get(self.named_by, ""))
+        return "" if kind.__name__.startswith("_") else kind.__name__
 
     @property
     def others(self) -> dict[str, EntryPoint]:
@@ -131,8 +140,7 @@ class Registry(Generic[T]):
         if offered:
             return self._loaded(offered[0])
         if "." in name:
-            such_as = f"my_module.My{self.base.__name__}"
-            return resolve(name, (self.base,), self.sort, folder, such_as)
+            return resolve(name, (self.base,), self.sort, folder, self.such_as)
         raise RecipeError(unknown(self.sort, name, self.names(), self.also))
 
     def _loaded(self, entry: EntryPoint) -> type[T]:

@@ -7,6 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_ad.errors import writing
+from avalanche_ad.reporting.columns import (
+    AUROCS,
+    CSV_COLUMNS,
+    further_columns,
+    further_metrics,
+)
 from avalanche_ad.reporting.figures import matrices_figure
 from avalanche_ad.reporting.matrices import matrix_sections, mean_matrices
 from avalanche_ad.reporting.paired import (
@@ -16,7 +22,6 @@ from avalanche_ad.reporting.paired import (
 )
 from avalanche_ad.reporting.published import published_sections
 from avalanche_ad.reporting.tables import (
-    AUROCS,
     Section,
     comparison_csv,
     comparison_rows,
@@ -61,6 +66,11 @@ def write_comparison(
     :raises ResultsError: when a file cannot be written.
     """
     rows = comparison_rows(results)
+    further = [
+        name
+        for name in further_metrics(results)
+        if all(name in run["matrix"] for run in results)
+    ]
     seeds = sorted({result["seed"] for result in results})
     intro = (
         f"Mean ± standard deviation (n − 1) over seed{'s' * (len(seeds) > 1)} "
@@ -68,10 +78,12 @@ def write_comparison(
     )
     sections = comparison_sections(rows)
     texts: dict[str, str | None] = {
-        "compare.csv": comparison_csv(rows),
+        "compare.csv": comparison_csv(rows, (*CSV_COLUMNS, *further_columns(results))),
         "compare-against.csv": None,
         "matrices.md": sections_markdown(
-            title, _legend(results), matrix_sections(results, tuple(AUROCS))
+            title,
+            _legend(results),
+            matrix_sections(results, (*AUROCS, *further)),
         ),
         "published.md": None,
     }

@@ -28,7 +28,6 @@ __all__ = [
     "rows_figure",
     "save_heat_map",
     "steps_figure",
-    "training_curves",
 ]
 
 _HEAT_MAP = "heat map of avalanche-ad predict"
@@ -262,25 +261,4 @@ def steps_figure(steps: Mapping[str, Sequence[float | None]], label: str) -> Fig
     if names:
         title = "best at the end first"
         figure.legend(loc="outside right upper", fontsize=8, title=title)
-    return figure
-
-
-def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
-    """Draw loss and accuracy of training and validation over epochs.
-
-    :param rows: one per epoch: ``epoch``, ``loss``, ``train_accuracy``,
-        ``validation_loss`` and ``validation_accuracy``.
-    """
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    epochs = [row["epoch"] for row in rows]
-    pairs = {
-        "loss": ("loss", "validation_loss"),
-        "accuracy": ("train_accuracy", "validation_accuracy"),
-    }
-    for axes, (title, keys) in zip(figure.subplots(1, 2), pairs.items(), strict=True):
-        for key, label in zip(keys, ("training", "held out"), strict=True):
-            axes.plot(epochs, [row[key] for row in rows], marker=".", label=label)
-        axes.set(title=title, xlabel="epoch")
-        axes.grid(alpha=0.3)
-        axes.legend()
     return figure

@@ -13,6 +13,7 @@ import jinja2
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from avalanche_ad.reporting.columns import AUROCS, further_metrics
 from avalanche_ad.reporting.figures import (
     matrices_figure,
     over_seeds,
@@ -22,7 +23,6 @@ from avalanche_ad.reporting.figures import (
 from avalanche_ad.reporting.matrices import mean_matrices, mean_steps
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import (
-    AUROCS,
     UNDEFINED,
     Section,
     by_strategy,
@@ -125,7 +125,8 @@ def _category_sections(results: Runs) -> list[Section]:
     """Return final values of every category, a table per metric."""
     names = [name for task in results[0]["categories"] for name in task]
     sections = []
-    for metric, title in AUROCS.items():
+    further = {name: name for name in further_metrics(results)}
+    for metric, title in (AUROCS | further).items():
         lines = []
         for strategy, runs in by_strategy(results).items():
             found = [run.get("per_category", {}).get(metric, {}) for run in runs]

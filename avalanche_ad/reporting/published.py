@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from avalanche_ad.errors import counted
+from avalanche_ad.reporting.columns import Column
 from avalanche_ad.reporting.matrices import mean_matrices
 from avalanche_ad.reporting.tables import (
     UNDEFINED,
-    Column,
     Section,
     by_strategy,
     comparison_rows,

@@ -11,17 +11,19 @@ from typing import Any
 
 from rich.table import Table
 
+from avalanche_ad.reporting.columns import (
+    COST_COLUMNS,
+    CSV_COLUMNS,
+    FINAL_COLUMNS,
+    ORACLE_COLUMNS,
+    STREAM_COLUMNS,
+    TERMINAL_COLUMNS,
+    Column,
+    further_columns,
+)
+
 __all__ = [
-    "AUROCS",
-    "COLUMNS",
-    "COST_COLUMNS",
-    "CSV_COLUMNS",
-    "FINAL_COLUMNS",
-    "ORACLE_COLUMNS",
-    "STREAM_COLUMNS",
-    "TERMINAL_COLUMNS",
     "UNDEFINED",
-    "Column",
     "Section",
     "by_strategy",
     "comparison_csv",
@@ -36,24 +38,6 @@ __all__ = [
     "terminal_table",
     "value_cell",
 ]
-
-
-AUROCS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC"}
-"""The metrics that figures and matrices show, with their headings."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a comparison: a summary of one metric.
-
-    :param title: heading.
-    :param section: key of ``results.json``, for example ``"final"``.
-    :param metric: key within the section.
-    """
-
-    title: str
-    section: str
-    metric: str
 
 
 @dataclass(frozen=True)
@@ -74,70 +58,7 @@ class Section:
     left: int = 1
 
 
-def _pair(section: str, words: str) -> tuple[Column, Column]:
-    """Return a measure of image and of pixel AUROC."""
-    return (
-        Column(f"image {words}", section, "image_auroc"),
-        Column(f"pixel {words}", section, "pixel_auroc"),
-    )
-
-
-_IMAGE, _PIXEL = _pair("final", "AUROC")
-_AUPRO = Column("AUPRO", "final", "aupro")
-_ACCURACY = Column("category accuracy", "final", "category_accuracy")
-_FORGETTING = _pair("forgetting", "forgetting")
-_FROM_BEST = _pair("forgetting_max", "forgetting from best")
-_TRANSFER = _pair("fwt", "forward transfer")
-_LEARNED = _pair("plasticity", "AUROC when learned")
-_STEPS = _pair("step_mean", "AUROC, step mean")
-_TRAIN = Column("train s", "seconds", "train")
-
-FINAL_COLUMNS = (
-    _IMAGE,
-    Column("image AP", "final", "image_ap"),
-    Column("image F1-max", "final", "image_f1max"),
-    _PIXEL,
-    Column("pixel AP", "final", "pixel_ap"),
-    Column("pixel F1-max", "final", "pixel_f1max"),
-    _AUPRO,
-)
-ORACLE_COLUMNS = (
-    _ACCURACY,
-    _IMAGE,
-    Column("image AUROC (oracle)", "final", "image_auroc_oracle"),
-    _PIXEL,
-    Column("pixel AUROC (oracle)", "final", "pixel_auroc_oracle"),
-    _AUPRO,
-    Column("AUPRO (oracle)", "final", "aupro_oracle"),
-)
-STREAM_COLUMNS = tuple(
-    pair[level]
-    for level in (0, 1)
-    for pair in (_STEPS, _LEARNED, _FORGETTING, _FROM_BEST, _TRANSFER)
-)
-COST_COLUMNS = (
-    _TRAIN,
-    Column("eval s", "seconds", "eval"),
-    Column("exemplars MB", "memory_mb", "exemplars"),
-    Column("statistics MB", "memory_mb", "statistics"),
-    Column("parameters MB", "memory_mb", "parameters"),
-)
-COLUMNS = tuple(
-    dict.fromkeys((*FINAL_COLUMNS, *ORACLE_COLUMNS, *STREAM_COLUMNS, *COST_COLUMNS))
-)
-"""All that is compared, once each."""
-CSV_COLUMNS = (*COLUMNS, *_pair("bwt", "backward transfer"))
-"""Backward transfer is forgetting with the other sign: for spreadsheets only."""
-TERMINAL_COLUMNS = (
-    _IMAGE,
-    _PIXEL,
-    _AUPRO,
-    *_FORGETTING,
-    _ACCURACY,
-    ORACLE_COLUMNS[2],
-    _TRAIN,
-)
-
+_TITLES = {"strategy", "seeds", *(column.title for column in CSV_COLUMNS)}
 UNDEFINED = "–"
 """What a table shows where there is no value."""
 
@@ -168,16 +89,19 @@ def by_strategy(
 
 
 def comparison_rows(
-    results: Sequence[Mapping[str, Any]], columns: Sequence[Column] = CSV_COLUMNS
+    results: Sequence[Mapping[str, Any]], columns: Sequence[Column] | None = None
 ) -> list[Row]:
     """Summarise runs by strategy: mean and standard deviation over seeds.
 
     :param results: contents of ``results.json``, any order of seeds.
-    :param columns: what to summarise.
+    :param columns: what to summarise; by default all that is compared, and
+        :func:`further_columns`.
     :return: one row per strategy in order of first appearance, with ``strategy``,
         ``seeds`` and for every column title a pair (mean, standard deviation). The
         deviation (n − 1) is ``None`` for a single seed, the pair for undefined values.
     """
+    if columns is None:
+        columns = (*CSV_COLUMNS, *further_columns(results))
     rows = []
     for strategy, runs in by_strategy(results).items():
         row: Row = {"strategy": strategy, "seeds": len(runs)}
@@ -235,8 +159,18 @@ def comparison_section(
     return Section(title, caption, ["strategy", "seeds", *titles], lines)
 
 
+def _further(rows: Sequence[Row]) -> list[Column]:
+    """Return columns for the titles of rows that are no part of every comparison."""
+    titles = dict.fromkeys(title for row in rows for title in row)
+    return [Column(title, "", "") for title in titles if title not in _TITLES]
+
+
 def comparison_sections(rows: Sequence[Row]) -> list[Section]:
-    """Return the full comparison: values, category known, over the stream, costs."""
+    """Return the full comparison: values, category known, over the stream, costs.
+
+    :param rows: of :func:`comparison_rows`; further metrics get a table of their own.
+    """
+    further = _further(rows)
     return [
         comparison_section(
             "After the last task", "Means over all categories.", rows, FINAL_COLUMNS
@@ -259,6 +193,19 @@ def comparison_sections(rows: Sequence[Row]) -> list[Section]:
             "says forward_transfer = true.",
             rows,
             STREAM_COLUMNS,
+        ),
+        *(
+            [
+                comparison_section(
+                    "Further metrics",
+                    "Measured because the benchmark names them; the columns are those "
+                    "of the tables above.",
+                    rows,
+                    further,
+                )
+            ]
+            if further
+            else []
         ),
         comparison_section(
             "Cost",
@@ -290,9 +237,12 @@ def comparison_csv(rows: Sequence[Row], columns: Sequence[Column] = CSV_COLUMNS)
 
 
 def comparison_table(
-    rows: Sequence[Row], title: str, columns: Sequence[Column] = TERMINAL_COLUMNS
+    rows: Sequence[Row], title: str, columns: Sequence[Column] | None = None
 ) -> Table:
-    """Return the comparison for the terminal."""
+    """Return the comparison for the terminal, final values of further metrics last."""
+    if columns is None:
+        final = [column for column in _further(rows) if " " not in column.title]
+        columns = (*TERMINAL_COLUMNS, *final)
     lines = [[r["strategy"], *[value_cell(r, c.title) for c in columns]] for r in rows]
     head = ["strategy", *[column.title for column in columns]]
     return terminal_table(Section(title, "", head, lines))

@@ -5,6 +5,7 @@ from avalanche_ad.training.dynamic import (
     DynamicFeatureGMM,
     DynamicFlowGMM,
     DynamicPackNetFlowGMM,
+    dynamic,
     load_dynamic_model,
 )
 from avalanche_ad.training.optimizers import make_optimizer, warmup_cosine
@@ -14,6 +15,7 @@ __all__ = [
     "DynamicFlowGMM",
     "DynamicPackNetFlowGMM",
     "FlowGMMLoss",
+    "dynamic",
     "load_dynamic_model",
     "make_optimizer",
     "warmup_cosine",

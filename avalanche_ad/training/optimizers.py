@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from avalanche_ad.models.anomaly_model import AnomalyModel
+
 __all__ = ["make_optimizer", "replace_parameters", "warmup_cosine"]
 
 
@@ -19,34 +21,24 @@ def make_optimizer(
     weight_decay: float = 1e-4,
     centers_lr_factor: float = 1.0,
 ) -> Adam:
-    """Return HGAD's Adam: one group for the flows, two for the mixtures.
+    """Return HGAD's Adam, with the groups of parameters that the model asks for.
 
-    Weight decay acts on the flows alone. HGAD's code asks for a three times higher
-    rate for the centres and then overwrites it; ``centers_lr_factor`` is 1 therefore.
-
-    :param model: a :class:`~avalanche_ad.models.FlowGMM`, or any module.
+    :param model: an :class:`~avalanche_ad.models.AnomalyModel`, or any module.
     :param lr: learning rate.
     :param betas: Adam's decay rates.
-    :param weight_decay: L2 penalty of the flows' parameters.
-    :param centers_lr_factor: learning rate of the centres relative to ``lr``.
+    :param weight_decay: L2 penalty of the parameters that have one; a flow-GMM's
+        flows.
+    :param centers_lr_factor: learning rate of a flow-GMM's centres relative to ``lr``.
 
     Source: Yao et al., ECCV 2024, Sec. 4.1, and its released code.
     """
-    flows, centers, weights = [], [], []
-    for name, parameter in model.named_parameters():
-        if name.endswith(".centers"):
-            centers.append(parameter)
-        elif name.endswith(("class_logits", "inner_logits")):
-            weights.append(parameter)
-        else:
-            flows.append(parameter)
-    groups = [
-        {"params": flows, "weight_decay": weight_decay},
-        {"params": centers, "weight_decay": 0.0, "lr": lr * centers_lr_factor},
-        {"params": weights, "weight_decay": 0.0},
-    ]
-    used = [group for group in groups if group["params"]]
-    return Adam(used, lr=lr, betas=betas, fused=True)
+    if isinstance(model, AnomalyModel):
+        groups = model.parameter_groups(
+            lr, weight_decay, centers_lr_factor=centers_lr_factor
+        )
+    else:
+        groups = [{"params": list(model.parameters()), "weight_decay": weight_decay}]
+    return Adam(groups, lr=lr, betas=betas, fused=True)
 
 
 @torch.no_grad()

@@ -99,6 +99,23 @@ class MaterializedBuffer(ExemplarsBuffer):  # type: ignore[misc]
         features, its task label and what it drew in the reservoir.
     :param dtype: type of number of the copies, ``"float16"`` or ``"float32"``.
     :raises TrainingError: when a limit is not above zero, or the type is another.
+
+    >>> from avalanche_ad import anomaly_benchmark
+    >>> from avalanche_ad.datasets import SyntheticAD
+    >>> data = SyntheticAD(
+    ...     64,
+    ...     train_images=2,
+    ...     test_normals=1,
+    ...     test_anomalies=1,
+    ...     categories=["carpet_weave", "tile_grid"],
+    ... )
+    >>> stream = anomaly_benchmark(data, n_experiences=2, image_size=32)
+    >>> buffer = MaterializedBuffer(max_size=3, max_mb=1.0)
+    >>> for experience in stream.train_stream:
+    ...     buffer.update_from_dataset(experience.dataset)
+    ...     print(len(buffer.buffer), "images,", buffer.nbytes, "bytes")
+    2 images, 12312 bytes
+    3 images, 18468 bytes
     """
 
     memory_kind = "exemplars"

@@ -24,7 +24,7 @@ from avalanche_ad.experiments.build import (
     open_data,
 )
 from avalanche_ad.features import FeatureCache
-from avalanche_ad.recipes.recipe import load_experiment
+from avalanche_ad.recipes import load_experiment
 from avalanche_ad.training.plugins import CalibrationPlugin
 from avalanche_ad.training.plugins.statistics_keeper import StatisticsKeeper
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from avalanche_ad.datasets import SyntheticAD, open_dataset
-from avalanche_ad.datasets.synthetic import write_mvtec_layout
+from avalanche_ad.datasets.writing import write_mvtec_layout
 from avalanche_ad.features import FeatureCache, make_backbone
 
 

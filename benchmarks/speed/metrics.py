@@ -20,7 +20,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from avalanche_ad.evaluation.functional import aupro, binary_metrics, pixel_metrics
+from avalanche_ad.evaluation.detection import aupro, binary_metrics, pixel_metrics
 
 SIDE = 256
 THRESHOLDS = 100

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from avalanche_ad.benchmarks import AnomalyBenchmark, anomaly_benchmark
 from avalanche_ad.datasets import category_digests
-from avalanche_ad.datasets.loading import resize_mask
+from avalanche_ad.datasets.masks import resize_mask
 from avalanche_ad.errors import DatasetError
 from avalanche_ad.models import FlowGMM
 

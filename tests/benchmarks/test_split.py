@@ -10,9 +10,9 @@ from avalanche_ad.benchmarks import (
     SplitSyntheticAD,
     SplitVisA,
 )
-from avalanche_ad.datasets.mvtec_3d import MVTEC_3D_CATEGORIES as MVTEC_3D
-from avalanche_ad.datasets.mvtec_ad import MVTEC_AD_CATEGORIES as MVTEC_AD
-from avalanche_ad.datasets.visa import VISA_CATEGORIES as VISA
+from avalanche_ad.datasets.readers.mvtec_3d import MVTEC_3D_CATEGORIES as MVTEC_3D
+from avalanche_ad.datasets.readers.mvtec_ad import MVTEC_AD_CATEGORIES as MVTEC_AD
+from avalanche_ad.datasets.readers.visa import VISA_CATEGORIES as VISA
 from avalanche_ad.errors import DatasetError
 
 SIZES = {"image_size": 16, "mask_size": 16}

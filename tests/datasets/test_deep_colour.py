@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from avalanche_ad.datasets.deep_colour import is_deep_colour, load_deep_colour
-from avalanche_ad.datasets.loading import image_remarks, load_image, load_mask
+from avalanche_ad.datasets.loading import image_remarks, load_image
+from avalanche_ad.datasets.masks import load_mask
 
 CHANNELS = {2: "grey and alpha", 3: "RGB", 4: "RGBA"}
 FULL = 65535

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from avalanche_ad.datasets import SyntheticAD, category_digests, read_folder
+from avalanche_ad.datasets import SyntheticAD, category_digests, open_dataset
 from avalanche_ad.datasets import digest as digest_module
 from avalanche_ad.datasets.disk import DiskData
 from avalanche_ad.errors import DatasetError
@@ -20,7 +20,7 @@ def root(folder_tree):
 
 
 def now(root):
-    return category_digests(read_folder(root))
+    return category_digests(open_dataset("folder", root))
 
 
 def test_a_folder_that_is_moved_or_copied_keeps_its_digests(root, tmp_path):
@@ -95,11 +95,13 @@ def test_what_changes_a_run_changes_the_digest_of_its_category_alone(
 
 
 def test_categories_can_be_chosen(root):
-    assert category_digests(read_folder(root), ["gear"]) == {"gear": now(root)["gear"]}
+    assert category_digests(open_dataset("folder", root), ["gear"]) == {
+        "gear": now(root)["gear"]
+    }
 
 
 def test_fingerprints_that_are_known_are_not_made_again(root, monkeypatch):
-    data = read_folder(root)
+    data = open_dataset("folder", root)
     before = category_digests(data)
     known = {sample: data.fingerprint(sample) for sample in data.samples}
     read = []
@@ -131,7 +133,7 @@ def test_masks_in_memory_count_by_their_pixels(root):
         name, categories = "memory", ("bolt",)
 
         def __init__(self, value):
-            samples = read_folder(root).samples
+            samples = open_dataset("folder", root).samples
             self.samples = [
                 dataclasses.replace(sample, mask_path=None)
                 for sample in samples
@@ -151,7 +153,7 @@ def test_masks_in_memory_count_by_their_pixels(root):
 
 
 def test_a_mask_that_cannot_be_read_is_told(root, monkeypatch):
-    data = read_folder(root)
+    data = open_dataset("folder", root)
     known = {sample: data.fingerprint(sample) for sample in data.samples}
 
     def unreadable(path):

@@ -17,11 +17,9 @@ from avalanche_ad.datasets.loading import (
     image_remarks,
     image_size,
     load_image,
-    load_mask,
-    read_mask,
     resize_image,
-    resize_mask,
 )
+from avalanche_ad.datasets.masks import load_mask, read_mask, resize_mask
 from avalanche_ad.errors import DatasetError
 
 COLOUR = hnp.arrays(

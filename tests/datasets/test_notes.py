@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avalanche_ad.datasets import DiskData, Sample, check_dataset, read_folder
+from avalanche_ad.datasets import DiskData, Sample, check_dataset, open_dataset
 from avalanche_ad.datasets.disk import Problem
 from avalanche_ad.datasets.loading import Remark
 from avalanche_ad.datasets.notes import Remarks, mask_and_remarks, tell
@@ -19,9 +19,9 @@ from avalanche_ad.datasets.notes import Remarks, mask_and_remarks, tell
 def told(caplog):
     """Return the lines that a run on a folder would log."""
 
-    def lines(root, reader=read_folder):
+    def lines(root, name="folder"):
         caplog.clear()
-        data, remarks = reader(root), Remarks()
+        data, remarks = open_dataset(name, root), Remarks()
         for sample in data.samples:
             if sample.is_anomaly:
                 for remark in mask_and_remarks(data, sample)[1]:

@@ -12,24 +12,14 @@ from avalanche_ad.datasets import (
     AnomalyData,
     DiskData,
     Sample,
-    read_btad,
-    read_folder,
-    read_mvtec_3d,
-    read_mvtec_ad,
-    read_visa,
+    open_dataset,
 )
-from avalanche_ad.datasets.mvtec_3d import MVTEC_3D_CATEGORIES
-from avalanche_ad.datasets.mvtec_ad import MVTEC_AD_CATEGORIES
-from avalanche_ad.datasets.visa import VISA_CATEGORIES
+from avalanche_ad.datasets.readers.mvtec_3d import MVTEC_3D_CATEGORIES
+from avalanche_ad.datasets.readers.mvtec_ad import MVTEC_AD_CATEGORIES
+from avalanche_ad.datasets.readers.visa import VISA_CATEGORIES
 from avalanche_ad.errors import DatasetError
 
-READERS = {
-    "folder": read_folder,
-    "mvtec_ad": read_mvtec_ad,
-    "visa": read_visa,
-    "btad": read_btad,
-    "mvtec_3d": read_mvtec_3d,
-}
+READERS = ("folder", "mvtec_ad", "visa", "btad", "mvtec_3d")
 MISSPELT = {
     "folder": ("gaer", "gear"),
     "mvtec_ad": ("botle", "bottle"),
@@ -52,9 +42,9 @@ def case(request, folder_tree, btad_tree, visa_tree, mvtec_3d_tree):
     return request.param, root
 
 
-def only_error(read, *arguments) -> str:
+def only_error(*arguments) -> str:
     with pytest.raises(DatasetError) as caught:
-        read(*arguments)
+        open_dataset(*arguments)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -62,7 +52,7 @@ def only_error(read, *arguments) -> str:
 
 def test_reader_gives_sound_data(case):
     name, root = case
-    data = READERS[name](root)
+    data = open_dataset(name, root)
     assert isinstance(data, AnomalyData)
     assert data.name == name
     for category in data.categories:
@@ -85,7 +75,7 @@ def test_reader_gives_sound_data(case):
 
 def test_samples_come_in_the_order_promised(case):
     name, root = case
-    data = READERS[name](root)
+    data = open_dataset(name, root)
     keys = [
         (
             data.categories.index(sample.category),
@@ -96,20 +86,22 @@ def test_samples_come_in_the_order_promised(case):
         for sample in data.samples
     ]
     assert keys == sorted(keys)
-    assert data.samples == READERS[name](str(root)).samples
+    assert data.samples == open_dataset(name, str(root)).samples
 
 
 def test_selection_keeps_the_order_of_the_data_set(case):
     name, root = case
-    data = READERS[name](root)
-    chosen = READERS[name](root, [data.categories[1], data.categories[0]])
+    data = open_dataset(name, root)
+    chosen = open_dataset(name, root, [data.categories[1], data.categories[0]])
     assert chosen.categories == data.categories[:2]
-    assert READERS[name](root, data.categories[1]).categories == data.categories[1:2]
+    assert (
+        open_dataset(name, root, data.categories[1]).categories == data.categories[1:2]
+    )
 
 
 def test_data_is_light_to_pickle(case):
     name, root = case
-    data = READERS[name](root)
+    data = open_dataset(name, root)
     data.image(data.samples[0])
     packed = pickle.dumps(data)
     assert len(packed) < 400 * len(data.samples) + 1000
@@ -118,32 +110,32 @@ def test_data_is_light_to_pickle(case):
 
 def test_missing_root(case, tmp_path):
     name, _ = case
-    message = only_error(READERS[name], tmp_path / "nowhere")
+    message = only_error(name, tmp_path / "nowhere")
     assert message.startswith(f"{tmp_path / 'nowhere'}: folder not found; expected ")
 
 
 def test_root_that_is_a_file(case, tmp_path):
     name, _ = case
     (tmp_path / "set.zip").write_bytes(b"PK")
-    assert "not a folder; unpack it" in only_error(READERS[name], tmp_path / "set.zip")
+    assert "not a folder; unpack it" in only_error(name, tmp_path / "set.zip")
 
 
 def test_empty_root(case, tmp_path):
     name, _ = case
     (tmp_path / "empty").mkdir()
-    assert str(tmp_path / "empty") in only_error(READERS[name], tmp_path / "empty")
+    assert str(tmp_path / "empty") in only_error(name, tmp_path / "empty")
 
 
 def test_unknown_category_names_the_closest(case):
     name, root = case
     misspelt, meant = MISSPELT[name]
-    message = only_error(READERS[name], root, [misspelt])
+    message = only_error(name, root, [misspelt])
     assert f"unknown category '{misspelt}'; did you mean '{meant}'? Known: " in message
 
 
 def test_no_category_asked_for(case):
     name, root = case
-    assert "name at least one" in only_error(READERS[name], root, [])
+    assert "name at least one" in only_error(name, root, [])
 
 
 @pytest.mark.parametrize("name", ["mvtec_ad", "btad", "mvtec_3d", "visa"])
@@ -159,14 +151,14 @@ def test_missing_category_folder(
     root = root()
     if (root / missing).exists():
         (root / missing).rename(root / "moved")
-    message = only_error(READERS[name], root)
+    message = only_error(name, root)
     assert f"{missing}: folder of category '{missing}' not found" in message
     assert "name the categories to use" in message
 
 
 def test_wrong_folder_says_what_was_found(folder_tree):
     root = folder_tree(("gear", "bolt"))
-    message = only_error(read_mvtec_ad, root)
+    message = only_error("mvtec_ad", root)
     assert "no category found; expected one folder per category: bottle" in message
     assert message.endswith("found bolt, gear")
 
@@ -179,7 +171,7 @@ def test_folder_takes_every_extension_in_either_case(folder_tree, image_file):
     (root / "gear/train/good/Thumbs.db").write_bytes(b"")
     (root / "gear/train/good/._000.png").write_bytes(b"")
     (root / "gear/train/good/notes.txt").write_bytes(b"")
-    train = [s for s in read_folder(root).samples if s.split == "train"]
+    train = [s for s in open_dataset("folder", root).samples if s.split == "train"]
     assert len(train) == 2 + len(suffixes)
 
 
@@ -187,22 +179,24 @@ def test_folder_takes_a_mask_named_like_its_image(folder_tree):
     root = folder_tree(("gear",))
     mask = root / "gear/ground_truth/hole/000_mask.png"
     mask.rename(mask.with_name("000.png"))
-    found = [s.mask_path for s in read_folder(root).samples if s.defect_type == "hole"]
+    found = [
+        s.mask_path
+        for s in open_dataset("folder", root).samples
+        if s.defect_type == "hole"
+    ]
     assert found == [mask.with_name("000.png")]
 
 
 def test_folder_that_is_one_category(folder_tree):
     root = folder_tree() / "gear"
-    assert "this is one category; give the folder above" in only_error(
-        read_folder, root
-    )
+    assert "this is one category; give the folder above" in only_error("folder", root)
 
 
 def test_folder_passes_over_what_is_no_category(folder_tree):
     root = folder_tree()
     (root / "license").mkdir()
     (root / "readme.txt").write_text("…", encoding="utf-8")
-    assert read_folder(root).categories == ("bolt", "gear")
+    assert open_dataset("folder", root).categories == ("bolt", "gear")
 
 
 def test_anomalous_image_without_mask(folder_tree):
@@ -210,7 +204,7 @@ def test_anomalous_image_without_mask(folder_tree):
     mask = root / "bolt/ground_truth/hole/000_mask.png"
     mask.unlink()
     image = root / "bolt/test/hole/000.png"
-    message = only_error(read_folder, root)
+    message = only_error("folder", root)
     assert message == f"{image}: anomalous image without mask; expected {mask}"
 
 
@@ -219,7 +213,7 @@ def test_duplicate_names(folder_tree, image_file, place):
     root = folder_tree()
     twin = next((root / "bolt" / place).iterdir())
     image_file(twin.with_suffix(".jpg"))
-    message = only_error(read_folder, root)
+    message = only_error("folder", root)
     assert f"same name as {twin.stem}.jpg; remove or rename" in message
 
 
@@ -228,10 +222,10 @@ def test_empty_train_and_test(folder_tree):
     for path in (root / "bolt/train/good").iterdir():
         path.unlink()
     expected = f"{root / 'bolt/train/good'}: no training image; expected files (.bmp"
-    assert only_error(read_folder, root).startswith(expected)
+    assert only_error("folder", root).startswith(expected)
     (root / "gear/test").rename(root / "gear/tests")
     expected = f"{root / 'gear/test'}: no test image; expected folders 'good' and one"
-    assert only_error(read_folder, root, ["gear"]).startswith(expected)
+    assert only_error("folder", root, ["gear"]).startswith(expected)
 
 
 def test_folder_that_may_not_be_read(folder_tree, monkeypatch):
@@ -245,23 +239,27 @@ def test_folder_that_may_not_be_read(folder_tree, monkeypatch):
         return allowed(path)
 
     monkeypatch.setattr(Path, "iterdir", iterdir)
-    message = only_error(read_folder, root)
+    message = only_error("folder", root)
     assert message.startswith(f"{closed}: cannot be read: Permission denied")
 
 
 def test_btad_masks_keep_their_own_extension(btad_tree):
-    masks = [s.mask_path.name for s in read_btad(btad_tree).samples if s.is_anomaly]
+    masks = [
+        s.mask_path.name
+        for s in open_dataset("btad", btad_tree).samples
+        if s.is_anomaly
+    ]
     assert masks == ["0002.png", "0002.png", "0002.bmp"]
 
 
 def test_mvtec_3d_leaves_validation_and_normal_masks_alone(mvtec_3d_tree):
-    samples = read_mvtec_3d(mvtec_3d_tree(["rope"]), ["rope"]).samples
+    samples = open_dataset("mvtec_3d", mvtec_3d_tree(["rope"]), ["rope"]).samples
     assert [sample.defect_type for sample in samples] == ["cut", "good", "good"]
     assert all(sample.path.parent.name == "rgb" for sample in samples)
 
 
 def test_visa_masks_count_every_value(visa_tree):
-    data = read_visa(visa_tree(["pcb1"]), ["pcb1"])
+    data = open_dataset("visa", visa_tree(["pcb1"]), ["pcb1"])
     (anomaly,) = (sample for sample in data.samples if sample.is_anomaly)
     assert data.mask(anomaly).sum() == 20
 
@@ -271,7 +269,9 @@ def test_visa_finds_the_mask_that_the_table_leaves_out(visa_tree):
     table = root / "split_csv/1cls.csv"
     mask = "pcb1/Data/Masks/Anomaly/000.png"
     table.write_text(table.read_text().replace(mask, ""))
-    (anomaly,) = (s for s in read_visa(root, ["pcb1"]).samples if s.is_anomaly)
+    (anomaly,) = (
+        s for s in open_dataset("visa", root, ["pcb1"]).samples if s.is_anomaly
+    )
     assert anomaly.mask_path == root / mask
 
 
@@ -295,10 +295,10 @@ def test_visa_table_with_a_mistake(visa_tree, old, new, expected):
     root = visa_tree(["pcb1"])
     table = root / "split_csv/1cls.csv"
     table.write_text(table.read_text().replace(old, new))
-    message = only_error(read_visa, root, ["pcb1"])
+    message = only_error("visa", root, ["pcb1"])
     assert message.startswith(str(root))
     with pytest.raises(DatasetError, match=expected):
-        read_visa(root, ["pcb1"])
+        open_dataset("visa", root, ["pcb1"])
 
 
 def test_visa_without_a_readable_table(visa_tree):
@@ -306,17 +306,17 @@ def test_visa_without_a_readable_table(visa_tree):
     table = root / "split_csv/1cls.csv"
     content = table.read_bytes()
     table.write_bytes(b"\xff\xfe\x00" + content)
-    assert "cannot be read: not a CSV table" in only_error(read_visa, root)
+    assert "cannot be read: not a CSV table" in only_error("visa", root)
     table.write_bytes(b"\xef\xbb\xbf" + content)
-    assert read_visa(root, ["pcb1"]).categories == ("pcb1",)
+    assert open_dataset("visa", root, ["pcb1"]).categories == ("pcb1",)
     table.unlink()
-    assert "cannot be read: No such file" in only_error(read_visa, root)
+    assert "cannot be read: No such file" in only_error("visa", root)
 
 
 def test_visa_category_without_rows(visa_tree):
     root = visa_tree(["pcb1"])
     (root / "pcb2").mkdir()
-    message = only_error(read_visa, root, ["pcb2"])
+    message = only_error("visa", root, ["pcb2"])
     assert "1cls.csv: names no train image of 'pcb2'" in message
 
 

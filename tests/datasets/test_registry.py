@@ -11,26 +11,25 @@ import pytest
 
 from avalanche_ad.datasets import (
     DATASETS,
+    DatasetReader,
     SyntheticAD,
     check_dataset,
     open_dataset,
 )
-from avalanche_ad.errors import DatasetError
+from avalanche_ad.errors import DatasetError, RecipeError
+
+ON_DISK = ("btad", "folder", "mvtec_3d", "mvtec_ad", "visa")
 
 
 def test_names():
-    assert DATASETS == (
-        "synthetic",
-        "mvtec_ad",
-        "visa",
-        "btad",
-        "mvtec_3d",
-        "folder",
-    )
+    assert set(DATASETS.own) == {*ON_DISK, "synthetic"}
+    for name, reader in DATASETS.own.items():
+        assert issubclass(reader, DatasetReader)
+        assert reader.needs_root == (name in ON_DISK)
 
 
 @pytest.mark.parametrize("use", [open_dataset, check_dataset])
-@pytest.mark.parametrize("name", DATASETS[1:])
+@pytest.mark.parametrize("name", ON_DISK)
 def test_root_is_needed(use, name):
     with pytest.raises(DatasetError, match=f"data set {name} needs --data DIR"):
         use(name)
@@ -38,8 +37,23 @@ def test_root_is_needed(use, name):
 
 @pytest.mark.parametrize("use", [open_dataset, check_dataset])
 def test_unknown_name(use, tmp_path):
-    with pytest.raises(DatasetError, match="unknown data set 'mvtec'; did you mean"):
+    with pytest.raises(RecipeError, match="unknown dataset 'mvtec' .did you mean"):
         use("mvtec", tmp_path)
+
+
+@pytest.mark.parametrize("use", [open_dataset, check_dataset])
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("folder", {"seed": 1}, "dataset 'folder' has no option 'seed'; it takes none"),
+        ("synthetic", {"sed": 1}, "no option 'sed' .did you mean 'seed'.; it takes "),
+        ("synthetic", {"seed": "one"}, "'synthetic': seed should be a valid integer"),
+    ],
+)
+def test_wrong_options_are_told_in_one_line(use, name, options, words):
+    with pytest.raises(RecipeError, match=words) as caught:
+        use(name, ".", **options)
+    assert "\n" not in str(caught.value)
 
 
 def test_open_passes_the_selection_on(folder_tree):
@@ -49,11 +63,12 @@ def test_open_passes_the_selection_on(folder_tree):
 
 
 def test_synthetic_needs_no_root():
-    data = open_dataset("synthetic", size=64, seed=3)
+    data = open_dataset("synthetic", image_size=64, seed=3, test_normals=5)
     assert isinstance(data, SyntheticAD)
+    assert (data.seed, data.test_normals) == (3, 5)
     assert data.image(data.samples[0]).shape == (64, 64, 3)
     chosen = data.categories[1:2]
-    assert open_dataset("synthetic", categories=chosen, size=64).categories == chosen
+    assert open_dataset("synthetic", categories=chosen).categories == chosen
 
 
 def test_synthetic_is_sound():
@@ -61,6 +76,60 @@ def test_synthetic_is_sound():
     assert [
         p for p in check_dataset("synthetic", None, [first]) if p.severity == "error"
     ] == []
+
+
+OWN = """
+from avalanche_ad.datasets import DiskReader, Problem, Sample
+
+class Flat(DiskReader):
+    def __init__(self, root=None, categories=None, *, ending: str = "png"):
+        super().__init__(root, categories)
+        self.ending = ending
+
+    def scan(self):
+        for folder in sorted(self.root.iterdir()):
+            yield Problem(folder / "notes", "not read", "note")
+            for path in sorted(folder.glob(f"*.{self.ending}")):
+                yield Sample(path, folder.name, "train")
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Return the folder of a module with a reader of its own."""
+    folder = tmp_path / "beside"
+    folder.mkdir()
+    (folder / "flat_reader.py").write_text(OWN)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield folder
+    sys.modules.pop("flat_reader", None)
+
+
+def test_a_reader_beside_the_recipe(own, tmp_path, image_file):
+    image_file(tmp_path / "set" / "gear" / "a.png")
+    image_file(tmp_path / "set" / "gear" / "b.bmp")
+    where = ("flat_reader.Flat", tmp_path / "set")
+    data = open_dataset(*where, folder=own)
+    assert (data.name, data.categories) == ("Flat", ("gear",))
+    assert [sample.path.name for sample in data.samples] == ["a.png"]
+    other = open_dataset(*where, folder=own, ending="bmp")
+    assert [sample.path.name for sample in other.samples] == ["b.bmp"]
+    assert [str(p) for p in check_dataset(*where, folder=own)] == [
+        f"{tmp_path / 'set' / 'gear' / 'notes'}: not read"
+    ]
+
+
+def test_a_folder_that_cannot_be_listed_is_told_in_one_line(own, tmp_path):
+    where = ("flat_reader.Flat", tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match="nowhere: cannot be read: No such file"):
+        open_dataset(*where, folder=own)
+    (problem,) = check_dataset(*where, folder=own)
+    assert "cannot be read" in str(problem)
+
+
+def test_a_reader_that_does_not_exist(tmp_path):
+    with pytest.raises(RecipeError, match="dataset 'nothing.Here': there is no such"):
+        open_dataset("nothing.Here", tmp_path, folder=tmp_path)
 
 
 def test_unknown_attribute():
@@ -72,7 +141,7 @@ def test_unknown_attribute():
 
 def test_import_is_light():
     code = (
-        "import sys, avalanche_ad.datasets as d; "
+        "import sys, avalanche_ad.datasets as d; d.DATASETS.names(); "
         "print(sorted({'torch', 'scipy', 'avalanche'} & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -12,8 +12,8 @@ from avalanche_ad.datasets import (
     open_dataset,
     scanning,
 )
-from avalanche_ad.datasets.mvtec_3d import MVTEC_3D_CATEGORIES
-from avalanche_ad.datasets.visa import VISA_CATEGORIES
+from avalanche_ad.datasets.readers.mvtec_3d import MVTEC_3D_CATEGORIES
+from avalanche_ad.datasets.readers.visa import VISA_CATEGORIES
 from avalanche_ad.errors import DatasetError
 
 

@@ -14,7 +14,6 @@ from avalanche_ad.datasets import (
     check_dataset,
     find_problems,
     open_dataset,
-    read_folder,
     verify,
 )
 from avalanche_ad.datasets.validation import Problem
@@ -31,7 +30,7 @@ def truncate(path: Path) -> None:
 def test_sound_tree_has_no_problem(folder_tree):
     root = folder_tree()
     assert check_dataset("folder", root) == []
-    verify(read_folder(root))
+    verify(open_dataset("folder", root))
 
 
 def test_every_problem_of_one_tree_is_listed_once(folder_tree, mask_file, image_file):
@@ -105,7 +104,7 @@ def test_opening_raises_the_first_error_that_check_lists(folder_tree):
 def test_verify_raises_the_first_error_and_passes_over_notes(folder_tree):
     root = folder_tree()
     Image.new("L", (16, 16)).save(root / "bolt/train/good/000.png")
-    data = read_folder(root)
+    data = open_dataset("folder", root)
     verify(data)
     truncate(root / "gear/test/good/000.png")
     with pytest.raises(DatasetError, match=r"gear/test/good/000.png: .*truncated"):
@@ -207,7 +206,7 @@ def test_check_lists_every_missing_category(folder_tree):
 
 
 def test_progress_is_told_of_every_image(folder_tree):
-    data = read_folder(folder_tree(("gear",)))
+    data = open_dataset("folder", folder_tree(("gear",)))
     told = []
     find_problems(data, lambda done, total: told.append((done, total)))
     assert told == [(number, 5) for number in range(1, 6)]

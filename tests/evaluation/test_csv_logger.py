@@ -9,7 +9,7 @@ from avalanche.evaluation.metrics import loss_metrics
 from avalanche_ad.errors import ResultsError
 from avalanche_ad.evaluation.csv_logger import COLUMNS, TidyCSVLogger
 from avalanche_ad.evaluation.metrics import anomaly_metrics
-from avalanche_ad.evaluation.names import metric_names
+from avalanche_ad.evaluation.registry import metric_names
 
 NAMES = ("bottle", "cable", "capsule")
 

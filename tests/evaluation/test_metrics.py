@@ -14,14 +14,14 @@ from avalanche.evaluation.metrics import (
 from avalanche.logging import InteractiveLogger, TensorboardLogger, TextLogger
 
 from avalanche_ad.errors import AvalancheADError
-from avalanche_ad.evaluation.functional import (
+from avalanche_ad.evaluation.continual import result_matrix
+from avalanche_ad.evaluation.detection import (
     UndefinedMetricWarning,
     binary_metrics,
     pixel_metrics,
-    result_matrix,
 )
 from avalanche_ad.evaluation.metrics import AnomalyMetrics, anomaly_metrics
-from avalanche_ad.evaluation.names import IMAGE_METRICS, METRICS, metric_names
+from avalanche_ad.evaluation.registry import DEFAULT_METRICS, metric_names
 
 NAMES = ("bottle", "cable", "capsule")
 
@@ -53,7 +53,7 @@ def expected_values(experience, category):
 
 def test_metric_names():
     names = metric_names()
-    assert names[: len(METRICS)] == METRICS
+    assert names[: len(DEFAULT_METRICS)] == DEFAULT_METRICS
     assert len(names) == 15
     assert "category_accuracy_oracle" not in names
     assert metric_names(["aupro"], oracle=False) == ("aupro",)
@@ -171,7 +171,7 @@ def test_a_category_of_one_class_is_null_and_warned_of_once(
 
 def test_an_experience_without_any_defined_value(make_benchmark, make_strategy):
     benchmark = make_benchmark(flags={2: [1, 1]})
-    (metrics,) = anomaly_metrics(NAMES, metrics=IMAGE_METRICS)
+    (metrics,) = anomaly_metrics(NAMES, metrics=DEFAULT_METRICS[:3])
     strategy = make_strategy(metrics)
     with pytest.warns(UndefinedMetricWarning, match="no normal image in"):
         found = strategy.eval(benchmark.test_stream[1:])
@@ -253,7 +253,9 @@ def test_memory_holds_no_scores_between_experiences(make_benchmark, make_strateg
 
 
 def test_wrong_arguments_and_models_are_refused(make_benchmark, make_strategy):
-    with pytest.raises(AvalancheADError, match="unknown metric 'auroc'; expected some"):
+    with pytest.raises(
+        AvalancheADError, match=r"unknown metric 'auroc' \(did you mean"
+    ):
         AnomalyMetrics(NAMES, metrics=["auroc"])
     benchmark = make_benchmark()
     strategy = make_strategy(anomaly_metrics(NAMES[:1]))

@@ -13,7 +13,7 @@ from avalanche_ad.experiments.configuration import (
     named_differences,
     run_configuration,
 )
-from avalanche_ad.recipes.recipe import load_experiment
+from avalanche_ad.recipes import load_experiment
 
 
 def _recorded(

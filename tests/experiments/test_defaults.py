@@ -10,7 +10,7 @@ from avalanche_ad.benchmarks import anomaly_benchmark
 from avalanche_ad.datasets import SyntheticAD
 from avalanche_ad.models import FeatureGMM, FlowGMM
 from avalanche_ad.models.anomaly_model import AnomalyModel
-from avalanche_ad.recipes.recipe import (
+from avalanche_ad.recipes import (
     BenchmarkRecipe,
     FeatureGMMRecipe,
     FeaturesRecipe,

@@ -31,10 +31,13 @@ test_normals = 3
 test_anomalies = 4
 """
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or shutil.which("cc") is None,
-    reason="the library that makes calls fail needs Linux and a C compiler",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform != "linux" or shutil.which("cc") is None,
+        reason="the library that makes calls fail needs Linux and a C compiler",
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from avalanche_ad.evaluation.functional import forward_transfer
+from avalanche_ad.evaluation.continual import forward_transfer
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
-from avalanche_ad.recipes.recipe import load_experiment
+from avalanche_ad.recipes import load_experiment
 
 AHEAD = ["forward_transfer=true"]
 

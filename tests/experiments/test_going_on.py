@@ -15,9 +15,11 @@ from avalanche_ad.errors import DatasetError, ResultsError, TrainingError
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models.storage import load_model
-from avalanche_ad.recipes.recipe import load_experiment
+from avalanche_ad.recipes import load_experiment
 from avalanche_ad.training.dynamic import load_dynamic_model
 from avalanche_ad.training.plugins import CalibrationPlugin
+
+pytestmark = pytest.mark.slow
 
 WHOLE = 'experiences=[["bolt", "brush"], ["carpet_weave", "gear"]]'
 FIRST = 'experiences=[["bolt", "brush"]]'

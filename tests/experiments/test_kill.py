@@ -13,7 +13,9 @@ import pytest
 
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
-from avalanche_ad.recipes.recipe import load_experiment
+from avalanche_ad.recipes import load_experiment
+
+pytestmark = pytest.mark.slow
 
 KILLS = 10
 VARYING = ("seconds", "peak_rss_mb", "git")

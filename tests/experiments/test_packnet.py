@@ -13,7 +13,9 @@ from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models import PackNetFlowGMM
 from avalanche_ad.models.storage import load_model
-from avalanche_ad.recipes.recipe import load_experiment
+from avalanche_ad.recipes import load_experiment
+
+pytestmark = pytest.mark.slow
 
 
 class Stop(KeyboardInterrupt):

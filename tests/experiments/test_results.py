@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
 from avalanche_ad.errors import ResultsError
 from avalanche_ad.experiments.results import (
+    RUNS,
     SCHEMA,
+    has_results,
+    pack_runs,
     read_results,
     read_runs,
     summarise,
     write_json,
 )
 
+ROOT = Path(__file__).parents[2]
 EXPERIENCES = (("a", "b"), ("c",), ("d",))
 
 
@@ -198,3 +203,69 @@ def test_runs_of_other_images_are_no_table(tmp_path):
     told = r"masks: gear changed \(a \| b\), .*folders that hold runs of the same"
     with pytest.raises(ResultsError, match=told):
         read_runs(tmp_path)
+
+
+def test_packed_runs_are_read_like_their_folders(tmp_path):
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    draw = 0.1
+    for name in ("a", "b"):
+        (runs / f"{name}-seed0").mkdir()
+        made = {**WHOLE, "strategy": name, "matrix": {"score": [[draw / 3, None]]}}
+        write_json(runs / f"{name}-seed0" / "results.json", made)
+    folders = read_runs(runs)
+    before = {p.parent: p.read_text() for p in runs.glob("*/results.json")}
+    assert pack_runs(runs) == ["a-seed0", "b-seed0"]
+    for folder in before:
+        (folder / "results.json").unlink()
+        folder.rmdir()
+    assert read_runs(runs) == folders
+    for folder, text in before.items():
+        assert has_results(folder)
+        assert json.dumps(read_results(folder), indent=1) + "\n" == text
+        assert read_runs(folder) == [read_results(folder)]
+    assert not has_results(runs / "c-seed0")
+    assert not has_results(runs)
+    with pytest.raises(ResultsError, match="holds no finished run: give"):
+        read_runs(tmp_path)
+
+
+def test_a_folder_goes_before_its_line_and_is_packed_with_the_others(tmp_path):
+    line = {"run": "s-seed0", "results": {**WHOLE, "matrix": {"old": []}}}
+    other = {"run": "t-seed0", "results": {**WHOLE, "strategy": "t"}}
+    (tmp_path / RUNS).write_text(f"{json.dumps(line)}\n{json.dumps(other)}\n")
+    (tmp_path / "s-seed0").mkdir()
+    write_json(tmp_path / "s-seed0" / "results.json", WHOLE)
+    assert read_results(tmp_path / "s-seed0") == WHOLE
+    assert [run["matrix"] for run in read_runs(tmp_path)] == [{}, {}]
+    assert pack_runs(tmp_path) == ["s-seed0", "t-seed0"]
+    assert "old" not in (tmp_path / RUNS).read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", r"RUNS.jsonl, line 2: expected a run as JSON"),
+        ("[]", r"RUNS.jsonl, line 2: expected a run as JSON"),
+        ('{"run": "x"}', r"RUNS.jsonl, line 2: expected a run as JSON"),
+        ('{"run": "x", "results": {}}', r"line 2: not the results of a run; put"),
+    ],
+)
+def test_a_damaged_line_is_told(tmp_path, line, words):
+    good = json.dumps({"run": "s-seed0", "results": WHOLE})
+    (tmp_path / RUNS).write_text(f"{good}\n{line}\n")
+    with pytest.raises(ResultsError, match=words):
+        read_runs(tmp_path)
+
+
+def test_the_recorded_runs_are_whole():
+    """Every line is a run in the form that its results.json had."""
+    folders = sorted((ROOT / "results" / "runs").glob(f"*/{RUNS}"))
+    names = []
+    for folder in folders:
+        for line in folder.read_text("utf-8").splitlines():
+            run = json.loads(line)
+            assert json.dumps(run, separators=(",", ":")) == line
+            assert read_results(folder.parent / run["run"]) == run["results"]
+            names.append(run["run"])
+    assert len(names) >= 188

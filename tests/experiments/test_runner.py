@@ -27,13 +27,15 @@ from avalanche_ad.errors import (
     ResultsError,
     TrainingError,
 )
-from avalanche_ad.evaluation.names import metric_names
+from avalanche_ad.evaluation.registry import metric_names
 from avalanche_ad.experiments import runner
 from avalanche_ad.experiments.build import open_data
 from avalanche_ad.experiments.results import WORKING_MARKER
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache, make_backbone
-from avalanche_ad.recipes.recipe import load_experiment
+from avalanche_ad.recipes import load_experiment
+
+pytestmark = pytest.mark.slow
 
 VARYING = ("seconds", "peak_rss_mb", "git")
 
@@ -265,7 +267,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from avalanche_ad.recipes.recipe import load_experiment
+from avalanche_ad.recipes import load_experiment
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
 

@@ -14,7 +14,7 @@ from avalanche_ad.experiments.configuration import (
     updated_configuration,
 )
 from avalanche_ad.experiments.studies.ablation import without
-from avalanche_ad.recipes.recipe import list_recipes, load_experiment
+from avalanche_ad.recipes import list_recipes, load_experiment
 
 STATED = {"components": 20, "statistics": "low_rank", "rank": 32}
 

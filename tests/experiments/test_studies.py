@@ -20,7 +20,9 @@ from avalanche_ad.experiments.studies import ablation as ablation_module
 from avalanche_ad.experiments.studies.ladder import LEARNED, RUNGS, shares
 from avalanche_ad.experiments.studies.study import run_study
 from avalanche_ad.features import FeatureCache
-from avalanche_ad.recipes.recipe import load_experiment
+from avalanche_ad.recipes import load_experiment
+
+pytestmark = pytest.mark.slow
 
 LOOKS_INSIDE = sorted(set(STUDIES) - {"category_inference", "ablation"})
 

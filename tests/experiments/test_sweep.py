@@ -25,7 +25,9 @@ from avalanche_ad.experiments.parallel import Job, run_jobs
 from avalanche_ad.experiments.results import WORKING_MARKER, read_results
 from avalanche_ad.experiments.sweep import compare
 from avalanche_ad.features import FeatureCache
-from avalanche_ad.recipes.recipe import load_experiment
+from avalanche_ad.recipes import load_experiment
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

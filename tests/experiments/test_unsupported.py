@@ -8,7 +8,6 @@ import json
 import pkgutil
 import re
 import warnings
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -27,7 +26,7 @@ from avalanche_ad.experiments.unsupported import (
 )
 from avalanche_ad.features import FeatureLayout
 from avalanche_ad.models import FlowGMM
-from avalanche_ad.recipes.recipe import (
+from avalanche_ad.recipes import (
     list_recipes,
     load_experiment,
     read_toml,
@@ -48,7 +47,7 @@ WRAPPERS = {
     "MIR": "MIRPlugin",
     "Replay": "ReplayPlugin",
 }
-README = Path(__file__).parents[2] / "strategies" / "README.md"
+README = list_recipes("strategies")["naive"].with_name("README.md")
 
 
 def own_classes(package):
@@ -209,11 +208,11 @@ def test_the_readme_tells_what_cannot_work():
 
 def test_the_readme_tells_what_works():
     works = {}
-    for name, recipes, *_ in rows("What works"):
-        works[name.strip("`")] = re.findall(r"`(\w+)`", recipes)
+    for name, shown, *_ in rows("What works"):
+        works[name.strip("`")] = re.findall(r"`(\w+)`", shown)
     assert set(works) == used() & set(AVALANCHE) - {"Naive"}
     shipped = list_recipes("strategies")
-    for name, recipes in works.items():
-        assert recipes, name
-        for recipe in recipes:
+    for name, shown in works.items():
+        assert shown, name
+        for recipe in shown:
             assert f".{name}" in shipped[recipe].read_text("utf-8"), (name, recipe)

@@ -17,7 +17,7 @@ import torch
 from avalanche_ad.errors import CacheError, DatasetError
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.features import cache as cache_module
-from avalanche_ad.features.cache import load_images
+from avalanche_ad.features.extraction import load_images
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 import avalanche_ad
 from avalanche_ad.errors import RecipeError, WeightsError
 from avalanche_ad.features import EmbeddedBackbone, FilterBank, make_backbone
-from avalanche_ad.features.embedded import (
+from avalanche_ad.features.backbones.embedded import (
     METADATA_KEY,
     Columns,
     metadata,

@@ -4,7 +4,7 @@ import torch
 
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.features import FilterBank
-from avalanche_ad.features.filterbank import gabor_pairs, opponent_colors
+from avalanche_ad.features.backbones.filterbank import gabor_pairs, opponent_colors
 from avalanche_ad.features.whitening import draw_image, statistics
 
 

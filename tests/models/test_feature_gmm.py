@@ -6,7 +6,7 @@ import torch
 from sklearn.mixture import GaussianMixture
 
 from avalanche_ad.models import FeatureGMM
-from avalanche_ad.models.gaussians.category_mixtures import mixture_log_likelihood
+from avalanche_ad.models.gaussians import mixture_log_likelihood
 from avalanche_ad.models.latents import latents_of
 
 

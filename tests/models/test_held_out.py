@@ -6,8 +6,7 @@ import torch
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models import FeatureGMM, FlowGMM
-from avalanche_ad.models.gaussians.category_mixtures import refitted
-from avalanche_ad.models.gaussians.feature_statistics import FeatureStatistics
+from avalanche_ad.models.gaussians import FeatureStatistics, refitted
 
 LAYOUT = FeatureLayout(((4, 4, 6), (2, 2, 5)))
 SIZE = (8, 8)
@@ -121,10 +120,10 @@ def test_aligned_mixtures_follow_from_the_statistics_of_the_others(
 ):
     x = features(24)
     model = flow_gmm(x, score_kind=kind, position_calibration=True)
-    model.statistics = FeatureStatistics(
+    model.alignment.statistics = FeatureStatistics(
         LAYOUT, 2, form, rank=3, mean_field=mean_field, precision="float32"
     )
-    model.statistics.fit_category(1, x)
+    model.alignment.statistics.fit_category(1, x)
     model.align_to_statistics(400)
     model.calibrate([(x, torch.ones(24, dtype=torch.long))])
     before = state(model)
@@ -216,8 +215,8 @@ def test_a_copy_breaks_no_promise(kind):
         model = make_feature_gmm(copied)
     else:
         model = flow_gmm(copied, score_kind="likelihood", position_calibration=True)
-        model.statistics = FeatureStatistics(LAYOUT, 2, precision="float32")
-        model.statistics.fit_category(1, copied)
+        model.alignment.statistics = FeatureStatistics(LAYOUT, 2, precision="float32")
+        model.alignment.statistics.fit_category(1, copied)
         model.align_to_statistics(4000)
         model.calibrate([(copied, torch.ones(41, dtype=torch.long))])
     ones = torch.ones(300, dtype=torch.long)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from avalanche_ad.models import FeatureGMM, FlowGMM, PackNetFlowGMM
-from avalanche_ad.models.gaussians.feature_statistics import FeatureStatistics
+from avalanche_ad.models.gaussians import FeatureStatistics
+from avalanche_ad.models.loading import LoadsWhole
 
 MASK = (8, 8)
 FLOW = {
@@ -71,11 +72,11 @@ def trained(kind, layout, features):
         if kind == "packnet":
             shaken(model, seed)  # as momentum does to what is frozen
         if kind == "aligned":
-            model.statistics = FeatureStatistics(
+            model.alignment.statistics = FeatureStatistics(
                 layout, 2, "low_rank", rank=2, max_iter=3
             )
             for x, c in parts:
-                model.statistics.fit_category(c, x)
+                model.alignment.statistics.fit_category(c, x)
             model.align_to_statistics(200)
         model.eval()
         model.calibrate([(x, torch.full((6,), c)) for x, c in parts])
@@ -332,3 +333,104 @@ def test_a_whole_model_is_copied(trained, kind, layout, features, way):
     untrained = copied(fresh(kind, layout, 2))
     assert untrained.num_categories == 2
     assert torch.equal(untrained(x), fresh(kind, layout, 2)(x))
+
+
+# Extra states -------------------------------------------------------------------------
+
+
+class Set(LoadsWhole):
+    """A module with plain settings, which its state holds too."""
+
+    def __init__(self, **settings):
+        super().__init__()
+        self.settings = settings
+        self.register_buffer("rows", torch.zeros(2))
+
+    def get_extra_state(self):
+        return self.settings
+
+    def set_extra_state(self, state):
+        self.settings.clear()
+        self.settings.update(state)
+        if "wizard" in state:
+            raise KeyError("wizard")
+        if "crash" in state:
+            raise OSError("crash")
+
+
+class Pair(LoadsWhole):
+    def __init__(self, **settings):
+        super().__init__()
+        self.inner = Set(**settings)
+        self.outer = nn.ModuleList([Set(**settings)])
+
+
+def held(pair):
+    return [
+        (part.settings, part.rows.tolist())
+        for part in pair.modules()
+        if isinstance(part, Set)
+    ]
+
+
+@pytest.mark.parametrize("made", [Set, Pair])
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_extra_state_is_loaded(made, nested):
+    saved, other = made(a=1), made(b=2)
+    if nested:
+        nn.ModuleList([other]).load_state_dict(nn.ModuleList([saved]).state_dict())
+    else:
+        other.load_state_dict(saved.state_dict())
+    assert held(other) == held(saved)
+
+
+@pytest.mark.parametrize("key", ["inner._extra_state", "outer.0._extra_state"])
+def test_an_extra_state_on_one_side_is_missing_or_unexpected(key):
+    saved, other = Pair(a=1), Pair(b=2)
+    saved.inner.rows += 1
+    before = copy.deepcopy(held(other))
+    state = saved.state_dict()
+    del state[key]
+    with pytest.raises(RuntimeError, match=f'Missing key.*"{key}"'):
+        other.load_state_dict(state)
+    assert held(other) == before
+    found = other.load_state_dict(state, strict=False)
+    assert found.missing_keys == [key]
+    assert found.unexpected_keys == []
+    assert sorted(str(settings) for settings, _ in held(other)) == [
+        "{'a': 1}",
+        "{'b': 2}",
+    ]
+    state = saved.state_dict() | {"_extra_state": 3}
+    with pytest.raises(RuntimeError, match='Unexpected key.*"_extra_state"'):
+        Pair().load_state_dict(state)
+    found = other.load_state_dict(state, strict=False)
+    assert found.unexpected_keys == ["_extra_state"]
+    assert held(other) == held(saved)
+
+
+@pytest.mark.parametrize(
+    ("word", "error"), [("wizard", RuntimeError), ("crash", OSError)]
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_refused_extra_state_changes_nothing(word, error, nested):
+    saved, other = Pair(a=1), Pair(b=2)
+    saved.inner.rows += 1
+    before = copy.deepcopy(held(other))
+    state = saved.state_dict()
+    state["outer.0._extra_state"] = {word: 1}
+    if nested:
+        other = nn.ModuleDict({"in": other})
+        state = {f"in.{name}": value for name, value in state.items()}
+    with pytest.raises(error, match=word):
+        other.load_state_dict(state)
+    assert held(other) == before
+
+
+def test_a_refused_tensor_leaves_the_extra_states():
+    saved, other = Pair(a=1), Pair(b=2)
+    before = copy.deepcopy(held(other))
+    state = saved.state_dict() | {"inner.rows": torch.zeros(3)}
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        other.load_state_dict(state)
+    assert held(other) == before

@@ -2,11 +2,10 @@ import pytest
 import torch
 from torch.nn.functional import grid_sample
 
-from avalanche_ad.pretraining.augmentation import (
+from pretraining.augmentation import (
     colour_jitter,
     crop,
     crop_windows,
-    cut_mix,
     places_in_both,
 )
 
@@ -76,18 +75,3 @@ def test_no_strength_changes_no_colour(images):
 def test_the_share_that_becomes_grey_is_grey(images):
     grey = colour_jitter(images, seeded(), strength=0.4, grey=1.0)
     torch.testing.assert_close(grey[:, :1].expand_as(grey), grey)
-
-
-def test_a_box_of_another_image_is_where_the_mask_says():
-    images = torch.arange(64.0)[:, None, None, None].expand(-1, 3, 16, 16)
-    labels = torch.arange(64)
-    mixed, shown = cut_mix(images, labels, 0.5, seeded())
-    expected = torch.where(
-        shown.mask[:, None] > 0, shown.second[:, None, None, None], images
-    )
-    assert torch.equal(mixed, expected)
-    assert torch.equal(shown.first, labels)
-    assert 16 < int((shown.mask.amax((1, 2)) > 0).sum()) < 48
-    unmixed, nothing = cut_mix(images, labels, 0.0, seeded())
-    assert torch.equal(unmixed, images)
-    assert not nothing.mask.any()

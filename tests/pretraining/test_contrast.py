@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from avalanche_ad.pretraining.contrast import Projections, nt_xent
+from pretraining.contrast import Projections, nt_xent
 
 
 def seeded(seed=0):

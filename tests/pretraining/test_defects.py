@@ -4,8 +4,8 @@ import torch
 
 from avalanche_ad.datasets import AnomalyData
 from avalanche_ad.errors import DatasetError
-from avalanche_ad.pretraining.defects import PhotographDefects
-from avalanche_ad.pretraining.photographs import read_photographs
+from pretraining.defects import PhotographDefects
+from pretraining.photographs import read_photographs
 
 
 @pytest.fixture(scope="module")

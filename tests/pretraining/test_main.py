@@ -1,27 +1,34 @@
 import csv
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from avalanche_ad.features import EmbeddedBackbone
 
+pytestmark = pytest.mark.slow
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
 
 def call(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "avalanche_ad.pretraining", *map(str, arguments)],
+        [sys.executable, "-m", "pretraining", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
+        env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
     )
 
 
 SMALL = (
     *("--epochs", 2, "--batch-size", 16, "--channels", "8,16", "--size", 20),
-    *("--first-size", 16, "--strides", "4,8", "--stack", "2,4", "--textures", 1),
+    *("--first-size", 16, "--strides", "4,8", "--stack", "2,4"),
     *("--level-channels", 10, "--filters", "--threads", 1, "--precision", "float32"),
 )
 

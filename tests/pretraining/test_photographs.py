@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from avalanche_ad.errors import DatasetError
-from avalanche_ad.pretraining.photographs import (
+from pretraining.photographs import (
     HELD_OUT,
     is_held_out,
     read_photographs,

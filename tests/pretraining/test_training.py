@@ -3,25 +3,25 @@ from functools import partial
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy, grid_sample
+from torch.nn.functional import grid_sample
 
 from avalanche_ad.errors import RecipeError, ResultsError
 from avalanche_ad.features import EmbeddedBackbone
-from avalanche_ad.features.embedded import Columns
+from avalanche_ad.features.backbones.embedded import Columns
 from avalanche_ad.features.residual_trunk import ResidualArchitecture
-from avalanche_ad.pretraining.augmentation import Mixed
-from avalanche_ad.pretraining.export import export
-from avalanche_ad.pretraining.network import Classifier, Logits, folded_trunk, objective
-from avalanche_ad.pretraining.photographs import read_photographs
-from avalanche_ad.pretraining.training import (
+from avalanche_ad.features.weights.export import export
+from pretraining.network import Classifier, folded_trunk
+from pretraining.photographs import read_photographs
+from pretraining.training import (
     MEAN,
     STD,
     Settings,
     autocast_dtype,
     draw_batch,
     train,
-    with_textures,
 )
+
+pytestmark = pytest.mark.slow
 
 SIZES = ResidualArchitecture(8, (8, 8, 16), (1, 1, 2))
 write = partial(export, mean=MEAN, std=STD)
@@ -29,10 +29,6 @@ SETTINGS = Settings(
     SIZES,
     4,
     28,
-    stages=2,
-    auxiliary=0.5,
-    cutmix=0.5,
-    defects=0.5,
     size=24,
     first_size=16,
 )
@@ -76,9 +72,7 @@ def test_resumed_after_a_kill_it_ends_at_the_same_weights(photographs, tmp_path,
     assert [row["loss"] for row in rows] == [row["loss"] for row in again]
 
 
-CONTRAST = dataclasses.replace(
-    SETTINGS, contrast=1.0, cutmix=0.0, defects=0.0, stages=1, auxiliary=0.0
-)
+CONTRAST = dataclasses.replace(SETTINGS, contrast=1.0)
 
 
 def test_two_views_of_each_image_show_the_same_at_their_places():
@@ -96,7 +90,7 @@ def test_two_views_of_each_image_show_the_same_at_their_places():
     batch = drawn()
     assert batch.views.shape == (80, 3, 24, 24)
     assert 0 <= float(batch.views.min()) < 0.1 < 0.8 < float(batch.views.max()) <= 1
-    assert torch.equal(batch.shown.first, labels.repeat(2))
+    assert torch.equal(batch.labels, labels.repeat(2))
     assert len(batch.views.flatten(1).unique(dim=0)) > 70
     one, two = (
         grid_sample(
@@ -145,20 +139,16 @@ def test_without_labels_the_network_learns_from_views_alone(photographs, tmp_pat
     assert scales
     assert all(float((scale - 1).abs().max()) > 1e-3 for scale in scales)
     # the classifier does learn from them
-    assert not torch.equal(model.heads[0].weight, other.heads[0].weight)
+    assert not torch.equal(model.head.weight, other.head.weight)
 
 
-def test_what_does_not_go_with_the_contrast_is_told():
-    with pytest.raises(RecipeError, match="--cutmix"):
-        dataclasses.replace(CONTRAST, cutmix=0.5)
+def test_nothing_to_learn_from_is_told():
     with pytest.raises(RecipeError, match="--no-labels"):
         dataclasses.replace(SETTINGS, labels=False)
 
 
 def test_it_learns(photographs, tmp_path):
-    settings = dataclasses.replace(
-        SETTINGS, epochs=25, lr=1e-2, cutmix=0.0, defects=0.0
-    )
+    settings = dataclasses.replace(SETTINGS, epochs=25, lr=1e-2)
     _, rows = trained(photographs, tmp_path, settings)
     assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
     assert rows[-1]["train_accuracy"] > 0.6
@@ -169,7 +159,7 @@ def test_another_seed_gives_other_weights(photographs, tmp_path):
     other = dataclasses.replace(settings, seed=1)
     first, _ = trained(photographs, tmp_path / "a", settings)
     second, _ = trained(photographs, tmp_path / "b", other)
-    assert not torch.equal(first.heads[0].weight, second.heads[0].weight)
+    assert not torch.equal(first.head.weight, second.head.weight)
 
 
 def test_a_folder_of_other_settings_is_refused(photographs, tmp_path):
@@ -188,71 +178,14 @@ def test_too_large_a_batch_is_refused(photographs, tmp_path):
         trained(photographs, tmp_path, settings)
 
 
-def test_textures_are_classes_of_sixteen_images(photographs):
-    images, labels = photographs.select(held_out=False)
-    more, marks = with_textures(images, labels, 2, seed=0)
-    assert more.dtype == torch.uint8
-    assert len(more) == len(marks) == len(images) + 32
-    assert marks[-32:].tolist() == [3] * 16 + [4] * 16
-    assert more[-16:].float().std() > 1
-
-
-def loss_of(classes, shown, kinds=None, painted=None, **weights):
-    if kinds is None:
-        kinds = [torch.zeros(len(level), 5, *level.shape[2:]) for level in classes]
-    settings = {"smoothing": 0.0, "auxiliary": 0.0, "dense": 0.0, "defects": 0.0}
-    painted = painted or shown
-    return objective(
-        Logits(classes, kinds, torch.zeros(())), shown, painted, **settings | weights
-    )
-
-
-def test_the_loss_adds_its_terms():
-    generator = torch.Generator().manual_seed(0)
-    logits = [torch.randn(4, 3, s, s, generator=generator) for s in (2, 4)]
-    labels = torch.tensor([0, 1, 2, 0])
-    shown = Mixed(labels, labels, torch.zeros(4, 8, 8))
-    last = cross_entropy(logits[0].mean((2, 3)), labels)
-    torch.testing.assert_close(loss_of(logits, shown), last)
-    earlier = cross_entropy(logits[1].mean((2, 3)), labels)
-    torch.testing.assert_close(
-        loss_of(logits, shown, auxiliary=0.5), last + 0.5 * earlier
-    )
-    dense = cross_entropy(logits[0], labels[:, None, None].expand(-1, 2, 2))
-    torch.testing.assert_close(loss_of(logits, shown, dense=2.0), last + 2 * dense)
-    smooth = cross_entropy(logits[0].mean((2, 3)), labels, label_smoothing=0.1)
-    torch.testing.assert_close(loss_of(logits, shown, smoothing=0.1), smooth)
-
-
-def test_a_position_of_a_mixed_image_has_the_class_of_what_it_shows():
-    """Logits that are right everywhere cost nothing densely, and pooled they do."""
-    mask = torch.zeros(1, 8, 8)
-    mask[:, :, 4:] = 1
-    shown = Mixed(torch.tensor([0]), torch.tensor([2]), mask)
-    logits = torch.full((1, 3, 2, 2), -50.0)
-    logits[0, 0, :, 0] = logits[0, 2, :, 1] = 50.0
-    whole = loss_of([logits], shown)
-    both = loss_of([logits], shown, dense=1.0)
-    torch.testing.assert_close(whole, torch.tensor(2.0).log())
-    torch.testing.assert_close(both, whole)
-    assert loss_of([logits.flip(3)], shown, dense=1.0) > both + 90
-
-
-def test_a_thin_defect_counts_at_the_position_it_crosses():
-    mask = torch.zeros(1, 8, 8)
-    mask[:, 0, 0] = 1
-    painted = Mixed(torch.tensor([0]), torch.tensor([1]), mask)
-    classes, shown = (
-        [torch.zeros(1, 3, 2, 2)],
-        Mixed(*[torch.tensor([0])] * 2, 0 * mask),
-    )
-    kinds = torch.full((1, 5, 2, 2), -50.0)
-    kinds[0, 0] = 50.0
-    kinds[0, :2, 0, 0] = torch.tensor([-50.0, 50.0])
-    right = loss_of(classes, shown, [kinds], painted, defects=1.0)
-    torch.testing.assert_close(right, loss_of(classes, shown))
-    wrong = loss_of(classes, shown, [kinds.flip(3)], painted, defects=1.0)
-    torch.testing.assert_close(wrong - right, torch.tensor(50.0))
+def test_an_image_s_logits_are_the_mean_over_positions():
+    model = Classifier(SIZES, 3).eval()
+    images = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        logits, contrast = model(images)
+        expected = model.head(stages(model, images)[-1]).mean((2, 3))
+    torch.testing.assert_close(logits, expected)
+    assert float(contrast) == 0
 
 
 def stages(model, images):
@@ -302,7 +235,7 @@ def test_an_exported_file_gives_the_network_s_features(photographs, tmp_path):
 def test_levels_are_white_over_the_photographs(photographs, tmp_path, channels):
     images, _ = photographs.select(held_out=False)
     path = tmp_path / "own.safetensors"
-    trunk = folded_trunk(Classifier(SIZES, 2, 1))
+    trunk = folded_trunk(Classifier(SIZES, 2))
     columns = Columns((4, 8), filters=True, channels=channels)
     write(trunk, images, path, columns=columns, strides=(4, 8), card={})
     tiled = torch.cat([images, images.flip(2)], 2)
@@ -321,7 +254,7 @@ def test_levels_are_white_over_the_photographs(photographs, tmp_path, channels):
 
 @pytest.mark.parametrize("strides", [(), (3,), (8, 4), (32,)])
 def test_strides_that_are_not_there_are_refused(strides, tmp_path):
-    model = Classifier(SIZES, 2, 1)
+    model = Classifier(SIZES, 2)
     images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
     with pytest.raises(RecipeError, match=r"rising numbers out of \[4, 8, 16\]"):
         write(

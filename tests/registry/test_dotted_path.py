@@ -20,7 +20,7 @@ from avalanche_ad.experiments.checkpoint import (
     save_checkpoint,
 )
 from avalanche_ad.experiments.configuration import run_configuration
-from avalanche_ad.recipes.recipe import load_experiment
+from avalanche_ad.recipes import load_experiment
 from avalanche_ad.registry import dotted_path
 from avalanche_ad.registry.dotted_path import resolve
 

@@ -8,11 +8,15 @@ import io
 import pytest
 from rich.console import Console
 
-from avalanche_ad.reporting.tables import (
+from avalanche_ad.reporting.columns import (
     COLUMNS,
     CSV_COLUMNS,
     TERMINAL_COLUMNS,
     Column,
+    further_columns,
+    further_metrics,
+)
+from avalanche_ad.reporting.tables import (
     Section,
     comparison_csv,
     comparison_rows,
@@ -176,3 +180,28 @@ def test_the_sections_show_every_column_and_transfer_is_in_csv_alone():
     for columns in (COLUMNS, CSV_COLUMNS, TERMINAL_COLUMNS):
         assert len({column.title for column in columns}) == len(columns)
     assert len(TERMINAL_COLUMNS) <= 8
+
+
+def test_further_metrics_have_a_table_and_columns_of_their_own():
+    own = {"final": {"image_auroc": 0.5, "mine": 0.25, "mine_oracle": 0.75}}
+    results = [{**RESULTS[0], **own, "forgetting": {"mine": 0.125}}, RESULTS[1]]
+    assert further_metrics(results) == ["mine"]
+    assert further_metrics(RESULTS) == []
+    rows = comparison_rows(results)
+    further = comparison_sections(rows)[-2]
+    assert further.title == "Further metrics"
+    naive, joint = further.lines
+    assert dict(zip(further.head, naive, strict=True)) == {
+        "strategy": "naive",
+        "seeds": "1",
+        "mine": "0.250",
+        "mine (oracle)": "0.750",
+        "mine, step mean": "–",
+        "mine when learned": "–",
+        "mine forgetting": "0.125",
+        "mine forgetting from best": "–",
+    }
+    assert joint[2:] == ["–"] * 6
+    assert "mine" in printed(comparison_table(rows, "All"))
+    text = comparison_csv(rows, further_columns(results))
+    assert text.startswith("strategy,seeds,final.mine.mean,final.mine.std,final.mine_o")

@@ -1,5 +1,8 @@
 """Diagnostics: how scores come about, before they are averaged to metrics."""
 
-from avalanche_ad.evaluation.diagnostics.judgement import Judgement, judge
+from avalanche_ad.evaluation.diagnostics.category_evaluation import (
+    CategoryEvaluation,
+    evaluate_categories,
+)
 
-__all__ = ["Judgement", "judge"]
+__all__ = ["CategoryEvaluation", "evaluate_categories"]

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.experiments.studies.study import Study
-from avalanche_ad.recipes.recipe import unknown
+from avalanche_ad.registry import unknown
 
 __all__ = ["STUDIES", "find_study"]
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from avalanche_ad.experiments.configuration import SHARED_OPTIONS, SHARING_PLUGINS
 from avalanche_ad.experiments.studies.study import Bench, Found, Load, Study
-from avalanche_ad.recipes.recipe import ExperimentRecipe, PluginRecipe
+from avalanche_ad.recipes import ExperimentRecipe, PluginRecipe
 from avalanche_ad.reporting.figures import over_seeds, rows_figure
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section

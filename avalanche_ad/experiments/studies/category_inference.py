@@ -23,13 +23,13 @@ PANELS = ("accuracy", "image_auroc", "pixel_auroc")
 
 
 def measure(bench: Bench, seed: int) -> Found:
-    """Judge all categories seen so far after every task, inferred and given."""
+    """Evaluate all categories seen so far after every task, inferred and given."""
     strategy = bench.strategy(seed)
     rows = []
     for task in bench.learn(strategy):
         for learned in range(task + 1):
-            agnostic = bench.judge(strategy.model, [learned])
-            oracle = bench.judge(strategy.model, [learned], oracle=True)
+            agnostic = bench.evaluate(strategy.model, [learned])
+            oracle = bench.evaluate(strategy.model, [learned], oracle=True)
             for one, given in zip(agnostic, oracle, strict=True):
                 rows.append(
                     {

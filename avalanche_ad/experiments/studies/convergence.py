@@ -10,7 +10,7 @@ import numpy as np
 from avalanche.core import SupervisedPlugin
 from matplotlib.figure import Figure
 
-from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
+from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_model_of
 from avalanche_ad.reporting.figures import draw_intervals, over_seeds
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section
@@ -20,7 +20,7 @@ FACTORS = (0.25, 1.0, 4.0)
 
 
 class _Curve(SupervisedPlugin):  # type: ignore[misc]
-    """Judge the categories of the task that is learned, a few times while it is."""
+    """Evaluate the categories of the task that is learned, a few times while it is."""
 
     def __init__(self, bench: Bench) -> None:
         super().__init__()
@@ -34,9 +34,9 @@ class _Curve(SupervisedPlugin):  # type: ignore[misc]
         wanted = {max(1, round(total * look / LOOKS)) for look in range(1, LOOKS + 1)}
         if epoch not in wanted:
             return
-        model = copy.deepcopy(flow_gmm_of(strategy))
+        model = copy.deepcopy(flow_model_of(strategy))
         self.bench.calibrate(model, self.bench.categories(self.task))
-        for one in self.bench.judge(model, [self.task]):
+        for one in self.bench.evaluate(model, [self.task]):
             self.rows.append(
                 {
                     "task": self.task,
@@ -56,7 +56,7 @@ def measure(bench: Bench, seed: int) -> Found:
     for number, factor in enumerate(FACTORS):
         curve = _Curve(bench)
         strategy = bench.strategy(seed, [curve] if factor == 1 else [])
-        flow_gmm_of(strategy)
+        flow_model_of(strategy)
         strategy.train_epochs = max(1, round(factor * epochs))
         learned = []
         for task in bench.learn(strategy):

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
-from avalanche_ad.models import FlowGMM
-from avalanche_ad.models.anomaly_model import evaluating, seeded
+from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_model_of
+from avalanche_ad.models.evaluating import evaluating, seeded
+from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.reporting.figures import draw_intervals, over_seeds
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section
@@ -29,7 +29,7 @@ def measure(bench: Bench, seed: int) -> Found:
     centers: list[Tensor] = []
     clouds: list[dict[int, Tensor]] = []
     for task in bench.learn(strategy):
-        model = flow_gmm_of(strategy)
+        model = flow_model_of(strategy)
         with evaluating(model), seeded(seed):
             means.append(
                 {
@@ -88,9 +88,8 @@ def measure(bench: Bench, seed: int) -> Found:
     }
 
 
-def _main_centers(model: FlowGMM) -> Tensor:
-    centers: Tensor = model.mixtures[LEVEL].centers  # type: ignore[assignment]
-    return centers[:, 0].detach().clone()
+def _main_centers(model: FlowModel) -> Tensor:
+    return model.category_centers(LEVEL).detach().clone()
 
 
 def _embedded(

@@ -9,9 +9,9 @@ from typing import get_args
 import numpy as np
 from matplotlib.figure import Figure
 
-from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
-from avalanche_ad.models.hgad.flow_gmm import ENTROPY_SCOPES
-from avalanche_ad.models.scoring import ScoreKind
+from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_model_of
+from avalanche_ad.models.density_model import ScoreKind
+from avalanche_ad.models.scoped_entropy import ENTROPY_SCOPES, ScopedEntropy
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section, number
 
@@ -23,12 +23,14 @@ def measure(bench: Bench, seed: int) -> Found:
     strategy = bench.strategy(seed)
     for _ in bench.learn(strategy, last=0):
         bench.report("expansion", 1, 2)
-    before = copy.deepcopy(flow_gmm_of(strategy))
+    before = copy.deepcopy(flow_model_of(strategy))
     after = copy.deepcopy(before).train()
     after.adaptation(bench.stream.train_stream[1])  # type: ignore[operator]
     rows = []
     for scope in ENTROPY_SCOPES:
-        before.entropy = after.entropy = scope
+        for model in (before, after):
+            assert isinstance(model, ScopedEntropy)
+            model.entropy = scope
         # the constants are of the product of both, and of scores of before
         for moment, model in (("before", before), ("after", after)):
             for means, found in bench.summaries(model, [0], KINDS):

@@ -11,8 +11,8 @@ import torch
 from matplotlib.figure import Figure
 
 from avalanche_ad.errors import counted
-from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
-from avalanche_ad.models import FlowGMM
+from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_model_of
+from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.reporting.figures import draw_intervals, over_seeds
 from avalanche_ad.reporting.paired import Interval, interval
 from avalanche_ad.reporting.tables import Section
@@ -30,7 +30,7 @@ def measure(bench: Bench, seed: int) -> Found:
         if task < bench.tasks - 1:
             learned.append(bench.auroc(strategy.model, [task]))
         bench.report("few-shot recovery: learning", task + 1, bench.tasks)
-    model = flow_gmm_of(strategy)
+    model = flow_model_of(strategy)
     last = bench.tasks - 1
     old = bench.seen(last - 1)
     runs = len(EXEMPLARS) * len(STEPS)
@@ -69,7 +69,7 @@ def _row(exemplars: object, steps: int | None, pair: Any) -> dict[str, Any]:
     }
 
 
-def _optimizer(bench: Bench, model: FlowGMM) -> torch.optim.Optimizer:
+def _optimizer(bench: Bench, model: FlowModel) -> torch.optim.Optimizer:
     training = bench.recipe.benchmark.training
     return make_optimizer(
         model,
@@ -82,7 +82,7 @@ def _optimizer(bench: Bench, model: FlowGMM) -> torch.optim.Optimizer:
 
 def _step(
     bench: Bench,
-    model: FlowGMM,
+    model: FlowModel,
     optimizer: torch.optim.Optimizer,
     strategy: Any,
     exemplars: int,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
-from avalanche_ad.models import FlowGMM
+from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_model_of
 from avalanche_ad.models.alignment.mixtures import AlignedCovariance
-from avalanche_ad.models.anomaly_model import evaluating, seeded
+from avalanche_ad.models.evaluating import evaluating, seeded
+from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.reporting.figures import over_seeds, rows_figure
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section
@@ -37,12 +37,12 @@ def measure(bench: Bench, seed: int) -> Found:
     learned, fresh = [], []
     for task in bench.learn(strategy):
         if task < bench.tasks - 1:
-            model = flow_gmm_of(strategy)
+            model = flow_model_of(strategy)
             learned.append(bench.auroc(model, [task]))
             aligned = _aligned(bench, model, bench.seen(task), *RUNGS["full"], seed)
             fresh.append(bench.auroc(aligned, [task], "likelihood"))
         bench.report("ladder: learning", task + 1, total)
-    model, old = flow_gmm_of(strategy), range(bench.tasks - 1)
+    model, old = flow_model_of(strategy), range(bench.tasks - 1)
     rows: dict[str, Any] = {
         LEARNED: np.mean(learned, axis=0).tolist(),
         FORGOTTEN: bench.auroc(model, old),
@@ -59,20 +59,21 @@ def measure(bench: Bench, seed: int) -> Found:
 
 def _aligned(
     bench: Bench,
-    model: FlowGMM,
+    model: FlowModel,
     categories: Sequence[int],
     components: int,
     covariance: AlignedCovariance,
     seed: int,
-) -> FlowGMM:
+) -> FlowModel:
     """Return a copy whose mixtures of categories are fitted to their real images."""
     aligned = copy.deepcopy(model)
     with evaluating(aligned), seeded(seed):
-        for index, mixture in enumerate(aligned.align(components)):
+        room = aligned.num_categories
+        for index, mixture in enumerate(aligned.alignment.start(components, room)):
             for category, x in bench.normals(categories).items():
                 z = drawn_latents(aligned, index, x, 20_000)
                 fitted = fitted_mixture(z, components, covariance, seed=seed)
-                mixture.put(category, *fitted)  # type: ignore[operator]
+                mixture.put(category, *fitted)
     bench.calibrate(aligned, categories)
     return aligned
 

@@ -9,9 +9,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
-from avalanche_ad.models import FlowGMM
-from avalanche_ad.models.hgad.mixture import HierarchicalMixture
+from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_model_of
+from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.reporting.figures import over_seeds, rows_figure
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section
@@ -23,7 +22,7 @@ def measure(bench: Bench, seed: int) -> Found:
     rows = []
     before: dict[str, Tensor] = {}
     for task in bench.learn(strategy):
-        model = flow_gmm_of(strategy)
+        model = flow_model_of(strategy)
         if before:
             after = _parts(model, bench.seen(task - 1))
             rows += [
@@ -40,22 +39,10 @@ def measure(bench: Bench, seed: int) -> Found:
     return {"rows": rows}
 
 
-def _parts(model: FlowGMM, categories: Sequence[int]) -> dict[str, Tensor]:
+def _parts(model: FlowModel, categories: Sequence[int]) -> dict[str, Tensor]:
     """Return the parameters of every part as one vector."""
-    found: dict[str, list[Tensor]] = {}
-    for flow, mixture in zip(model.flows, model.mixtures, strict=True):
-        assert isinstance(mixture, HierarchicalMixture)
-        centers = mixture.centers[categories]
-        weights = mixture.class_logits[categories].softmax(0)
-        found.setdefault("class weights φ", []).append(weights)
-        weights = mixture.inner_logits[categories].softmax(1)
-        found.setdefault("inner weights ψ", []).append(weights)
-        found.setdefault("main centres μ", []).append(centers[:, 0])
-        found.setdefault("offsets δ", []).append(centers[:, 1:])
-        for number, block in enumerate(flow.blocks, 1):  # type: ignore[arg-type]
-            kept = found.setdefault(f"flow block {number}", [])
-            kept.extend(block.parameters())
-    return {part: _vector(values) for part, values in found.items()}
+    parts = model.named_parts(categories)
+    return {part: _vector(values) for part, values in parts.items()}
 
 
 def _vector(values: Sequence[Tensor]) -> Tensor:

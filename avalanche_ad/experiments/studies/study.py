@@ -23,8 +23,8 @@ from avalanche_ad.errors import (
     TrainingError,
     writing,
 )
-from avalanche_ad.evaluation.diagnostics import Judgement, judge
-from avalanche_ad.evaluation.functional import mean_defined
+from avalanche_ad.evaluation.continual import mean_defined
+from avalanche_ad.evaluation.diagnostics import CategoryEvaluation, evaluate_categories
 from avalanche_ad.experiments.build import (
     build_backbone,
     build_benchmark,
@@ -49,13 +49,14 @@ from avalanche_ad.experiments.provenance import (
 from avalanche_ad.experiments.results import write_json
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
-from avalanche_ad.models import AnomalyModel, FlowGMM
-from avalanche_ad.models.scoring import ScoreKind
-from avalanche_ad.recipes.recipe import ExperimentRecipe
+from avalanche_ad.models import AnomalyModel
+from avalanche_ad.models.density_model import ScoreKind
+from avalanche_ad.models.flow_model import FlowModel
+from avalanche_ad.recipes import ExperimentRecipe
 from avalanche_ad.reporting.tables import Section, sections_markdown
 from avalanche_ad.training.dynamic import features_by_category
 
-__all__ = ["Bench", "Found", "Load", "Study", "flow_gmm_of", "run_study"]
+__all__ = ["Bench", "Found", "Load", "Study", "flow_model_of", "run_study"]
 
 Found = dict[str, Any]
 """What one seed gave, as JSON values."""
@@ -76,6 +77,26 @@ class Bench:
     :param device: where to compute.
     :param cache: the feature cache.
     :param progress: a progress bar.
+
+    >>> from avalanche_ad import anomaly_benchmark
+    >>> from avalanche_ad.datasets import SyntheticAD
+    >>> from avalanche_ad.recipes.recipe import load_experiment
+    >>> def load(name):
+    ...     return load_experiment("synthetic_2x2", name)
+    >>> data = SyntheticAD(
+    ...     64,
+    ...     train_images=2,
+    ...     test_normals=1,
+    ...     test_anomalies=1,
+    ...     categories=["carpet_weave", "tile_grid"],
+    ... )
+    >>> stream = anomaly_benchmark(data, n_experiences=2, image_size=64)
+    >>> bench = Bench(
+    ...     load("naive"), load, stream, Path("out"), None, torch.device("cpu"),
+    ...     FeatureCache(),
+    ... )
+    >>> bench.tasks, bench.categories(1), bench.seen(1)
+    (2, [1], [0, 1])
     """
 
     recipe: ExperimentRecipe
@@ -156,21 +177,23 @@ class Bench:
             for part in torch.split(x[:count], 16)
         )
 
-    def judge(
+    def evaluate(
         self,
         model: AnomalyModel,
         tasks: Sequence[int],
         kinds: Sequence[ScoreKind] | None = None,
         oracle: bool = False,
-    ) -> list[Judgement]:
-        """Judge the test images of experiences, see :func:`judge`."""
+    ) -> list[CategoryEvaluation]:
+        """Score the test images of experiences, see :func:`evaluate_categories`."""
         held: ConcatDataset[Any] = ConcatDataset(
             [self.stream.test_stream[t].dataset for t in tasks]
         )
         # a data loader draws random numbers too
         with torch.random.fork_rng(devices=[]):
             batches = list(DataLoader(held, batch_size=16))
-        return judge(model, batches, kinds, device=self.device, oracle=oracle)
+        return evaluate_categories(
+            model, batches, kinds, device=self.device, oracle=oracle
+        )
 
     def auroc(
         self,
@@ -182,7 +205,7 @@ class Bench:
 
         :raises DatasetError: when no category has both normal and anomalous images.
         """
-        found = self.judge(model, tasks, None if kind is None else (kind,))
+        found = self.evaluate(model, tasks, None if kind is None else (kind,))
         image = mean_defined(one.image_auroc for one in found)
         pixel = mean_defined(one.pixel_auroc for one in found)
         if image is None or pixel is None:
@@ -207,12 +230,12 @@ class Bench:
 
     def summaries(
         self, model: AnomalyModel, tasks: Sequence[int], kinds: Sequence[ScoreKind]
-    ) -> list[tuple[Found, list[Judgement]]]:
+    ) -> list[tuple[Found, list[CategoryEvaluation]]]:
         """Return, for every kind of score, means over categories and what they are of.
 
         The images pass the model once for all kinds.
         """
-        every = self.judge(model, tasks, kinds)
+        every = self.evaluate(model, tasks, kinds)
         made = []
         for kind in kinds:
             found = [one for one in every if one.kind == kind]
@@ -239,6 +262,17 @@ class Study:
     :param figure: a figure of it.
     :param recipes: gives the recipes that it runs besides the one asked for, by name:
         what was measured on others is not taken for it.
+
+    >>> def measure(bench, seed):
+    ...     strategy = bench.strategy(seed)
+    ...     return {"learned": list(bench.learn(strategy))}
+    >>> study = Study(
+    ...     title="Learning",
+    ...     question="Is every task learned?",
+    ...     measure=measure,
+    ...     sections=lambda found: [],
+    ...     figure=lambda found: Figure(),
+    ... )
     """
 
     title: str
@@ -353,17 +387,16 @@ def run_study(
     return sections
 
 
-def flow_gmm_of(strategy: Any) -> FlowGMM:
-    """Return a strategy's flow-GMM.
+def flow_model_of(strategy: Any) -> FlowModel:
+    """Return a strategy's model, which has a flow.
 
     :raises TrainingError: for another model.
     """
     model = strategy.model
-    if not isinstance(model, FlowGMM):
+    if not isinstance(model, FlowModel):
         raise TrainingError(
-            "this experiment looks into the flow and the mixture of a FlowGMM, got a "
-            f"{type(model).__name__}: use a strategy of the flow_gmm model, such as "
-            "naive"
+            "this experiment looks into the flow and the mixture of a model, and a "
+            f"{type(model).__name__} has no flow: use another strategy, such as naive"
         )
     return model
 

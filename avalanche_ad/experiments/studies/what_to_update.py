@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_gmm_of
-from avalanche_ad.models.scoring import ScoreKind
+from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_model_of
+from avalanche_ad.models.density_model import ScoreKind
 from avalanche_ad.reporting.figures import draw_intervals, over_seeds
 from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section
@@ -44,7 +44,7 @@ def measure(bench: Bench, seed: int) -> Found:
                         "the mixture, so they cannot be trained in turn: take a "
                         "strategy without it, such as naive"
                     )
-            model = flow_gmm_of(strategy)
+            model = flow_model_of(strategy)
             for _ in bench.learn(strategy, last=0):
                 pass
         if part == "neither":
@@ -52,7 +52,8 @@ def measure(bench: Bench, seed: int) -> Found:
             bench.calibrate(model, bench.categories(1))
         elif part != "before":
             model.flows.requires_grad_(part in ("flow", "both"))
-            model.mixtures.requires_grad_(part in ("mixture", "both"))
+            for parameter in model.category_parameters():
+                parameter.requires_grad_(part in ("mixture", "both"))
             for _ in bench.learn(strategy, 1, 1):
                 pass
         for means, found in bench.summaries(model, [0], KINDS):

@@ -1,1 +1,47 @@
 """Gaussians: algebra, mixtures, stepwise EM, statistics of features, drift."""
+
+from avalanche_ad.models.gaussians.algebra import (
+    Covariance,
+    component_log_likelihood,
+    low_rank_plus_diagonal,
+    mixture_log_likelihood,
+    precision_roots,
+    squared_mahalanobis,
+    woodbury_update,
+)
+from avalanche_ad.models.gaussians.category_mixtures import CategoryMixtures
+from avalanche_ad.models.gaussians.drift import (
+    linear_drift,
+    moved_gaussians,
+    semantic_drift,
+)
+from avalanche_ad.models.gaussians.feature_statistics import (
+    FeatureStatistics,
+    StatisticsPrecision,
+)
+from avalanche_ad.models.gaussians.fitting import drawn_rows, fit_mixture, refitted
+from avalanche_ad.models.gaussians.incremental_gmm import IncrementalGMM
+from avalanche_ad.models.gaussians.mixture import CompactMixture
+from avalanche_ad.models.gaussians.moments import Moments
+
+__all__ = [
+    "CategoryMixtures",
+    "CompactMixture",
+    "Covariance",
+    "FeatureStatistics",
+    "IncrementalGMM",
+    "Moments",
+    "StatisticsPrecision",
+    "component_log_likelihood",
+    "drawn_rows",
+    "fit_mixture",
+    "linear_drift",
+    "low_rank_plus_diagonal",
+    "mixture_log_likelihood",
+    "moved_gaussians",
+    "precision_roots",
+    "refitted",
+    "semantic_drift",
+    "squared_mahalanobis",
+    "woodbury_update",
+]

@@ -10,23 +10,22 @@ import torch
 from torch import Tensor
 
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.gaussians.category_mixtures import (
-    CategoryBuffers,
+from avalanche_ad.models.category_table import CategoryTable
+from avalanche_ad.models.gaussians.algebra import (
+    Covariance,
     component_log_likelihood,
-    drawn_rows,
-    fit_mixture,
+    low_rank_plus_diagonal,
     precision_roots,
-    refitted,
 )
-from avalanche_ad.models.gaussians.incremental_gmm import Covariance
-from avalanche_ad.models.gaussians.moments import Moments, low_rank_plus_diagonal
+from avalanche_ad.models.gaussians.fitting import drawn_rows, fit_mixture, refitted
+from avalanche_ad.models.gaussians.moments import Moments
 
 __all__ = ["FeatureStatistics", "StatisticsPrecision"]
 
 StatisticsPrecision = Literal["float16", "float32"]
 
 
-class FeatureStatistics(CategoryBuffers):
+class FeatureStatistics(CategoryTable):
     """A mixture of Gaussians of a category's features per level, to sample from.
 
     x = m(p) + r with r from a mixture of K Gaussians fitted by EM: m the mean of the
@@ -40,8 +39,7 @@ class FeatureStatistics(CategoryBuffers):
     :param rank: r of ``"low_rank"``.
     :param mean_field: whether the mean over images is kept for every position.
     :param precision: type of number that is kept.
-    :param shrinkage: see
-        :func:`~avalanche_ad.models.gaussians.category_mixtures.fit_mixture`.
+    :param shrinkage: see :func:`~avalanche_ad.models.gaussians.fit_mixture`.
     :param max_positions: feature vectors per category and level used for fitting.
     :param max_iter: steps of the EM at most, after k-means.
     :param seed: decides the vectors used and the start of the EM.
@@ -50,6 +48,12 @@ class FeatureStatistics(CategoryBuffers):
     (C, K, D (D + 1) / 2) packed or (C, K, D · r); ``diagonals_l`` (C, K, D) or
     (C, K, 0); ``fields_l`` (C, H · W, D) or (C, 0, D). ``known`` (C,); ``images`` (C,),
     of how many images each category's were taken.
+
+    >>> layout = FeatureLayout(((4, 4, 3),))
+    >>> statistics = FeatureStatistics(layout, components=2)
+    >>> statistics.fit_category(0, torch.randn(5, layout.size))
+    >>> statistics.sample(torch.tensor([0, 0])).shape
+    torch.Size([2, 48])
     """
 
     memory_kind = "statistics"
@@ -79,7 +83,7 @@ class FeatureStatistics(CategoryBuffers):
             raise ValueError(
                 f"expected precision 'float16' or 'float32', got {precision!r}"
             )
-        self.register_buffer("images", torch.zeros(0, dtype=torch.long))
+        self.add_table("images", dtype=torch.long)
         self.layout = layout
         self.components = components
         self.covariance: Covariance = covariance
@@ -102,8 +106,7 @@ class FeatureStatistics(CategoryBuffers):
                 "fields": (height * width if mean_field else 0, channels),
             }
             for name, shape in shapes.items():
-                blank = torch.zeros(0, *shape, dtype=kept)
-                self.register_buffer(f"{name}_{index}", blank)
+                self.add_table(f"{name}_{index}", *shape, dtype=kept)
 
     @classmethod
     def like(
@@ -188,7 +191,7 @@ class FeatureStatistics(CategoryBuffers):
         """Yield the statistics as they are when a category has some images alone.
 
         The mixture takes one more step of the EM on those of the vectors it was fitted
-        to, see :func:`~avalanche_ad.models.gaussians.category_mixtures.refitted`.
+        to, see :func:`~avalanche_ad.models.gaussians.refitted`.
 
         :param category: category with statistics.
         :param packed: what it was fitted to (N, layout.size).

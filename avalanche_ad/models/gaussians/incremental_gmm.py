@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Literal
-
-import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.stats import chi2
 from sklearn.cluster import kmeans_plusplus
 from torch import Tensor, nn
 
-from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.gaussians.category_mixtures import (
-    component_log_likelihood,
-    precision_roots,
-    squared_mahalanobis,
-)
-from avalanche_ad.models.gaussians.moments import (
-    Moments,
-    low_rank_plus_diagonal,
-    woodbury_update,
-)
-from avalanche_ad.models.loading import LoadsWhole
+from avalanche_ad.models.gaussians.algebra import Covariance, woodbury_update
+from avalanche_ad.models.gaussians.mixture import CompactMixture, Rows
+from avalanche_ad.models.gaussians.moments import Moments
 
-__all__ = ["Covariance", "IncrementalGMM"]
-
-Covariance = Literal["full", "diagonal", "low_rank"]
-Rows = Tensor | npt.NDArray[np.floating]
+__all__ = ["IncrementalGMM"]
 
 _REFRESH = 100  # minibatches after which updated precisions are computed anew
 
 
-class IncrementalGMM(LoadsWhole):
+class IncrementalGMM(CompactMixture):
     """A mixture of K Gaussians that learns from minibatches and keeps no sample.
 
     Every minibatch runs one E-step and replaces the sufficient statistics S (weights,
@@ -56,11 +38,10 @@ class IncrementalGMM(LoadsWhole):
     subtracts ⅛ (x−μ)(x−μ)ᵀ). As theirs it never inverts a full covariance while
     minibatches are small (at most D/4 rows): precisions and log-determinants are
     updated, by as many columns at once as the minibatch has rows
-    (:func:`~avalanche_ad.models.gaussians.moments.woodbury_update`).
+    (:func:`~avalanche_ad.models.gaussians.algebra.woodbury_update`).
 
-    Densities are computed in log space, with Cholesky factors. In the manner of
-    scikit-learn's mixtures: :meth:`partial_fit`, :meth:`score_samples`,
-    :meth:`predict_proba`, :meth:`sample`.
+    As scikit-learn's mixtures it has :meth:`partial_fit`, and
+    :class:`~avalanche_ad.models.gaussians.mixture.CompactMixture` the rest.
 
     :param dimensions: D.
     :param components: K, at most so many with ``novelty``.
@@ -78,12 +59,15 @@ class IncrementalGMM(LoadsWhole):
     :param minimal_mass: rows.
     :param seed: decides the first centres and what :meth:`sample` draws.
     :raises ValueError: for a value out of its range.
+
+    >>> mixture = IncrementalGMM(dimensions=2)
+    >>> x = torch.randn(300, 2) + 5
+    >>> for minibatch in torch.split(x, 100):
+    ...     mixture = mixture.partial_fit(minibatch)
+    >>> bool((mixture.moments.mean - x.mean(0)).abs().max() < 1e-4)
+    True
     """
 
-    weight: Tensor
-    mean: Tensor
-    factor: Tensor
-    diagonal: Tensor
     age: Tensor
     rows: Tensor
     batches: Tensor
@@ -105,12 +89,6 @@ class IncrementalGMM(LoadsWhole):
         minimal_mass: float = 3.0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        if covariance not in ("full", "diagonal", "low_rank"):
-            raise ValueError(
-                "expected covariance 'full', 'diagonal' or 'low_rank', "
-                f"got {covariance!r}"
-            )
         if step_power is not None and not 0.5 < step_power <= 1:
             raise ValueError(f"expected step_power in (0.5, 1], got {step_power}")
         if novelty is not None and not 0 < novelty < 1:
@@ -120,10 +98,8 @@ class IncrementalGMM(LoadsWhole):
                 "expected at least one dimension and one component, got "
                 f"{dimensions} and {components}"
             )
-        self.dimensions = dimensions
+        super().__init__(dimensions, covariance, rank, seed)
         self.components = components
-        self.covariance: Covariance = covariance
-        self.rank = {"full": dimensions, "diagonal": 0, "low_rank": rank}[covariance]
         self.regularization = regularization
         self.step_power = step_power
         self.step_offset = step_offset
@@ -131,25 +107,10 @@ class IncrementalGMM(LoadsWhole):
         self.initial_scale = initial_scale
         self.minimal_age = minimal_age
         self.minimal_mass = minimal_mass
-        self.seed = seed
-        empty = torch.zeros(0, dimensions)
-        self.register_buffer("weight", torch.zeros(0))
-        self.register_buffer("mean", empty)
-        # the covariance: itself when full, else F and the diagonal that F Fᵀ lacks
-        self.register_buffer("factor", empty[:, :, None].expand(0, -1, self._columns))
-        self.register_buffer(
-            "diagonal", empty if covariance != "full" else empty[:, :0]
-        )
         self.register_buffer("age", torch.zeros(0))
         self.register_buffer("rows", torch.zeros(()))
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
         self.register_buffer("scale", torch.ones(()))
-        self._roots: Tensor | None = None
-        self._updated: tuple[Tensor, Tensor] | None = None  # precisions, log|C|
-
-    @property
-    def _columns(self) -> int:
-        return min(self.rank, self.dimensions)
 
     def extra_repr(self) -> str:
         """Return what ``repr`` shows."""
@@ -158,54 +119,17 @@ class IncrementalGMM(LoadsWhole):
             f"{self.components}, covariance={self.covariance!r}"
         )
 
-    # Parameters -----------------------------------------------------------------
+    @property
+    def ridge(self) -> Tensor | None:
+        """What is added to the covariances' diagonals, nothing with ``novelty``."""
+        if self.novelty is not None:
+            return None
+        return self.regularization * self.scale.square()
 
     @property
-    def moments(self) -> Moments:
-        """The sufficient statistics, weights in rows."""
-        return Moments(self.weight, self.mean, self._dense())
-
-    @property
-    def parameters_(self) -> Moments:
-        """Weights that sum to 1, means and regularised covariances."""
-        found = self.moments
-        covariance = found.covariance
-        if self.novelty is None:
-            ridge = self.regularization * self.scale.square()
-            covariance = covariance + ridge * torch.eye(self.dimensions).to(covariance)
-        return Moments(found.weight / found.weight.sum(), found.mean, covariance)
-
-    def _dense(self) -> Tensor:
-        if self.covariance == "full":
-            return self.factor
-        low_rank = self.factor @ self.factor.transpose(-1, -2)
-        return low_rank + torch.diag_embed(self.diagonal)
-
-    def _store(self, moments: Moments) -> None:
-        self.weight, self.mean = moments.weight, moments.mean
-        if self.covariance == "full":
-            self.factor = moments.covariance
-        else:
-            self.factor, self.diagonal = low_rank_plus_diagonal(
-                moments.covariance, self.rank
-            )
-        self._roots = self._updated = None
-
-    @property
-    def precision_roots(self) -> Tensor:
-        """Return R (K, D, D), upper triangular, covariance⁻¹ = R Rᵀ."""
-        if self._roots is None:
-            covariance = self.parameters_.covariance.double()
-            self._roots = precision_roots(covariance).to(self.mean)
-        return self._roots
-
-    def _precisions(self) -> tuple[Tensor, Tensor]:
-        """Return covariance⁻¹ (K, D, D) and log|covariance| (K,), in double."""
-        if self._updated is None:
-            roots = precision_roots(self.parameters_.covariance.double())
-            log_det = -2 * roots.diagonal(0, -2, -1).log().sum(-1)
-            self._updated = roots @ roots.transpose(-1, -2), log_det
-        return self._updated
+    def category_tables(self) -> tuple[str, ...]:
+        """Names of the tensors that have a row a component."""
+        return (*super().category_tables, "age")
 
     # Learning -------------------------------------------------------------------
 
@@ -237,7 +161,7 @@ class IncrementalGMM(LoadsWhole):
         old = self.moments
         old = old.scaled((1 - share) / old.weight.sum())
         merged = old.merged(found.scaled(share)).scaled(self.rows)
-        self._store(merged)
+        self.store(merged)
         self._set_scale(merged)
         return self
 
@@ -248,7 +172,7 @@ class IncrementalGMM(LoadsWhole):
         :param moments: weights in rows, means and covariances.
         :return: itself.
         """
-        self._store(moments)
+        self.store(moments)
         self.rows = moments.weight.sum()
         self.age = torch.full_like(moments.weight, float(self.rows))
         self.batches = torch.ones_like(self.batches)
@@ -273,7 +197,7 @@ class IncrementalGMM(LoadsWhole):
         trust = (found.weight / (found.weight + self.dimensions))[:, None, None]
         covariance = trust * found.covariance + (1 - trust) * inner
         moments = Moments(found.weight.clamp_min(1e-3), centers, covariance)
-        self._store(moments)
+        self.store(moments)
         self.age = x.new_full((count,), float(len(x)))
         self.rows += len(x)
         self.batches += 1
@@ -305,7 +229,7 @@ class IncrementalGMM(LoadsWhole):
         if seeds:
             widths = fresh.expand(len(seeds), -1, -1)
             new = Moments(x.new_ones(len(seeds)), x[seeds], widths)
-            self._store(Moments.concatenated([self.moments, new]))
+            self.store(Moments.concatenated([self.moments, new]))
             self.age = torch.cat([self.age, x.new_ones(len(seeds))])
         fast = self.covariance == "full" and 4 * len(x) <= self.dimensions
         rest = torch.ones(len(x), dtype=torch.bool, device=x.device)
@@ -317,7 +241,7 @@ class IncrementalGMM(LoadsWhole):
             updated = None
             if fast and int(self.batches) % _REFRESH:
                 updated = self._followed(old, merged, x[rest], responsibilities)
-            self._store(merged)
+            self.store(merged)
             self._updated = updated
             self.age = self.age + float(rest.sum())
         self.rows += len(x)
@@ -325,7 +249,7 @@ class IncrementalGMM(LoadsWhole):
         keep = (self.age <= self.minimal_age) | (self.weight >= self.minimal_mass)
         if not keep.all() and keep.any():
             updated = self._updated
-            self._store(self.moments[keep])
+            self.store(self.moments[keep])
             if updated is not None:
                 self._updated = updated[0][keep], updated[1][keep]
             self.age = self.age[keep]
@@ -362,7 +286,7 @@ class IncrementalGMM(LoadsWhole):
                 f"got {other.dimensions}"
             )
         both = Moments.concatenated([self.moments, other.moments])
-        self._store(both)
+        self.store(both)
         self.age = torch.cat([self.age, other.age.to(self.age)])
         self.rows = self.rows + other.rows.to(self.rows)
         self._set_scale(both)
@@ -393,101 +317,4 @@ class IncrementalGMM(LoadsWhole):
             i, j = int(first[pair]), int(second[pair])
             rest = [k for k in range(len(found.weight)) if k not in (i, j)]
             self.age = torch.cat([self.age[rest], self.age[[i, j]].amax()[None]])
-            self._store(Moments.concatenated([found[rest], merged[pair : pair + 1]]))
-
-    # Densities ------------------------------------------------------------------
-
-    def _rows(self, x: Rows) -> Tensor:
-        rows = torch.as_tensor(x).to(self.mean)
-        if rows.dim() != 2 or rows.shape[1] != self.dimensions:
-            raise ValueError(
-                f"expected rows of shape (N, {self.dimensions}), "
-                f"got {tuple(rows.shape)}"
-            )
-        if not rows.isfinite().all():
-            raise ValueError("expected finite values, got nan or infinity")
-        return rows
-
-    def _distances(self, x: Tensor) -> Tensor:
-        """Return squared Mahalanobis distances (N, K); infinite without components."""
-        if not len(self.weight):
-            return x.new_full((len(x), 1), torch.inf)
-        if self._updated is None:
-            return squared_mahalanobis(x, self.mean, self.precision_roots).T
-        gaps = (x[:, None] - self.mean).double()
-        squared = torch.einsum("nki,kij,nkj->nk", gaps, self._updated[0], gaps)
-        return squared.to(x)
-
-    def component_log_likelihood(self, x: Rows) -> Tensor:
-        """Return log π_k + log N(x | m_k, C_k), (N, K).
-
-        :raises TrainingError: when nothing was fitted.
-        """
-        x = self._rows(x)
-        if not len(self.weight):
-            raise TrainingError("the mixture is empty: call partial_fit first")
-        found = self.parameters_
-        weights = found.weight.clamp_min(torch.finfo(x.dtype).tiny)
-        if self._updated is not None:
-            constant = self.dimensions * math.log(2 * math.pi) + self._updated[1]
-            return weights.log() - 0.5 * (self._distances(x) + constant.to(x))
-        return component_log_likelihood(
-            x, weights.log(), found.mean, self.precision_roots
-        )
-
-    def score_samples(self, x: Rows) -> Tensor:
-        """Return log p(x) of every row, (N,), in nats."""
-        return torch.logsumexp(self.component_log_likelihood(x), 1)
-
-    def score(self, x: Rows, y: object = None) -> float:
-        """Return the mean log-likelihood of the rows."""
-        return float(self.score_samples(x).mean())
-
-    def predict_proba(self, x: Rows) -> Tensor:
-        """Return the responsibilities p(k | x), (N, K)."""
-        if len(self.weight) == 1:
-            return self._rows(x).new_ones(len(x), 1)
-        return self.component_log_likelihood(x).softmax(1)
-
-    def predict(self, x: Rows) -> Tensor:
-        """Return each row's most likely component, (N,)."""
-        return self.component_log_likelihood(x).argmax(1)
-
-    @torch.no_grad()
-    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw rows (count, D).
-
-        :param generator: source of the draws, on the CPU; of the seed by default.
-        """
-        if not len(self.weight):
-            raise TrainingError("the mixture is empty: call partial_fit first")
-        if generator is None:
-            generator = torch.Generator().manual_seed(self.seed)
-        found = self.parameters_
-        drawn = torch.multinomial(
-            found.weight.cpu(), count, replacement=True, generator=generator
-        ).to(self.mean.device)
-        noise = torch.randn(count, self.dimensions, generator=generator).to(self.mean)
-        roots = torch.linalg.cholesky(found.covariance.double()).to(self.mean)
-        rows = torch.empty_like(noise)
-        for index in range(len(found.weight)):
-            own = drawn == index
-            rows[own] = found.mean[index] + noise[own] @ roots[index].T
-        return rows
-
-    # State ----------------------------------------------------------------------
-
-    @property
-    def category_tables(self) -> tuple[str, ...]:
-        """Names of the tensors that have a row a component."""
-        rest = () if self.covariance == "full" else ("diagonal",)
-        return ("weight", "mean", "factor", "age", *rest)
-
-    def state_accepted(self, state: Mapping[str, Tensor]) -> None:
-        """Drop what was computed from the state before."""
-        self._roots = self._updated = None
-
-    def _apply(self, *args, **kwargs):  # type: ignore[no-untyped-def]  # noqa: ANN002, ANN003, ANN202
-        """Drop what was computed from the state before it is moved or converted."""
-        self._roots = self._updated = None
-        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+            self.store(Moments.concatenated([found[rest], merged[pair : pair + 1]]))

@@ -11,7 +11,7 @@ import torch
 from FrEIA.modules import AllInOneBlock
 from torch import Tensor, nn
 
-from avalanche_ad.models.anomaly_model import seeded
+from avalanche_ad.models.evaluating import seeded
 
 __all__ = ["ConditionalFlow", "FlowStart", "position_code"]
 

@@ -2,54 +2,39 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.alignment.mixtures import (
-    ALIGNED_COVARIANCES,
-    AlignedCovariance,
-    grouped_moments,
-    kept_covariance,
-    pushed_moments,
-)
-from avalanche_ad.models.anomaly_model import MASKED, AnomalyModel, evaluating, seeded
-from avalanche_ad.models.gaussians.category_mixtures import (
-    CategoryMixtures,
-    precision_roots,
-)
-from avalanche_ad.models.gaussians.feature_statistics import FeatureStatistics
-from avalanche_ad.models.gaussians.moments import Moments
+from avalanche_ad.models.anomaly_model import MASKED, AnomalyModel
+from avalanche_ad.models.calibrated_maps import Levels
+from avalanche_ad.models.density_model import LikelihoodMap
+from avalanche_ad.models.hgad.earlier_states import updated
 from avalanche_ad.models.hgad.flow import ConditionalFlow, FlowStart, position_code
+from avalanche_ad.models.hgad.held_out import likelihoods_without
+from avalanche_ad.models.hgad.latents import Latents, LevelLatents
 from avalanche_ad.models.hgad.mixture import (
     CenterInit,
     HierarchicalMixture,
-    category_log_likelihood,
     inner_centers,
     orthogonal_centers,
     pattern_centers,
     squared_distances,
 )
-from avalanche_ad.models.latents import Latents, LevelLatents, attach_latents
-from avalanche_ad.models.loading import replaced
-from avalanche_ad.models.scoring import LikelihoodMap, ScoreKind, negative_entropy
+from avalanche_ad.models.hgad.options import FlowGMMOptions
+from avalanche_ad.models.hgad.training import TrainsAsHGAD, drawn_positions
+from avalanche_ad.models.latents import attach_latents
+from avalanche_ad.models.scoped_entropy import ScopedEntropy
+from avalanche_ad.registry.options import ModelOptions
 
-__all__ = ["ENTROPY_SCOPES", "EntropyScope", "FlowGMM"]
-
-EntropyScope = Literal["known", "when_learned", "log_categories"]
-ENTROPY_SCOPES: tuple[EntropyScope, ...] = ("known", "when_learned", "log_categories")
-
-_FAR = 1e9  # a squared distance whose posterior is 0, its logarithm finite
+__all__ = ["FlowGMM"]
 
 
-class FlowGMM(AnomalyModel):
+class FlowGMM(TrainsAsHGAD, ScopedEntropy):
     """HGAD's density model: normalizing flows into mixtures that grow by category.
 
     Per level: z = f(x; position) and J = log |det ∂f/∂x|, every spatial position a
@@ -75,16 +60,16 @@ class FlowGMM(AnomalyModel):
         step sees, drawn by the minibatch's content, so that a teacher sees what its
         student sees; neighbours are much alike, so an eighth of them trains nearly as
         well as all. Minibatches of one image would show the same ones every time.
-    :param score_kind: see :class:`AnomalyModel`.
-    :param smoothing_sigma: see :class:`AnomalyModel`.
-    :param likelihood_map: see :class:`AnomalyModel`.
+    :param score_kind: see :class:`DensityModel`.
+    :param smoothing_sigma: see :class:`DensityModel`.
+    :param likelihood_map: see :class:`DensityModel`.
     :param seed: decides initial weights and centres.
     :param categories_at_start: start all ``num_categories`` at once, which says how
         many will come: what needs outputs of one fixed meaning, such as distillation
         of the outputs of categories still to come. They are known from then on, take
         part in the posterior and may be inferred before they are learned; an image
-        taken for one that never was is judged by the largest calibrated constant.
-    :param position_calibration: see :class:`AnomalyModel`.
+        taken for one that never was is scored by the largest calibrated constant.
+    :param position_calibration: see :class:`DensityModel`.
 
     Source: Yao et al., "Hierarchical Gaussian Mixture Normalizing Flow Modeling for
     Unified Anomaly Detection", ECCV 2024, arXiv 2403.13349.
@@ -95,9 +80,8 @@ class FlowGMM(AnomalyModel):
     torch.Size([3, 2])
     """
 
-    entropy_code: Tensor
-    known_when_learned: Tensor
-    statistics: FeatureStatistics | None
+    kind = "flow_gmm"
+    Options = FlowGMMOptions
 
     def __init__(
         self,
@@ -112,7 +96,7 @@ class FlowGMM(AnomalyModel):
         center_init: CenterInit = "pattern",
         pattern_period: int = 16,
         position_fraction: float = 1.0,
-        score_kind: ScoreKind = "product",
+        score_kind: str = "product",
         smoothing_sigma: float = 4.0,
         likelihood_map: LikelihoodMap = "log",
         seed: int = 0,
@@ -130,15 +114,10 @@ class FlowGMM(AnomalyModel):
         self.center_init = center_init
         self.pattern_period = pattern_period
         self.position_fraction = position_fraction
-        self.register_buffer("entropy_code", torch.tensor(0))
-        self.register_buffer("known_when_learned", torch.zeros(0, 0, dtype=torch.bool))
         self.seed = seed
         self.categories_at_start = categories_at_start
         self.flows = nn.ModuleList()
         self.mixtures = nn.ModuleList()
-        self.aligned = nn.ModuleList()
-        self.alignment: tuple[int, AlignedCovariance, int] | None = None
-        self.register_module("statistics", None)
         for index, (height, width, channels) in enumerate(layout.levels):
             level_seed = seed * 1009 + index
             self.flows.append(
@@ -167,51 +146,54 @@ class FlowGMM(AnomalyModel):
         if categories_at_start:
             self.add_categories(range(num_categories))
 
+    @classmethod
+    def built_from(
+        cls, options: ModelOptions
+    ) -> tuple[type[AnomalyModel], dict[str, Any]]:
+        """Return this class, or with ``packnet`` that whose tasks own their parts."""
+        assert isinstance(options, FlowGMMOptions)
+        arguments = options.model_dump(exclude={"type", "packnet"})
+        if not options.packnet:
+            return cls, arguments
+        from avalanche_ad.models.hgad.packnet_flow_gmm import PackNetFlowGMM
+
+        if options.packnet == "flow":
+            arguments["own_mixtures"] = False
+        return PackNetFlowGMM, arguments
+
+    @property
+    def starts_from_features(self) -> bool:  # type: ignore[override]
+        """Whether new centres start at the mean latent of their category."""
+        return self.center_init == "data"
+
     @property
     def num_categories(self) -> int:
         """Categories there is room for, seen or not."""
-        return int(self.mixtures[0].num_categories)  # type: ignore[arg-type]
+        return self._mixture(0).num_categories
 
     @property
     def known_categories(self) -> Tensor:
         """Indices of the categories started so far, ascending."""
-        return self.mixtures[0].known.nonzero().flatten()  # type: ignore[operator]
+        return self._mixture(0).known.nonzero().flatten()
 
-    @property
-    def entropy(self) -> EntropyScope:
-        """Which entropy the uncertainty is made of; part of the saved state.
-
-        ``"known"``: over all categories known, as HGAD's. It rises with every category
-        that is added. ``"log_categories"``: the same, divided by log C.
-        ``"when_learned"``: over those known when the image's category was started, its
-        own experience's and earlier ones, so that later ones leave it alone.
-        """
-        return ENTROPY_SCOPES[int(self.entropy_code)]
-
-    @entropy.setter
-    def entropy(self, scope: EntropyScope) -> None:
-        if scope not in ENTROPY_SCOPES:
-            raise ValueError(
-                f"expected entropy as one of {', '.join(ENTROPY_SCOPES)}, got {scope!r}"
-            )
-        self.entropy_code.fill_(ENTROPY_SCOPES.index(scope))
+    def _mixture(self, index: int) -> HierarchicalMixture:
+        mixture = self.mixtures[index]
+        assert isinstance(mixture, HierarchicalMixture)
+        return mixture
 
     def resize(self, num_categories: int) -> None:
         """Make room for categories without starting them."""
         room = range(self.num_categories, num_categories)
-        if len(room):
-            new = len(room)
-            self.known_when_learned = F.pad(self.known_when_learned, (0, new, 0, new))
-        for mixture in self.mixtures:
-            assert isinstance(mixture, HierarchicalMixture)
+        self._make_entropy_room(num_categories)
+        for index in range(len(self.mixtures)):
+            mixture = self._mixture(index)
             mixture.resize(num_categories)
             if self.center_init == "pattern":
                 # among the initial weights, so that a reset to them finds them there
                 mixture.place(
                     room, pattern_centers(room, mixture.dimensions, self.pattern_period)
                 )
-        for aligned in self.aligned:
-            aligned.resize(num_categories)  # type: ignore[operator]
+        self.alignment.resize(num_categories)
 
     @torch.no_grad()
     def add_categories(
@@ -228,33 +210,33 @@ class FlowGMM(AnomalyModel):
         if not new:
             return
         self.resize(max(new) + 1)
-        means: list[list[Tensor]] = []
-        if self.center_init == "data":
-            if features is None or set(new) - set(features):
-                raise ValueError(
-                    "center_init='data' needs the features of every new category"
-                )
-            means = [self._mean_latents(features[category]) for category in new]
-        for index, mixture in enumerate(self.mixtures):
-            assert isinstance(mixture, HierarchicalMixture)
-            if self.center_init == "pattern":
-                main = pattern_centers(new, mixture.dimensions, self.pattern_period)
-            elif self.center_init == "orthogonal":
-                generator = torch.Generator().manual_seed(self.seed * 1009 + new[0])
-                existing = mixture.centers[mixture.known, 0]
-                main = orthogonal_centers(existing, len(new), generator)
-            else:
-                main = torch.stack([of_category[index] for of_category in means])
-            mixture.add(new, main)
-            self.known_when_learned[new] = mixture.known
+        if self.starts_from_features and set(new) - set(features or {}):
+            raise ValueError(
+                "center_init='data' needs the features of every new category"
+            )
+        for index in range(len(self.mixtures)):
+            self._mixture(index).add(new, self._new_centers(index, new, features or {}))
+            self.known_when_learned[new] = self._mixture(index).known
 
-    def _mean_latents(self, x: Tensor) -> list[Tensor]:
-        """Return the mean latent (D,) of every level over images."""
-        totals = [torch.zeros(level[2]).to(x) for level in self.layout.levels]
-        for part in torch.split(x, 16):
-            for index, level in enumerate(self.layout.unpack(self.packed(part))):
-                totals[index] += self.latent_level(index, level)[0].mean(1).sum(0)
-        return [total / len(x) for total in totals]
+    def _new_centers(
+        self, index: int, new: list[int], features: Mapping[int, Tensor]
+    ) -> Tensor:
+        """Return the main centres that categories start at, (C', D)."""
+        mixture = self._mixture(index)
+        if self.center_init == "pattern":
+            return pattern_centers(new, mixture.dimensions, self.pattern_period)
+        if self.center_init == "orthogonal":
+            generator = torch.Generator().manual_seed(self.seed * 1009 + new[0])
+            existing = mixture.centers[mixture.known, 0]
+            return orthogonal_centers(existing, len(new), generator)
+        means = []
+        for category in new:
+            total = mixture.centers.new_zeros(mixture.dimensions)
+            for part in torch.split(features[category], 16):
+                level = self.layout.unpack(self.packed(part))[index]
+                total += self.latent_level(index, level)[0].mean(1).sum(0)
+            means.append(total / len(features[category]))
+        return torch.stack(means)
 
     def latent_level(
         self, index: int, features: Tensor, positions: Tensor | None = None
@@ -274,22 +256,6 @@ class FlowGMM(AnomalyModel):
         condition = code.repeat(count, 1) if code.shape[1] else None
         z, log_det = self.flows[index](x.reshape(-1, channels), condition)
         return z.view(count, width, channels), log_det.view(count, width)
-
-    @torch.no_grad()
-    def latents_at(
-        self, index: int, x: Tensor, positions: Tensor, flow: nn.Module | None = None
-    ) -> Tensor:
-        """Return where feature vectors are mapped to, without a graph.
-
-        :param index: level.
-        :param x: (P, D).
-        :param positions: of each vector, indices (P,) into the level's H·W positions.
-        :param flow: another flow than the level's own, one of before.
-        :return: (P, D).
-        """
-        flow = self.flows[index] if flow is None else flow
-        z: Tensor = flow(x, self.condition(index, positions))[0]
-        return z
 
     def condition(self, index: int, positions: Tensor) -> Tensor | None:
         """Return what a level's flow is conditioned on.
@@ -324,8 +290,7 @@ class FlowGMM(AnomalyModel):
         :param inner: draw from the inner mixture; else z ~ N(μ_c, I).
         :return: latents z (P, D) and features x (P, D).
         """
-        mixture, flow = self.mixtures[index], self.flows[index]
-        assert isinstance(mixture, HierarchicalMixture)
+        mixture = self._mixture(index)
         if inner:
             weights = mixture.inner_logits[categories].softmax(-1)
             drawn = torch.multinomial(weights, 1, generator=generator).squeeze(1)
@@ -334,348 +299,69 @@ class FlowGMM(AnomalyModel):
             centers = mixture.centers[categories, 0]
         noise = torch.randn(centers.shape, generator=generator, device=centers.device)
         z = centers + noise
-        x: Tensor = flow.inverse(z, self.condition(index, positions))  # type: ignore[operator]
+        flow, condition = self.flows[index], self.condition(index, positions)
+        x: Tensor = flow.inverse(z, condition)  # type: ignore[operator]
         return z, x
 
-    def sample(
-        self,
-        categories: Tensor,
-        generator: torch.Generator | None = None,
-        inner: bool = True,
-    ) -> Tensor:
-        """Draw packed features of given categories by inverting the flows.
+    def category_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that have a row a category: μ, δ, φ and ψ."""
+        return list(self.mixtures.parameters())
 
-        :param categories: known category indices (N,).
-        :param generator: source of the draws, on the model's device.
-        :param inner: see :meth:`sample_level`.
-        :return: packed features (N, layout.size); positions are drawn independently,
-            since the model's density has no dependence between them.
-        """
+    def category_centers(self, index: int) -> Tensor:
+        """Return the main centres μ of all categories, (C, D)."""
+        return self._mixture(index).centers[:, 0]
 
-        def draw(index: int, categories: Tensor, positions: Tensor) -> Tensor:
-            return self.sample_level(index, categories, positions, generator, inner)[1]
-
-        return self.layout.draw(categories, draw)
-
-    def generate(self, batch_size: int) -> Tensor:
-        """Draw packed features of categories drawn evenly from the known ones.
-
-        The method that Avalanche's generative replay expects of a generator; from the
-        main Gaussians, see :meth:`sample_level`.
-
-        :param batch_size: N.
-        :return: packed features (N, layout.size).
-        """
-        known = self.known_categories
-        rows = torch.randint(len(known), (batch_size,), device=known.device)
-        return self.sample(known[rows], inner=False)
-
-    def align(self, components: int) -> nn.ModuleList:
-        """Return the aligned mixtures, one per level, made empty where there are none.
-
-        A category that has one is judged by it in evaluation: its likelihood, and the
-        likelihood that its images' category is inferred from. HGAD's losses know
-        HGAD's mixtures alone; ``FlowGMMLoss.aligned`` is the loss that knows these.
-
-        :param components: K of every mixture; another than before starts anew.
-        """
-        self.alignment = None
-        first = next(iter(self.aligned), None)
-        if first is None or first.get_buffer("log_weights").shape[1] != components:
-            self.aligned = self._mixtures_of(components)
-        for mixture in self.aligned:
-            mixture.resize(self.num_categories)  # type: ignore[operator]
-        return self.aligned
-
-    def _mixtures_of(self, components: int) -> nn.ModuleList:
-        """Return empty aligned mixtures, one per level."""
-        return nn.ModuleList(
-            CategoryMixtures(channels, components).to(self.level_maximum)
-            for _, _, channels in self.layout.levels
-        )
-
-    def align_to_statistics(
-        self, samples: int, covariance: AlignedCovariance = "full", seed: int = 0
-    ) -> None:
-        """Align all categories that have statistics to where the flow maps those.
-
-        ``alignment`` then holds these arguments and says that the mixtures follow from
-        flow and statistics: a learner need not keep them from one experience to the
-        next. They are saved all the same, since they judge.
-
-        :param samples: per category and level, see :meth:`statistical_moments`.
-        :param covariance: what is kept of the covariances.
-        :param seed: of the samples.
-        """
-        assert self.statistics is not None
-        mixtures = self.align(self.statistics.components)
-        with evaluating(self):
-            for category in self.statistics.categories.tolist():
-                with seeded(seed * 1009 + category):
-                    for index, mixture in enumerate(mixtures):
-                        found = self.statistical_moments(index, category, samples)
-                        kept = kept_covariance(found.covariance, covariance)
-                        roots = precision_roots(kept)
-                        mixture.put(category, found.weight, found.mean, roots)  # type: ignore[operator]
-        self.alignment = (samples, covariance, seed)
-
-    def statistical_latents(
-        self, index: int, category: int, count: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return samples of a category's statistics, and where the flow maps them.
-
-        :param index: level.
-        :param category: category with statistics.
-        :param count: how many samples.
-        :return: x (count, D), latents (count, D), and the component each sample was
-            drawn from (count,).
-        """
-        assert self.statistics is not None
-        device = self.level_maximum.device
-        height, width, _ = self.layout.levels[index]
-        categories = torch.full((count,), category, device=device)
-        positions = torch.randint(height * width, (count,)).to(device)
-        x, component = self.statistics.sample_level(index, categories, positions)
-        return x, self.latents_at(index, x, positions), component
-
-    def statistical_moments(self, index: int, category: int, count: int) -> Moments:
-        """Return the moments of a category's statistics under the flow as it is.
-
-        :param index: level.
-        :param category: category with statistics.
-        :param count: how many samples judge the flow, see
-            :func:`~avalanche_ad.models.alignment.mixtures.pushed_moments`.
-        :return: weights that sum to 1, means (K, D), covariances (K, D, D), in double.
-        """
-        assert self.statistics is not None
-        x, z, component = self.statistical_latents(index, category, count)
-        gaussians = self.statistics.gaussians(index, category)
-        if gaussians is None:
-            return grouped_moments(z, component, self.statistics.components)
-        return pushed_moments(gaussians, x, z, component)
-
-    def holds_out_density(self, category: int, images: int) -> bool:
-        """Whether the density is fitted anew for images held out.
-
-        So it is where mixtures follow from statistics, unless those are of more images:
-        the flow is trained on samples and images of all, but what it has of a single
-        one is little beside the mixture.
-
-        :param category: a category that has been learned.
-        :param images: how many normals of it there are, copies included.
-        """
-        return (
-            self.score_kind != "uncertainty"  # which is of the flow's own mixture
-            and self.statistics is not None
-            and self.alignment is not None
-            and int(self.statistics.images[category]) <= images
-        )
+    def named_parts(self, categories: Sequence[int]) -> dict[str, list[Tensor]]:
+        """Return the parameters by part: φ, ψ, μ, δ and the flows' blocks."""
+        found: dict[str, list[Tensor]] = {}
+        for index in range(len(self.mixtures)):
+            for part, value in self._mixture(index).named_parts(categories).items():
+                found.setdefault(part, []).append(value)
+        return {**found, **super().named_parts(categories)}
 
     def levels_without(
         self,
         category: int,
         x: Tensor,
         parts: Sequence[tuple[Tensor, Tensor]],
-        kinds: Sequence[str],
-    ) -> Iterator[dict[str, list[Tensor]]]:
+        names: Sequence[str],
+    ) -> Iterator[dict[str, Levels]]:
         """Yield what positions say under the category's density of some images alone.
 
         See :meth:`AnomalyModel.levels_without`. A mixture that follows from statistics
-        of features is made anew from those of these images, for the images left out;
-        those it is still made of are judged by the mixture as it is, which a few
-        images less change little, at most of the cost. The flow stays as it is, and all
-        else with it; so does the density where its statistics are of more images than
-        there are here.
+        of features is made anew from those of these images
+        (:func:`~avalanche_ad.models.hgad.held_out.likelihoods_without`). The flow stays
+        as it is, and all else with it; so does the density where its statistics are of
+        more images than there are here.
         """
-        statistics = self.statistics
-        if (
-            statistics is None
-            or self.alignment is None
-            or "likelihood" not in kinds
-            or not self.holds_out_density(category, len(x))
-        ):
-            yield from super().levels_without(category, x, parts, kinds)
+        if "likelihood" not in names or not self.holds_out_density(category, len(x)):
+            yield from super().levels_without(category, x, parts, names)
             return
-        samples, form, seed = self.alignment
-        shapes = [(height, width) for height, width, _ in self.layout.levels]
-        latents: list[list[tuple[Tensor, Tensor]]] = []
-        for part in torch.split(x, 32):
-            unpacked = self.layout.unpack(self.packed(part))
-            latents.append(
-                [
-                    self.latent_level(index, level)
-                    for index, level in enumerate(unpacked)
-                ]
-            )
-        joined = [
-            tuple(torch.cat(tensors) for tensors in zip(*level, strict=True))
-            for level in zip(*latents, strict=True)
-        ]
-        rest_of: Iterator[dict[str, list[Tensor]]] | None = None
-        if others := [kind for kind in kinds if kind != "likelihood"]:
-            rest_of = super().levels_without(category, x, parts, others)
-        own = torch.tensor([category], device=x.device)
-        as_it_is = [
-            self._densities(self.aligned[index], own, *level)
-            for index, level in enumerate(joined)
-        ]
-        every = statistics.without(
-            category, self.packed(x), [rest for rest, _ in parts]
-        )
-        for (rest, rows), without in zip(parts, every, strict=True):
-            held = ~torch.isin(rows, rest)
-            levels = []
-            with self._statistics_of(without), seeded(seed * 1009 + category):
-                for index, (z, log_det) in enumerate(joined):
-                    found = self.statistical_moments(index, category, samples)
-                    kept = kept_covariance(found.covariance, form)
-                    mixture = CategoryMixtures(z.shape[-1], statistics.components)
-                    mixture.to(x.device).put(
-                        0, found.weight, found.mean, precision_roots(kept)
-                    )
-                    level = as_it_is[index][rows]
-                    level[held] = self._densities(
-                        mixture, own * 0, z[rows[held]], log_det[rows[held]]
-                    )
-                    levels.append(level.view(len(rows), *shapes[index]))
-            # in the order of the kinds, which the score's product has
-            found_kinds = {"likelihood": levels} | (next(rest_of) if rest_of else {})
-            yield {kind: found_kinds[kind] for kind in kinds}
-
-    @staticmethod
-    def _densities(
-        mixture: nn.Module, category: Tensor, z: Tensor, log_det: Tensor
-    ) -> Tensor:
-        """Return log p(x|c)/D (N, P) of latents (N, P, D) under one's mixture."""
-        assert isinstance(mixture, CategoryMixtures)
-        density = mixture.log_likelihood(z.flatten(0, 1), category)
-        return (density.view(log_det.shape) + log_det) / z.shape[-1]
-
-    @contextmanager
-    def _statistics_of(self, statistics: FeatureStatistics) -> Iterator[None]:
-        """Let the statistics be others for a while."""
-        own, self.statistics = self.statistics, statistics
-        try:
-            yield
-        finally:
-            self.statistics = own
-
-    def _aligned_log_likelihood(
-        self, index: int, z: Tensor, known: Tensor
-    ) -> Tensor | None:
-        """Return log p(z|c) (N, P, C) under the aligned mixtures, nan without one."""
-        mixture = self._aligned_mixture(index)
-        if self.training or mixture is None:
-            return None
-        mixture.resize(self.num_categories)
-        has = mixture.known[known]
-        rows = z.flatten(0, 1)
-        found = rows.new_full((len(rows), len(known)), torch.nan)
-        found[:, has] = mixture.log_likelihood(rows, known[has])
-        return found.view(*z.shape[:2], len(known))
-
-    def _aligned_mixture(self, index: int) -> CategoryMixtures | None:
-        if not len(self.aligned):
-            return None
-        mixture = self.aligned[index]
-        assert isinstance(mixture, CategoryMixtures)
-        return mixture
-
-    def make_room(self, state: Mapping[str, Tensor]) -> None:
-        """Take the structure that a state has, see :class:`LoadsWhole`."""
-        whole = any(name.startswith("mixtures.") for name in state)
-        if whole or "statistics.means_0" in state:
-            self.statistics = self._statistics_for(state)
-        means = state.get("aligned.0.means")
-        if means is not None:
-            first = next(iter(self.aligned), None)
-            if first is None or first.get_buffer("means").shape[1] != means.shape[1]:
-                self.aligned = self._mixtures_of(means.shape[1])
-        elif whole:
-            self.aligned = nn.ModuleList()
-        seen = state.get("known_when_learned")
-        if seen is not None and seen.shape != self.known_when_learned.shape:
-            replaced(self, "known_when_learned", torch.Size([len(seen)] * 2))
-        super().make_room(state)
-
-    def _statistics_for(self, state: Mapping[str, Tensor]) -> FeatureStatistics | None:
-        """Return statistics of the form that a state's have, the own where they fit."""
-        if "statistics.means_0" not in state:
-            return None
-        like = FeatureStatistics.like(self.layout, state)
-        own = self.statistics
-        if own is not None and all(
-            buffer.shape[1:] == new.shape[1:]
-            for buffer, new in zip(own.buffers(), like.buffers(), strict=True)
-        ):
-            return own
-        return like.to(self.level_maximum.device)
-
-    def check_state(self, state: Mapping[str, Tensor]) -> None:
-        """Refuse a state that contradicts itself, see :class:`LoadsWhole`."""
-        super().check_state(state)
-        if len(self.known_when_learned) != self.num_categories:
-            raise ValueError(
-                f"known_when_learned is of {len(self.known_when_learned)} categories, "
-                f"the mixtures of {self.num_categories}"
-            )
-        code = int(state["entropy_code"])
-        if not 0 <= code < len(ENTROPY_SCOPES):
-            raise ValueError(
-                f"entropy_code: expected 0 to {len(ENTROPY_SCOPES) - 1}, got {code}"
-            )
-
-    def state_accepted(self, state: Mapping[str, Tensor]) -> None:
-        """Forget how the mixtures there were had been made."""
-        self.alignment = None
-
-    def updated_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Make what earlier versions saved as the way to make it.
-
-        Mixtures aligned to statistics were left out of a state then; ``derivation``
-        held samples, index of the covariance and seed, -1 for other mixtures.
-        """
-        how = state.pop("derivation", None)
-        if how is None or bool((how == -1).all()):
-            return state
-        twin = copy.deepcopy(self)
-        twin.load_state_dict(state)
-        samples, form, seed = (int(value) for value in how.tolist())
-        covariances = dict(enumerate(ALIGNED_COVARIANCES))
-        if twin.statistics is None or samples < 1 or form not in covariances:
-            raise ValueError(
-                "its aligned mixtures follow from statistics, but it says not how "
-                f"(derivation {how.tolist()})"
-            )
-        twin.align_to_statistics(samples, covariances[form], seed)
-        return twin.state_dict()
-
-    def _drawn_positions(self, features: Tensor) -> Tensor | None:
-        if not self.training or self.position_fraction >= 1.0:
-            return None
-        total = features.shape[1] * features.shape[2]
-        count = max(1, round(self.position_fraction * total))
-        # Drawn from the minibatch itself, so that a teacher sees what its student sees.
-        digest = features.sum(dtype=torch.float32).view(torch.int32).item()
-        generator = torch.Generator().manual_seed(int(digest))
-        return torch.randperm(total, generator=generator)[:count].to(features.device)
+        others = [name for name in names if name != "likelihood"]
+        rest = super().levels_without(category, x, parts, others) if others else None
+        for levels in likelihoods_without(self, category, x, parts):
+            found = {"likelihood": levels} | (next(rest) if rest else {})
+            yield {name: found[name] for name in names}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return joint log-likelihoods per image, see :class:`AnomalyModel`."""
+        """Return joint log-likelihoods per image, see :class:`DensityModel`."""
         known = self.known_categories
         levels, outputs = [], []
         for index, features in enumerate(self.layout.unpack(self.packed(x))):
-            mixture = self.mixtures[index]
-            assert isinstance(mixture, HierarchicalMixture)
+            mixture = self._mixture(index)
             count, height, width, dimensions = features.shape
-            positions = self._drawn_positions(features)
+            positions = None
+            if self.training:
+                positions = drawn_positions(features, self.position_fraction)
             z, log_det = self.latent_level(index, features, positions)
             centers = mixture.centers[known]
             class_logits = mixture.class_logits[known]
             distance = squared_distances(z, centers[:, 0]).mean(1)
             constant = 0.5 * dimensions * math.log(2 * math.pi)
             log_likelihood = -0.5 * distance - constant
-            aligned = self._aligned_log_likelihood(index, z, known)
+            aligned = None
+            if not self.training:
+                aligned = self.alignment.log_likelihood(index, z, known)
             if aligned is not None:
                 found = aligned.mean(1)
                 log_likelihood = torch.where(found.isnan(), log_likelihood, found)
@@ -693,49 +379,46 @@ class FlowGMM(AnomalyModel):
                     class_logits,
                     mixture.inner_logits[known],
                     aligned,
-                    self._aligned_mixture(index),
+                    self.alignment.mixture(index)
+                    if self.alignment.trains_flow and len(self.alignment)
+                    else None,
                 )
             )
         output = x.new_full((len(x), self.num_categories), MASKED)
         output = output.index_copy(1, known, torch.stack(outputs).mean(0))
-        return attach_latents(output, Latents(levels, known))
+        latents = Latents(levels, known)
+        self.note_features(output, latents)
+        return attach_latents(output, latents)
 
-    def log_likelihood_levels(self, latents: object, category: Tensor) -> list[Tensor]:
+    def log_likelihood_levels(self, latents: object, category: Tensor) -> Levels:
         """Return log p(x|c)/D per position, one (N, H, W) per level."""
         assert isinstance(latents, Latents)
-        row = torch.searchsorted(latents.known, category)
-        maps = []
-        for level in latents.levels:
-            log_likelihood = category_log_likelihood(
-                level.z.flatten(1, 2),
-                level.log_det.flatten(1),
-                inner_centers(level.centers)[row],
-                level.inner_logits[row],
-            ).view(level.log_det.shape)
-            if level.aligned is not None:
-                own = level.aligned[torch.arange(len(row)), :, :, row] + level.log_det
-                log_likelihood = torch.where(own.isnan(), log_likelihood, own)
-            maps.append(log_likelihood / level.z.shape[-1])
-        return maps
+        return latents.log_likelihood(category)
 
-    def negative_entropy_levels(
-        self, latents: object, category: Tensor
-    ) -> list[Tensor]:
+    def negative_entropy_levels(self, latents: object, category: Tensor) -> Levels:
         """Return Σ_c p_c log p_c over the main centres, (N, H, W) per level."""
         assert isinstance(latents, Latents)
         known = latents.known
-        left_out = ~self.known_when_learned[category][:, None, None, known]
-        scale = math.log(max(len(known), 2)) if self.entropy == "log_categories" else 1
-        maps = []
-        for level in latents.levels:
-            distance = squared_distances(level.z, level.centers[:, 0])
-            if self.entropy == "when_learned":
-                distance = distance.masked_fill(left_out, _FAR)
-            maps.append(negative_entropy(distance) / scale)
-        return maps
-
-    def alternatives(self, category: Tensor) -> Tensor:
-        """Return over how many categories each image's entropy is taken, (N,)."""
         if self.entropy == "when_learned":
-            return self.known_when_learned[category].sum(1)
-        return super().alternatives(category)
+            return latents.negative_entropy(self.known_when_learned[category][:, known])
+        found = latents.negative_entropy()
+        if self.entropy == "log_categories":
+            scale = math.log(max(len(known), 2))
+            return [level / scale for level in found]
+        return found
+
+    # State ----------------------------------------------------------------------
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Refuse a state that contradicts itself, see :class:`LoadsWhole`."""
+        super().check_state(state)
+        rows = {len(mixture.get_buffer("known")) for mixture in self.mixtures}
+        if len(rows) > 1:
+            raise ValueError(
+                f"the levels have mixtures for {sorted(rows)} categories: they have to "
+                "be as many"
+            )
+
+    def updated_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return a state of an earlier version as this one has it."""
+        return updated(self, state)

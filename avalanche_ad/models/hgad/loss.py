@@ -10,16 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.anomaly_model import MASKED
+from avalanche_ad.models.hgad.latents import Latents, LevelLatents
 from avalanche_ad.models.hgad.mixture import (
     category_log_likelihood,
     inner_centers,
     squared_distances,
 )
-from avalanche_ad.models.latents import Latents, LevelLatents, latents_of
+from avalanche_ad.models.latents import latents_of
+from avalanche_ad.models.losses import image_loss, reduced, with_columns
 from avalanche_ad.models.scoring import negative_entropy
 
-__all__ = ["FlowGMMLoss", "HGADTerms", "aligned_loss", "hgad_terms", "image_loss"]
+__all__ = ["FlowGMMLoss", "HGADTerms", "aligned_loss", "hgad_terms"]
 
 
 class HGADTerms(NamedTuple):
@@ -99,7 +100,7 @@ def aligned_loss(level: LevelLatents, categories: Tensor) -> Tensor:
     The negative log-likelihood of the features, in nats per channel: what a flow is
     trained by where its mixture is learned by statistics.
 
-    :param level: latents (N, H, W, D) with the level's aligned mixtures.
+    :param level: latents (N, H, W, D) that carry the level's aligned mixtures.
     :param categories: category index of each image (N,).
     :raises TrainingError: when a category has no aligned mixture.
     """
@@ -124,18 +125,6 @@ def aligned_loss(level: LevelLatents, categories: Tensor) -> Tensor:
     return -found / dimensions
 
 
-def image_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Return the image-level stand-in for the dense losses, per image (N,).
-
-    −out_y = −logsumexp_c out_c + cross-entropy(out, y): the image's marginal likelihood
-    and its category at once, in the units of the model's output.
-
-    :param output: joint log-likelihoods (N, C).
-    :param target: category indices (N,).
-    """
-    return -output.gather(1, target[:, None]).squeeze(1)
-
-
 class FlowGMMLoss(nn.Module):
     """HGAD's training loss as a criterion ``criterion(model(x), y)``.
 
@@ -154,10 +143,11 @@ class FlowGMMLoss(nn.Module):
 
     ``intra`` says whether the inner mixture takes part; HGAD leaves it out in the
     first epochs, which :class:`~avalanche_ad.training.plugins.IntraClassWarmupPlugin`
-    does. ``aligned`` puts :func:`aligned_loss` in the place of HGAD's terms, and
-    ``listeners`` are told the latents and categories of every minibatch, both for
-    :class:`~avalanche_ad.training.plugins.IncrementalMixturePlugin`. ``terms`` holds
-    the last minibatch's terms without a graph, (levels, 5).
+    does. Of latents that carry aligned mixtures, as where an alignment trains the flow
+    (:class:`~avalanche_ad.models.alignment.Alignment`), the loss is
+    :func:`aligned_loss` in the place of HGAD's terms. ``listeners`` are told the
+    latents and categories of every minibatch. ``terms`` holds the last minibatch's
+    terms without a graph, (levels, 5).
 
     Source: Yao et al., ECCV 2024, Eq. 11.
     """
@@ -183,7 +173,6 @@ class FlowGMMLoss(nn.Module):
         self.reduction = reduction
         self.image_level = image_level
         self.intra = True
-        self.aligned = False
         self.listeners: list[Callable[[Latents, Tensor], None]] = []
         self.terms = None
 
@@ -206,7 +195,7 @@ class FlowGMMLoss(nn.Module):
         if isinstance(latents, Latents) and output.requires_grad:
             for listener in self.listeners:
                 listener(latents, target)
-            if self.aligned:
+            if all(level.mixture is not None for level in latents.levels):
                 self.terms = None
                 loss = torch.stack(
                     [aligned_loss(level, target) for level in latents.levels]
@@ -215,13 +204,8 @@ class FlowGMMLoss(nn.Module):
                 loss = self._dense(latents, target)
         else:
             self.terms = None
-            # an evaluation may hold categories still to come, without a column yet
-            last = int(target.max()) if len(target) else -1
-            missing = max(0, last + 1 - output.shape[1])
-            loss = image_loss(F.pad(output, (0, missing), value=MASKED), target)
-        if self.reduction == "mean":
-            return loss.mean()
-        return loss.sum() if self.reduction == "sum" else loss
+            loss = image_loss(with_columns(output, target), target)
+        return reduced(loss, self.reduction)
 
     def _dense(self, latents: Latents, target: Tensor) -> Tensor:
         known = latents.known

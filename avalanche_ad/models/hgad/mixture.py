@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from avalanche_ad.models.loading import LoadsWhole
+from avalanche_ad.models.category_table import CategoryTable
 
 __all__ = [
     "CenterInit",
@@ -132,7 +132,7 @@ def orthogonal_centers(
     return CENTER_NORM * nn.functional.normalize(draws, dim=1)
 
 
-class HierarchicalMixture(LoadsWhole):
+class HierarchicalMixture(CategoryTable):
     """Parameters of the mixture of one level, and which categories it knows.
 
     All categories share stacked parameters, of which only the first dimension grows;
@@ -144,9 +144,17 @@ class HierarchicalMixture(LoadsWhole):
 
     Shapes: ``centers`` (C, K, D), main centre first then offsets; ``class_logits`` φ
     (C,); ``inner_logits`` ψ (C, K).
+
+    >>> mixture = HierarchicalMixture(4, centers_per_category=3)
+    >>> mixture.resize(2)
+    >>> mixture.add([1], pattern_centers([1], 4))
+    >>> mixture.centers.shape, mixture.categories.tolist()
+    (torch.Size([2, 3, 4]), [1])
     """
 
-    known: Tensor
+    centers: nn.Parameter
+    class_logits: nn.Parameter
+    inner_logits: nn.Parameter
 
     def __init__(
         self, dimensions: int, centers_per_category: int = 10, seed: int = 0
@@ -155,48 +163,34 @@ class HierarchicalMixture(LoadsWhole):
         self.dimensions = dimensions
         self.centers_per_category = centers_per_category
         self.seed = seed
-        size = (0, centers_per_category)
-        self.centers = nn.Parameter(torch.zeros(*size, dimensions))
-        self.class_logits = nn.Parameter(torch.zeros(0))
-        self.inner_logits = nn.Parameter(torch.zeros(*size))
-        self.register_buffer("known", torch.zeros(0, dtype=torch.bool))
+        self.add_table("centers", centers_per_category, dimensions, trained=True)
+        self.add_table("class_logits", trained=True)
+        self.add_table("inner_logits", centers_per_category, trained=True)
 
-    @property
-    def category_tables(self) -> tuple[str, ...]:
-        """Names of all tensors: each has a row a category."""
-        return ("centers", "class_logits", "inner_logits", "known")
+    def named_parts(self, categories: Sequence[int]) -> dict[str, Tensor]:
+        """Return weights, centres and offsets of categories by name."""
+        centers = self.centers[categories]
+        return {
+            "class weights φ": self.class_logits[categories].softmax(0),
+            "inner weights ψ": self.inner_logits[categories].softmax(1),
+            "main centres μ": centers[:, 0],
+            "offsets δ": centers[:, 1:],
+        }
 
-    @property
-    def num_categories(self) -> int:
-        """Categories there is room for, seen or not."""
-        return len(self.centers)
-
-    @torch.no_grad()
-    def resize(self, num_categories: int) -> None:
-        """Make room for categories; what is there keeps its values.
+    def blank_rows(self, name: str, categories: Sequence[int]) -> Tensor:
+        """Return the rows that categories start with, see :class:`CategoryTable`.
 
         The offsets of category c depend on the seed and c alone, so the order and the
         grouping in which categories arrive do not change them.
         """
-        old = self.num_categories
-        if num_categories <= old:
-            return
-        device, count = self.centers.device, num_categories - old
-        fresh = torch.zeros(count, self.centers_per_category, self.dimensions)
-        for row in range(count):
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + old + row)
-            fresh[row, 1:] = torch.randn(fresh[row, 1:].shape, generator=generator)
-
-        def grown(old_value: Tensor, new_rows: Tensor) -> nn.Parameter:
-            return nn.Parameter(torch.cat([old_value.detach(), new_rows.to(old_value)]))
-
-        self.centers = grown(self.centers, fresh)
-        self.class_logits = grown(self.class_logits, torch.zeros(count))
-        self.inner_logits = grown(
-            self.inner_logits, torch.zeros(count, self.centers_per_category)
-        )
-        unknown = torch.zeros(count, dtype=torch.bool, device=device)
-        self.known = torch.cat([self.known, unknown])
+        rows = super().blank_rows(name, categories)
+        if name == "centers":
+            for row, category in zip(rows, categories, strict=True):
+                generator = torch.Generator().manual_seed(
+                    self.seed * 1_000_003 + category
+                )
+                row[1:] = torch.randn(row[1:].shape, generator=generator)
+        return rows
 
     @torch.no_grad()
     def place(self, categories: Sequence[int], main_centers: Tensor) -> None:

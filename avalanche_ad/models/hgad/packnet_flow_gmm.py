@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,10 +15,12 @@ from avalanche_ad.errors import TrainingError
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.anomaly_model import MASKED
 from avalanche_ad.models.hgad.flow_gmm import FlowGMM
+from avalanche_ad.models.hgad.latents import Latents
 from avalanche_ad.models.hgad.mixture import HierarchicalMixture
-from avalanche_ad.models.latents import Latents, attach_latents, latents_of
+from avalanche_ad.models.hgad.task_latents import TaskLatents, by_task, in_order
+from avalanche_ad.models.latents import attach_latents, latents_of
 from avalanche_ad.models.loading import replaced
-from avalanche_ad.models.scoring import AnomalyScores, ScoreKind
+from avalanche_ad.models.scoring import AnomalyScores
 from avalanche_ad.models.task_parameters import (
     OF_TASKS,
     PrunedLinear,
@@ -27,20 +28,7 @@ from avalanche_ad.models.task_parameters import (
     TaskRouter,
 )
 
-__all__ = ["PackNetFlowGMM", "TaskLatents"]
-
-
-@dataclass(frozen=True)
-class TaskLatents:
-    """Dense latents of a minibatch, one set for each task's subset.
-
-    :param tasks: latents of all N images, with the mixtures of the task's categories.
-    :param category: the category inferred for each image (N,), by which it is judged
-        where no other is given.
-    """
-
-    tasks: Sequence[Latents]
-    category: Tensor
+__all__ = ["PackNetFlowGMM"]
 
 
 class TaskBlock(TaskModule, AllInOneBlock):  # type: ignore[misc]
@@ -100,6 +88,9 @@ class PackNetFlowGMM(FlowGMM):
     Iterative Pruning", CVPR 2018, arXiv 1711.05769.
     """
 
+    kind = "packnet_flow_gmm"
+    flow_per_task = True
+    repeats_categories = False
     category_task: Tensor
     frozen_tasks: Tensor
 
@@ -279,9 +270,9 @@ class PackNetFlowGMM(FlowGMM):
         """Return log p(x|c)/D per position under the task of c, (N, H, W) per level."""
         parts = [
             (rows, super(PackNetFlowGMM, self).log_likelihood_levels(own, chosen))
-            for rows, own, chosen in _by_task(latents, category)
+            for rows, own, chosen in by_task(latents, category)
         ]
-        return _in_order(parts)
+        return in_order(parts)
 
     def negative_entropy_levels(
         self, latents: object, category: Tensor
@@ -292,9 +283,9 @@ class PackNetFlowGMM(FlowGMM):
         assert isinstance(latents, TaskLatents)
         parts = [
             (rows, super(PackNetFlowGMM, self).negative_entropy_levels(own, chosen))
-            for rows, own, chosen in _by_task(latents, latents.category)
+            for rows, own, chosen in by_task(latents, latents.category)
         ]
-        return _in_order(parts)
+        return in_order(parts)
 
     def alternatives(self, category: Tensor) -> Tensor:
         """Return how many categories each image's task has, (N,)."""
@@ -306,7 +297,7 @@ class PackNetFlowGMM(FlowGMM):
         output: Tensor,
         mask_size: tuple[int, int],
         category: Tensor | None = None,
-        kind: ScoreKind | None = None,
+        kind: str | None = None,
     ) -> AnomalyScores:
         """Return the scores of each image under the task of its category alone.
 
@@ -317,11 +308,11 @@ class PackNetFlowGMM(FlowGMM):
             return super().score(output, mask_size, category, kind)  # which refuses it
         category = self.infer_category(output) if category is None else category
         parts = []
-        for rows, own, chosen in _by_task(latents, category):
+        for rows, own, chosen in by_task(latents, category):
             part = attach_latents(output[rows], own)
             scores = super().score(part, mask_size, chosen, kind)
             parts.append((rows, [scores.image, scores.maps, scores.category]))
-        return AnomalyScores(*_in_order(parts))
+        return AnomalyScores(*in_order(parts))
 
     def sample_level(
         self,
@@ -341,51 +332,10 @@ class PackNetFlowGMM(FlowGMM):
                     index, categories[rows], positions[rows], generator, inner
                 )
             parts.append((rows, list(drawn)))
-        z, x = _in_order(parts)
+        z, x = in_order(parts)
         return z, x
 
 
 def _guard_what_was_loaded(model: PackNetFlowGMM, _: object) -> None:
     """Guard what a state brought, for the task that is under way in it."""
     model._guard()
-
-
-def _tasks(latents: object) -> Sequence[Latents]:
-    """Return the latents of every task's subset."""
-    if isinstance(latents, Latents):
-        return [latents]
-    assert isinstance(latents, TaskLatents)
-    return latents.tasks
-
-
-def _by_task(
-    latents: object, category: Tensor
-) -> Iterator[tuple[Tensor, Latents, Tensor]]:
-    """Yield for each task its images' rows, their latents and their categories."""
-    tasks = _tasks(latents)
-    known = torch.cat([own.known for own in tasks]) if tasks else category[:0]
-    if unknown := sorted(set(category.tolist()) - set(known.tolist())):
-        raise TrainingError(
-            f"categories {unknown} have not been learned, so no task's subset can "
-            "judge them: evaluate on the experiences seen so far"
-        )
-    for own in tasks:
-        rows = torch.isin(category, own.known).nonzero().flatten()
-        if len(rows):
-            levels = [
-                replace(
-                    level,
-                    z=level.z[rows],
-                    log_det=level.log_det[rows],
-                    aligned=None if level.aligned is None else level.aligned[rows],
-                )
-                for level in own.levels
-            ]
-            yield rows, replace(own, levels=levels), category[rows]
-
-
-def _in_order(parts: Sequence[tuple[Tensor, list[Tensor]]]) -> list[Tensor]:
-    """Join what the tasks returned for their rows, in the order of all rows."""
-    back = torch.cat([rows for rows, _ in parts]).argsort()
-    tensors = zip(*(tensors for _, tensors in parts), strict=True)
-    return [torch.cat(tensor)[back] for tensor in tensors]

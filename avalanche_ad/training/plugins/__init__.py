@@ -7,7 +7,10 @@ from avalanche_ad.training.plugins.drift_regularization import (
 )
 from avalanche_ad.training.plugins.entropy_calibration import EntropyCalibrationPlugin
 from avalanche_ad.training.plugins.finite_loss import FiniteLossPlugin
-from avalanche_ad.training.plugins.fit_feature_gmm import FitFeatureGMMPlugin
+from avalanche_ad.training.plugins.fit_experience import (
+    FitExperiencePlugin,
+    FitFeatureGMMPlugin,
+)
 from avalanche_ad.training.plugins.flow_generative_replay import (
     FlowGenerativeReplayPlugin,
 )
@@ -41,6 +44,7 @@ __all__ = [
     "DriftRegularizationPlugin",
     "EntropyCalibrationPlugin",
     "FiniteLossPlugin",
+    "FitExperiencePlugin",
     "FitFeatureGMMPlugin",
     "FlowGenerativeReplayPlugin",
     "FrozenFlowPlugin",

@@ -30,7 +30,7 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
     evaluation within training (``eval_every``) is calibrated likewise.
 
     With ``mask_size`` every category in that data also gets the scores of its normals,
-    all of them, each judged without it
+    all of them, each scored without it
     (:meth:`~avalanche_ad.models.anomaly_model.AnomalyModel.held_out_scores`), and from
     them the score above which new normals lie at a known rate. What training by
     gradient has seen of an image stays: a flow is not trained anew for each fold.
@@ -119,7 +119,7 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
         batches = list(self._batches(strategy, others))
         model.calibrate(batches)
         counts = Counter(category for _, y in batches for category in y.tolist())
-        self._check(model.level_maximum[sorted(counts)], "score's constants", strategy)
+        self._check(model.constants(sorted(counts)), "score's constants", strategy)
         return counts
 
     def _hold_out(

@@ -8,8 +8,8 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
-from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.hgad.flow_gmm import FlowGMM
+from avalanche_ad.models.flow_model import FlowModel
+from avalanche_ad.training.plugins.requirements import required
 
 __all__ = ["CenterFreezePlugin"]
 
@@ -24,9 +24,21 @@ class CenterFreezePlugin(SupervisedPlugin):  # type: ignore[misc]
     logits are held, not the prior they give, which is normalised over all categories.
 
     ``learned`` lists the categories held, from the second experience on.
+
+    >>> from avalanche.training.supervised import Naive
+    >>> from avalanche_ad import DynamicFlowGMM, FlowGMMLoss, make_optimizer
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = DynamicFlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> strategy = Naive(
+    ...     model=model,
+    ...     optimizer=make_optimizer(model),
+    ...     criterion=FlowGMMLoss(),
+    ...     plugins=[CenterFreezePlugin()],
+    ... )
     """
 
-    needs_sharp_tasks = True  # a stray early image would count as the category learned
+    # a stray early image would count as the category learned
+    needs_disjoint_categories = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,22 +50,17 @@ class CenterFreezePlugin(SupervisedPlugin):  # type: ignore[misc]
 
         :raises TrainingError: for a model without such centres.
         """
-        if not isinstance(strategy.model, FlowGMM):
-            raise TrainingError(
-                f"CenterFreezePlugin holds the centres of a FlowGMM, got a "
-                f"{type(strategy.model).__name__}: use it with the flow_gmm model"
-            )
+        required(strategy.model, FlowModel, self, "holds the centres of")
 
     def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Drop the gradients of what is held, and note its values."""
         if not self.learned:
             return
         self._kept = []
-        for mixture in strategy.model.mixtures:
-            for parameter in mixture.parameters():
-                if parameter.grad is not None:
-                    parameter.grad[self.learned] = 0
-                self._kept.append((parameter, parameter.detach()[self.learned].clone()))
+        for parameter in strategy.model.category_parameters():
+            if parameter.grad is not None:
+                parameter.grad[self.learned] = 0
+            self._kept.append((parameter, parameter.detach()[self.learned].clone()))
 
     @torch.no_grad()
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

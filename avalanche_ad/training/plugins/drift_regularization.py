@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from avalanche_ad.models.hgad.flow_gmm import FlowGMM
+from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.training.plugins.flow_rehearsal import LevelSamples, even_categories
 from avalanche_ad.training.plugins.functional_regularization import (
     FunctionalRegularizationPlugin,
@@ -33,6 +33,17 @@ class DriftRegularizationPlugin(StatisticsKeeper, FunctionalRegularizationPlugin
     :param options: see :class:`StatisticsKeeper`.
 
     Source of the penalty: Kirichenko et al., HCL-FR, arXiv 2106.12772.
+
+    >>> from avalanche.training.supervised import Naive
+    >>> from avalanche_ad import DynamicFlowGMM, FlowGMMLoss, make_optimizer
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = DynamicFlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> strategy = Naive(
+    ...     model=model,
+    ...     optimizer=make_optimizer(model),
+    ...     criterion=FlowGMMLoss(),
+    ...     plugins=[DriftRegularizationPlugin(alpha=10.0)],
+    ... )
     """
 
     def __init__(
@@ -46,15 +57,16 @@ class DriftRegularizationPlugin(StatisticsKeeper, FunctionalRegularizationPlugin
             alpha=alpha, batch_size=batch_size, pool_size=pool_size, **options
         )
 
-    def draw_pool(self, model: FlowGMM, categories: list[int]) -> list[LevelSamples]:
+    def draw_pool(self, model: FlowModel, categories: list[int]) -> list[LevelSamples]:
         """Draw samples and note where the flow maps them now."""
-        assert model.statistics is not None
+        statistics = model.alignment.statistics
+        assert statistics is not None
         y = even_categories(categories, self.pool_size)
-        y = y.to(model.level_maximum.device)
+        y = y.to(model.device)
         pools = []
         for index, (height, width, _) in enumerate(model.layout.levels):
             positions = torch.randint(height * width, (len(y),)).to(y.device)
-            x, _ = model.statistics.sample_level(index, y, positions)
+            x, _ = statistics.sample_level(index, y, positions)
             z = model.latents_at(index, x, positions)
             pools.append(LevelSamples(z, x, positions, y))
         return pools

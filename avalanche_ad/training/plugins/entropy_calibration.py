@@ -7,7 +7,12 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.hgad.flow_gmm import ENTROPY_SCOPES, EntropyScope, FlowGMM
+from avalanche_ad.models.scoped_entropy import (
+    ENTROPY_SCOPES,
+    EntropyScope,
+    ScopedEntropy,
+)
+from avalanche_ad.training.plugins.requirements import required
 
 __all__ = ["EntropyCalibrationPlugin"]
 
@@ -24,11 +29,22 @@ class EntropyCalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
     The setting is part of the model's state, so a saved model scores alike.
 
     :param scope: ``"when_learned"``, ``"log_categories"`` (H / log C) or ``"known"``
-        (HGAD's), see :attr:`FlowGMM.entropy`.
+        (HGAD's), see :attr:`ScopedEntropy.entropy`.
     :raises TrainingError: for another scope.
+
+    >>> from types import SimpleNamespace  # in the place of a strategy
+    >>> from avalanche_ad import FlowGMM
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = FlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> model.add_categories([0, 1])
+    >>> plugin = EntropyCalibrationPlugin("log_categories")
+    >>> plugin.before_training_exp(SimpleNamespace(model=model))
+    >>> model.entropy
+    'log_categories'
     """
 
-    needs_sharp_tasks = True  # a stray early image would count as the category learned
+    # a stray early image would count as the category learned
+    needs_disjoint_categories = True
 
     def __init__(self, scope: EntropyScope = "when_learned") -> None:
         super().__init__()
@@ -43,9 +59,5 @@ class EntropyCalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
 
         :raises TrainingError: for a model whose scores have no such entropy.
         """
-        if not isinstance(strategy.model, FlowGMM):
-            raise TrainingError(
-                "EntropyCalibrationPlugin sets the entropy of a FlowGMM, got a "
-                f"{type(strategy.model).__name__}: use it with the flow_gmm model"
-            )
-        strategy.model.entropy = self.scope
+        model = required(strategy.model, ScopedEntropy, self, "sets the entropy of")
+        model.entropy = self.scope

@@ -20,6 +20,16 @@ class FiniteLossPlugin(SupervisedPlugin):  # type: ignore[misc]
     every term of the criterion is finite, what a plugin added did. Training loops with
     inner updates of their own, such as Avalanche's MER, show no loss before their
     steps: there the run stops after the first iteration that broke.
+
+    >>> from types import SimpleNamespace  # in the place of a strategy
+    >>> clock = SimpleNamespace(train_exp_counter=1, train_exp_iterations=7)
+    >>> strategy = SimpleNamespace(
+    ...     loss=torch.tensor(float("nan")), clock=clock, _criterion=None
+    ... )
+    >>> FiniteLossPlugin().after_backward(strategy)
+    Traceback (most recent call last):
+    ...
+    avalanche_ad.errors.TrainingError: the loss became nan in experience 1, step 7 ...
     """
 
     def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avalanche_ad.models.hgad.flow_gmm import FlowGMM
+from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.training.plugins.flow_rehearsal import (
     FlowRehearsalPlugin,
     even_categories,
@@ -36,6 +36,14 @@ class FlowGenerativeReplayPlugin(FlowRehearsalPlugin[tuple[Tensor, Tensor]]):
 
     Source: Kirichenko et al., "Task-agnostic Continual Learning with Hybrid
     Probabilistic Models", arXiv 2106.12772, the variant HCL-GR.
+
+    >>> from avalanche_ad import FlowGMM
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = FlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> model.add_categories([0, 1])
+    >>> x, y = FlowGenerativeReplayPlugin(pool_size=5).draw_pool(model, [0, 1])
+    >>> x.shape, y.tolist()
+    (torch.Size([5, 128]), [0, 1, 0, 1, 0])
     """
 
     def __init__(
@@ -46,9 +54,11 @@ class FlowGenerativeReplayPlugin(FlowRehearsalPlugin[tuple[Tensor, Tensor]]):
         self.batch_size = batch_size
         self.pool_size = pool_size
 
-    def draw_pool(self, model: FlowGMM, categories: list[int]) -> tuple[Tensor, Tensor]:
+    def draw_pool(
+        self, model: FlowModel, categories: list[int]
+    ) -> tuple[Tensor, Tensor]:
         """Draw packed features and their categories."""
-        y = even_categories(categories, self.pool_size).to(model.level_maximum.device)
+        y = even_categories(categories, self.pool_size).to(model.device)
         parts = [model.sample(part, inner=False) for part in torch.split(y, _CHUNK)]
         return torch.cat(parts), y
 

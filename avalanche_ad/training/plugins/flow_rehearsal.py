@@ -9,8 +9,8 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
-from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.hgad.flow_gmm import FlowGMM
+from avalanche_ad.models.flow_model import FlowModel
+from avalanche_ad.training.plugins.requirements import required
 
 __all__ = ["FlowRehearsalPlugin", "LevelSamples", "even_categories", "sample_pools"]
 
@@ -22,6 +22,14 @@ class LevelSamples(NamedTuple):
 
     ``z`` (P, D) latents, ``x`` (P, D) features, ``positions`` (P,) indices into the
     level's positions, ``categories`` (P,).
+
+    >>> from avalanche_ad import FlowGMM
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = FlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> model.add_categories([0, 1])
+    >>> samples = sample_pools(model, [0, 1], count=6)[0]
+    >>> samples.x.shape, samples.draw(2).categories.shape
+    (torch.Size([6, 8]), torch.Size([2]))
     """
 
     z: Tensor
@@ -41,7 +49,7 @@ def even_categories(categories: list[int], count: int) -> Tensor:
 
 
 def sample_pools(
-    model: FlowGMM, categories: list[int], count: int
+    model: FlowModel, categories: list[int], count: int
 ) -> list[LevelSamples]:
     """Draw samples of every level, even over categories and random in position.
 
@@ -52,7 +60,7 @@ def sample_pools(
     :param count: samples per level.
     """
     pools = []
-    y = even_categories(categories, count).to(model.level_maximum.device)
+    y = even_categories(categories, count).to(model.device)
     for index, (height, width, _) in enumerate(model.layout.levels):
         positions = torch.randint(height * width, (count,)).to(y.device)
         z, x = model.sample_level(index, y, positions, inner=False)
@@ -70,9 +78,22 @@ class FlowRehearsalPlugin(SupervisedPlugin, Generic[Pool]):  # type: ignore[misc
     one inversion a pooled sample, not one a step.
 
     A subclass says what to draw and what to add to the loss.
+
+    >>> class LikelyPlugin(FlowRehearsalPlugin[Tensor]):
+    ...     def draw_pool(self, model, categories):
+    ...         return model.sample(even_categories(categories, 6))
+    ...     def rehearsal_loss(self, strategy, pool):
+    ...         return -strategy.model(pool).amax(1).mean()
+    >>> from avalanche_ad import FlowGMM
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = FlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> model.add_categories([0, 1])
+    >>> LikelyPlugin().draw_pool(model, [0, 1]).shape
+    torch.Size([6, 128])
     """
 
-    needs_sharp_tasks = True  # a stray early image would count as the category learned
+    # a stray early image would count as the category learned
+    needs_disjoint_categories = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +101,7 @@ class FlowRehearsalPlugin(SupervisedPlugin, Generic[Pool]):  # type: ignore[misc
         self.pool: Pool | None = None
 
     @abstractmethod
-    def draw_pool(self, model: FlowGMM, categories: list[int]) -> Pool:
+    def draw_pool(self, model: FlowModel, categories: list[int]) -> Pool:
         """Draw samples of categories from the model, without a graph."""
 
     @abstractmethod
@@ -89,13 +110,9 @@ class FlowRehearsalPlugin(SupervisedPlugin, Generic[Pool]):  # type: ignore[misc
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Draw the pool; there is nothing to draw before the first experience."""
-        if not isinstance(strategy.model, FlowGMM):
-            raise TrainingError(
-                f"{type(self).__name__} samples from the flow of a FlowGMM, got a "
-                f"{type(strategy.model).__name__}: use it with the flow_gmm model"
-            )
+        model = required(strategy.model, FlowModel, self, "samples from the flow of")
         if self.learned:
-            self.pool = self.draw_pool(strategy.model, self.learned)
+            self.pool = self.draw_pool(model, self.learned)
 
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Add to the loss."""

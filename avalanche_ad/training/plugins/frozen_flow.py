@@ -9,12 +9,13 @@ from avalanche.training.plugins import MIRPlugin
 from torch import nn
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.hgad.flow_gmm import FlowGMM
+from avalanche_ad.models.flow_model import FlowModel
+from avalanche_ad.training.plugins.requirements import required
 
 __all__ = ["FrozenFlowPlugin", "bottom_blocks"]
 
 
-def bottom_blocks(model: FlowGMM, share: float) -> list[nn.Module]:
+def bottom_blocks(model: FlowModel, share: float) -> list[nn.Module]:
     """Return the coupling blocks of every level that lie next to the data.
 
     :param model: the flow-GMM, whose flows have B blocks each.
@@ -52,6 +53,18 @@ class FrozenFlowPlugin(SupervisedPlugin):  # type: ignore[misc]
     Source: the bottom layers are frozen after Zheng et al., "Spurious Forgetting in
     Continual Learning of Language Models", ICLR 2025, arXiv 2501.13453, whose layers
     are a transformer's and whose "Freeze" leaves the first task's training alone.
+
+    >>> from types import SimpleNamespace  # in the place of a strategy
+    >>> from avalanche_ad import FlowGMM
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = FlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> model.add_categories([0, 1])
+    >>> clock = SimpleNamespace(train_exp_counter=1)
+    >>> strategy = SimpleNamespace(model=model, plugins=[], clock=clock)
+    >>> FrozenFlowPlugin(share=0.5).before_training_exp(strategy)
+    >>> blocks = model.flows[0].blocks
+    >>> [all(p.requires_grad for p in block.parameters()) for block in blocks]
+    [False, True]
     """
 
     def __init__(self, share: float = 1.0, after_experience: int = 0) -> None:
@@ -75,12 +88,8 @@ class FrozenFlowPlugin(SupervisedPlugin):  # type: ignore[misc]
         # Not in after_training_exp: a resumed run comes through here in any case.
         if strategy.clock.train_exp_counter <= self.after_experience:
             return
-        if not isinstance(strategy.model, FlowGMM):
-            raise TrainingError(
-                f"FrozenFlowPlugin freezes the flow of a FlowGMM, got a "
-                f"{type(strategy.model).__name__}: use it with the flow_gmm model"
-            )
-        for block in bottom_blocks(strategy.model, self.share):
+        model = required(strategy.model, FlowModel, self, "freezes the flow of")
+        for block in bottom_blocks(model, self.share):
             block.requires_grad_(False)
             for parameter in block.parameters():
                 parameter.grad = None

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avalanche_ad.models.hgad.flow_gmm import FlowGMM
+from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.training.plugins.flow_rehearsal import (
     FlowRehearsalPlugin,
     LevelSamples,
@@ -17,7 +17,7 @@ from avalanche_ad.training.plugins.flow_rehearsal import (
 __all__ = ["FunctionalRegularizationPlugin", "latent_drift"]
 
 
-def latent_drift(model: FlowGMM, index: int, samples: LevelSamples) -> Tensor:
+def latent_drift(model: FlowModel, index: int, samples: LevelSamples) -> Tensor:
     """Return mean ‖f(x; position) − z‖² / D of one level.
 
     :param model: the flow-GMM with the current flow f.
@@ -51,6 +51,17 @@ class FunctionalRegularizationPlugin(FlowRehearsalPlugin[list[LevelSamples]]):
     Source: Kirichenko et al., "Task-agnostic Continual Learning with Hybrid
     Probabilistic Models", arXiv 2106.12772, the variant HCL-FR, whose regulariser is
     E ‖f_θ(x̃) − f_θ'(x̃)‖².
+
+    >>> from types import SimpleNamespace  # in the place of a strategy
+    >>> from avalanche_ad import FlowGMM
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = FlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> model.add_categories([0, 1])
+    >>> plugin = FunctionalRegularizationPlugin(pool_size=64, batch_size=8)
+    >>> pool = plugin.draw_pool(model, [0, 1])
+    >>> loss = plugin.rehearsal_loss(SimpleNamespace(model=model), pool)
+    >>> round(loss.item(), 3)  # the flow has not moved yet
+    0.0
     """
 
     def __init__(
@@ -61,7 +72,7 @@ class FunctionalRegularizationPlugin(FlowRehearsalPlugin[list[LevelSamples]]):
         self.batch_size = batch_size
         self.pool_size = pool_size
 
-    def draw_pool(self, model: FlowGMM, categories: list[int]) -> list[LevelSamples]:
+    def draw_pool(self, model: FlowModel, categories: list[int]) -> list[LevelSamples]:
         """Draw latents, their features and their positions."""
         return sample_pools(model, categories, self.pool_size)
 

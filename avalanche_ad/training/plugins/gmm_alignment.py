@@ -14,14 +14,16 @@ from avalanche_ad.models.alignment.mixtures import (
     AlignedCovariance,
     aligned_mixture,
     climbed_mixture,
+)
+from avalanche_ad.models.evaluating import evaluating, seeded
+from avalanche_ad.models.flow_model import FlowModel
+from avalanche_ad.models.gaussians import (
+    CategoryMixtures,
+    IncrementalGMM,
     linear_drift,
     moved_gaussians,
     semantic_drift,
 )
-from avalanche_ad.models.anomaly_model import evaluating, seeded
-from avalanche_ad.models.gaussians.category_mixtures import CategoryMixtures
-from avalanche_ad.models.gaussians.incremental_gmm import IncrementalGMM
-from avalanche_ad.models.hgad.flow_gmm import FlowGMM
 from avalanche_ad.training.dynamic import features_by_category
 from avalanche_ad.training.plugins.statistics_keeper import StatisticsKeeper
 
@@ -45,13 +47,13 @@ class GMMAlignmentPlugin(StatisticsKeeper):
     """After each experience, re-align the mixtures of the flow-GMM with its flow.
 
     Every category gets an aligned mixture of full-covariance Gaussians per level,
-    fitted to where the flow maps it now, which judges it from then on
-    (:meth:`~avalanche_ad.models.FlowGMM.align`). New categories' are fitted to their
-    training images, but for the first source. Where the latents of old ones come from
-    is the ``source``:
+    fitted to where the flow maps it now, by which it is scored from then on
+    (:class:`~avalanche_ad.models.alignment.Alignment`). New categories' are fitted to
+    their training images, but for the first source. Where the latents of old ones come
+    from is the ``source``:
 
     - ``"statistics"``: samples of
-      :class:`~avalanche_ad.models.gaussians.feature_statistics.FeatureStatistics`,
+      :class:`~avalanche_ad.models.gaussians.FeatureStatistics`,
       taken of the frozen features when a category was learned and kept with the model,
       pushed through the flow, for new categories too. No image is
       kept, and nothing drifts, since the backbone does not.
@@ -144,13 +146,13 @@ class GMMAlignmentPlugin(StatisticsKeeper):
         """Keep the flow for the experience, where the source compares with it."""
         super().before_training_exp(strategy, *args, **kwargs)
         model = strategy.model
-        if self.source in ("snapshot", "sdc", "ldc") and len(model.aligned):
+        if self.source in ("snapshot", "sdc", "ldc") and len(model.alignment):
             self._before = copy.deepcopy(model.flows).eval()
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Align all categories; learn what the source needs of the new ones."""
-        model: FlowGMM = strategy.model
-        device = model.level_maximum.device
+        model: FlowModel = strategy.model
+        device = model.device
         # a data loader draws too
         with evaluating(model), seeded(self.seed or 0):
             # what the strategy trains on: under joint training all experiences at once
@@ -168,8 +170,8 @@ class GMMAlignmentPlugin(StatisticsKeeper):
                     seed = self.seed or 0
                     model.align_to_statistics(self.samples, self.covariance, seed)
                     return
-            old = [c for c in self._aligned(model) if c not in current]
-            model.align(self.components)
+            old = [c for c in model.alignment.categories if c not in current]
+            model.alignment.start(self.components, model.num_categories)
             if old and self._before is not None:
                 self._follow(model, old, current)
             for category, x in current.items():
@@ -181,31 +183,23 @@ class GMMAlignmentPlugin(StatisticsKeeper):
 
     # Categories -----------------------------------------------------------------
 
-    @staticmethod
-    def _aligned(model: FlowGMM) -> list[int]:
-        mixture = next(iter(model.aligned), None)
-        if mixture is None:
-            return []
-        assert isinstance(mixture, CategoryMixtures)
-        return [int(category) for category in mixture.categories]
-
-    def _learn(self, model: FlowGMM, category: int, x: Tensor) -> None:
+    def _learn(self, model: FlowModel, category: int, x: Tensor) -> None:
         """Take what the source needs of a new category, and align it."""
         if self.source == "exemplars":
             # a copy: a view would keep all images
             self.memory[category] = x[: self.exemplars].clone()
         self._align(model, category, x)
 
-    def _align(self, model: FlowGMM, category: int, x: Tensor | None = None) -> None:
+    def _align(self, model: FlowModel, category: int, x: Tensor | None = None) -> None:
         """Fit a category's aligned mixture to images, or to what is kept of it."""
         if self.source == "exemplars" and x is None:
             x = self.memory[category]
-        for index, mixture in enumerate(model.aligned):
-            assert isinstance(mixture, CategoryMixtures)
+        for index in range(len(model.alignment)):
+            mixture = model.alignment.mixture(index)
             component = None
             if self.source == "statistics":
-                _, z, component = model.statistical_latents(
-                    index, category, self.samples
+                _, z, component = model.alignment.latents(
+                    model, index, category, self.samples
                 )
             else:
                 assert x is not None
@@ -234,13 +228,13 @@ class GMMAlignmentPlugin(StatisticsKeeper):
         mixture.put(category, *found)
 
     def _follow(
-        self, model: FlowGMM, old: list[int], current: dict[int, Tensor]
+        self, model: FlowModel, old: list[int], current: dict[int, Tensor]
     ) -> None:
         """Move old mixtures with the flow, without anything kept of their images."""
         assert self._before is not None
         x = torch.cat(list(current.values()))
-        for index, mixture in enumerate(model.aligned):
-            assert isinstance(mixture, CategoryMixtures)
+        for index in range(len(model.alignment)):
+            mixture = model.alignment.mixture(index)
             flow = self._before[index]
             if self.source == "snapshot":
                 for category in old:
@@ -261,15 +255,14 @@ class GMMAlignmentPlugin(StatisticsKeeper):
                 mixture.means[old], mixture.precision_roots[old] = moved
 
     def _reflown(
-        self, model: FlowGMM, index: int, category: int
+        self, model: FlowModel, index: int, category: int
     ) -> tuple[Tensor, Tensor]:
         """Return samples that went back by the old flow and on by the new.
 
         :return: latents (N, D), and the component each was drawn from (N,).
         """
         assert self._before is not None
-        mixture, flow = model.aligned[index], self._before[index]
-        assert isinstance(mixture, CategoryMixtures)
+        mixture, flow = model.alignment.mixture(index), self._before[index]
         device = mixture.means.device
         height, width, _ = model.layout.levels[index]
         weights = mixture.log_weights[category].exp()
@@ -304,7 +297,7 @@ class GMMAlignmentPlugin(StatisticsKeeper):
 
 
 def drawn_features(
-    model: FlowGMM, index: int, x: Tensor, count: int
+    model: FlowModel, index: int, x: Tensor, count: int
 ) -> tuple[Tensor, Tensor]:
     """Return feature vectors of positions drawn from images.
 
@@ -320,7 +313,7 @@ def drawn_features(
     return level[rows], rows % (height * width)
 
 
-def drawn_latents(model: FlowGMM, index: int, x: Tensor, count: int) -> Tensor:
+def drawn_latents(model: FlowModel, index: int, x: Tensor, count: int) -> Tensor:
     """Return latents of positions drawn from images, see :func:`drawn_features`.
 
     :param model: a model in evaluation mode.

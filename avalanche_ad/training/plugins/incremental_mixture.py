@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avalanche_ad.models.anomaly_model import seeded
-from avalanche_ad.models.gaussians.category_mixtures import CategoryMixtures
-from avalanche_ad.models.gaussians.incremental_gmm import IncrementalGMM
-from avalanche_ad.models.hgad.flow_gmm import FlowGMM
-from avalanche_ad.models.latents import Latents
+from avalanche_ad.models.evaluating import seeded
+from avalanche_ad.models.flow_model import FlowModel
+from avalanche_ad.models.gaussians import CategoryMixtures, IncrementalGMM
+from avalanche_ad.models.hgad.latents import Latents
 from avalanche_ad.training.dynamic import features_by_category
 from avalanche_ad.training.plugins.statistics_keeper import StatisticsKeeper
 
@@ -31,7 +30,7 @@ class IncrementalMixturePlugin(StatisticsKeeper):
     and every ``every`` steps the mixtures of the categories seen since take the latents
     of those steps, rehearsed ones included, in one step of stepwise EM:
     S ← (1−γ) S + γ s with γ = (n + n₀)^−α after n of them (Cappé & Moulines, 2009; see
-    :class:`~avalanche_ad.models.gaussians.incremental_gmm.IncrementalGMM`).
+    :class:`~avalanche_ad.models.gaussians.IncrementalGMM`).
 
     With ``center_lr`` the means also take the loss's gradient, in steps of that length;
     with 0 it stops at the mixture, which statistics alone move.
@@ -71,17 +70,17 @@ class IncrementalMixturePlugin(StatisticsKeeper):
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Start the mixtures of new categories, and set the loss."""
         super().before_training_exp(strategy, *args, **kwargs)
-        model: FlowGMM = strategy.model
+        model: FlowModel = strategy.model
         with seeded(self.seed or 0):  # a data loader draws too
             self.keep(model, features_by_category(strategy.adapted_dataset))
             self._start(model)
-        strategy._criterion.aligned = True
+        model.alignment.trains_flow = True
         if self._gather not in strategy._criterion.listeners:
             strategy._criterion.listeners.append(self._gather)
 
     def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Move the means against their gradient."""
-        for index, mixture in enumerate(strategy.model.aligned):
+        for index, mixture in enumerate(strategy.model.alignment.mixtures):
             step, mixture.means.grad = mixture.means.grad, None
             if step is None:
                 continue
@@ -102,28 +101,28 @@ class IncrementalMixturePlugin(StatisticsKeeper):
         """Let the mixtures take what is left, and keep no more than they are."""
         self._learn(strategy.model)
         self._learners = {}
-        for mixture in strategy.model.aligned:
+        for mixture in strategy.model.alignment.mixtures:
             mixture.means.requires_grad_(False)
 
     # Mixtures -------------------------------------------------------------------
 
-    def _start(self, model: FlowGMM) -> None:
+    def _start(self, model: FlowModel) -> None:
         """Give every category with statistics a learner where the flow maps it now."""
-        assert model.statistics is not None
+        alignment = model.alignment
+        assert alignment.statistics is not None
         self._gathered, self._learners, self._steps = {}, {}, 0
-        model.align(self.components)
-        for index, mixture in enumerate(model.aligned):
-            assert isinstance(mixture, CategoryMixtures)
+        started = alignment.start(self.components, model.num_categories)
+        for index, mixture in enumerate(started):
             mixture.means.requires_grad_(False)
-            for category in model.statistics.categories.tolist():
-                found = model.statistical_moments(index, category, self.samples)
+            for category in alignment.statistics.categories.tolist():
+                found = alignment.moments(model, index, category, self.samples)
                 learner = IncrementalGMM(
                     found.mean.shape[1],
                     self.components,
                     regularization=self.shrinkage,
                     step_power=self.step_power,
                     step_offset=self.step_offset,
-                ).to(model.level_maximum)
+                ).to(mixture.means)
                 self._learners[category, index] = learner.start(found.to(learner.mean))
                 self._put(mixture, category, learner)
             mixture.means.requires_grad_(self.center_lr > 0)
@@ -138,12 +137,11 @@ class IncrementalMixturePlugin(StatisticsKeeper):
                 self._gathered.setdefault((category, index), []).append(z)
 
     @torch.no_grad()
-    def _learn(self, model: FlowGMM) -> None:
+    def _learn(self, model: FlowModel) -> None:
         if self._gathered:
-            model.alignment = None  # to statistics, any more
+            model.alignment.recipe = None  # they follow from statistics no more
         for (category, index), parts in self._gathered.items():
-            mixture = model.aligned[index]
-            assert isinstance(mixture, CategoryMixtures)
+            mixture = model.alignment.mixture(index)
             learner = self._learners[category, index].partial_fit(torch.cat(parts))
             self._put(mixture, category, learner)
         self._gathered = {}

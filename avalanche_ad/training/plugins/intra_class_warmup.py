@@ -18,6 +18,19 @@ class IntraClassWarmupPlugin(SupervisedPlugin):  # type: ignore[misc]
     :param epochs: epochs without L_gi and L_z, HGAD's 2.
 
     Source: Yao et al., ECCV 2024, released code.
+
+    >>> from types import SimpleNamespace  # in the place of a strategy
+    >>> from avalanche_ad import FlowGMMLoss
+    >>> clock = SimpleNamespace(train_exp_epochs=0)
+    >>> strategy = SimpleNamespace(
+    ...     clock=clock, train_epochs=10, _criterion=FlowGMMLoss()
+    ... )
+    >>> for clock.train_exp_epochs in range(3):
+    ...     IntraClassWarmupPlugin(epochs=2).before_training_epoch(strategy)
+    ...     print(strategy._criterion.intra)
+    False
+    False
+    True
     """
 
     def __init__(self, epochs: int = 2) -> None:

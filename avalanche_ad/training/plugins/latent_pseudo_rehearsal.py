@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avalanche_ad.models.hgad.flow_gmm import FlowGMM
+from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.training.plugins.flow_rehearsal import (
     FlowRehearsalPlugin,
     LevelSamples,
@@ -29,7 +29,7 @@ def spread_within(samples: LevelSamples) -> float:
     return float(torch.stack(own).mean())
 
 
-def embedding_drift(model: FlowGMM, index: int, samples: LevelSamples) -> Tensor:
+def embedding_drift(model: FlowModel, index: int, samples: LevelSamples) -> Tensor:
     """Return mean ‖f⁻¹(z; position) − x‖² / D of one level.
 
     :param model: the flow-GMM with the current flow f.
@@ -77,6 +77,17 @@ class LatentPseudoRehearsalPlugin(FlowRehearsalPlugin[list[Pool]]):
 
     Source: after Pomponi, Scardapane and Uncini, "Pseudo-Rehearsal for Continual
     Learning with Normalizing Flows", arXiv 2007.02443, and its released code.
+
+    >>> from types import SimpleNamespace  # in the place of a strategy
+    >>> from avalanche_ad import FlowGMM
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = FlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> model.add_categories([0, 1])
+    >>> plugin = LatentPseudoRehearsalPlugin(pool_size=64, batch_size=8)
+    >>> pool = plugin.draw_pool(model, [0, 1])
+    >>> loss = plugin.rehearsal_loss(SimpleNamespace(model=model), pool)
+    >>> round(loss.item(), 3)  # the flow has not moved yet
+    0.0
     """
 
     def __init__(
@@ -87,7 +98,7 @@ class LatentPseudoRehearsalPlugin(FlowRehearsalPlugin[list[Pool]]):
         self.batch_size = batch_size
         self.pool_size = pool_size
 
-    def draw_pool(self, model: FlowGMM, categories: list[int]) -> list[Pool]:
+    def draw_pool(self, model: FlowModel, categories: list[int]) -> list[Pool]:
         """Draw latents, their features and positions, and measure their spread."""
         pools = sample_pools(model, categories, self.pool_size)
         return [(samples, spread_within(samples)) for samples in pools]

@@ -27,6 +27,14 @@ class PackNetPlugin(AvalanchePackNetPlugin):  # type: ignore[misc]
         one epoch comes before it and one after.
     :param prune_proportion: share of the current task's weights that it gives up; a
         list holds one share an experience, a function is given its index.
+
+    >>> plugin = PackNetPlugin(post_prune_share=0.25, prune_proportion=[0.5, 0.75])
+    >>> plugin.prune_proportion(1)
+    0.75
+    >>> PackNetPlugin(post_prune_share=25)
+    Traceback (most recent call last):
+    ...
+    avalanche_ad.errors.TrainingError: expected post_prune_share as a share...
     """
 
     def __init__(

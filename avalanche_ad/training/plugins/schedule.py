@@ -19,6 +19,21 @@ class WarmupCosinePlugin(SupervisedPlugin):  # type: ignore[misc]
 
     :param warmup_epochs: epochs of linear warm-up; may be a fraction.
     :param final_factor: factor at the end of an experience.
+
+    >>> from types import SimpleNamespace  # in the place of a strategy
+    >>> import torch
+    >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    >>> strategy = SimpleNamespace(
+    ...     dataloader=[None], train_epochs=4, optimizer=optimizer
+    ... )
+    >>> plugin = WarmupCosinePlugin(warmup_epochs=1)
+    >>> for _ in range(4):
+    ...     plugin.before_training_iteration(strategy)
+    ...     print(round(optimizer.param_groups[0]["lr"], 2))
+    0.5
+    1.0
+    0.75
+    0.25
     """
 
     def __init__(self, warmup_epochs: float = 2.0, final_factor: float = 0.0) -> None:

@@ -10,14 +10,15 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.gaussians.feature_statistics import (
+from avalanche_ad.models.alignment import Alignment
+from avalanche_ad.models.flow_model import FlowModel
+from avalanche_ad.models.gaussians import (
+    Covariance,
     FeatureStatistics,
     StatisticsPrecision,
 )
-from avalanche_ad.models.gaussians.incremental_gmm import Covariance
-from avalanche_ad.models.hgad.flow_gmm import FlowGMM
-from avalanche_ad.models.hgad.packnet_flow_gmm import PackNetFlowGMM
 from avalanche_ad.training.dynamic import features_by_category
+from avalanche_ad.training.plugins.requirements import required
 
 __all__ = ["StatisticsKeeper", "agreed_options"]
 
@@ -62,7 +63,8 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
     :param others: of the class that comes next in a subclass of several.
     """
 
-    needs_sharp_tasks = False  # statistics of more images take a stray few's place
+    # statistics of more images take the place of a stray few's
+    needs_disjoint_categories = False
     keeps_statistics = True
     aligns = False  # whether it gives a model aligned mixtures
 
@@ -120,39 +122,37 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
         :raises TrainingError: for a model without one flow and a mixture, or options
             that contradict another plugin's or the model's own statistics.
         """
-        if not isinstance(strategy.model, FlowGMM):
-            raise TrainingError(
-                f"{type(self).__name__} keeps statistics with a FlowGMM, got a "
-                f"{type(strategy.model).__name__}: use it with the flow_gmm model"
-            )
-        if isinstance(strategy.model, PackNetFlowGMM):
+        model = required(strategy.model, FlowModel, self, "keeps statistics with")
+        if model.flow_per_task:
             raise TrainingError(
                 f"{type(self).__name__} follows one flow, and under PackNet every task "
                 "has its own: leave one of the two out"
             )
-        kept = strategy.model.statistics if self.keeps_statistics else None
+        kept = model.alignment.statistics if self.keeps_statistics else None
         agreed = agreed_options(
             [*getattr(strategy, "plugins", ()), self],
             self,
             None if kept is None else kept.covariance,
         )
         self._agreed = {
-            "seed": strategy.model.seed,
+            "seed": model.seed,
             **agreed,
-            **self._form_of(strategy.model, agreed),
+            **self._form_of(model.alignment, agreed),
         }
         super().before_training_exp(strategy, *args, **kwargs)
 
-    def _form_of(self, model: FlowGMM, agreed: Mapping[str, Any]) -> dict[str, Any]:
+    def _form_of(
+        self, alignment: Alignment, agreed: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Return the options that a model which has learned already decides.
 
         :raises TrainingError: when another value is stated.
         """
         form: dict[str, Any] = {}
-        widest = max(width for _, _, width in model.layout.levels)
-        if self.aligns and len(model.aligned):
-            form["components"] = model.aligned[0].get_buffer("log_weights").shape[1]
-        if self.keeps_statistics and (kept := model.statistics) is not None:
+        widest = max(width for _, _, width in alignment.layout.levels)
+        if self.aligns and len(alignment):
+            form["components"] = alignment.components
+        if self.keeps_statistics and (kept := alignment.statistics) is not None:
             form["components"] = kept.components
             form["statistics"] = kept.covariance
             form["mean_field"] = kept.mean_field
@@ -179,7 +179,7 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
         with torch.random.fork_rng(devices=[]):
             self.keep(strategy.model, features_by_category(strategy.adapted_dataset))
 
-    def keep(self, model: FlowGMM, features: dict[int, Tensor]) -> None:
+    def keep(self, model: FlowModel, features: dict[int, Tensor]) -> None:
         """Take the statistics of categories that have none yet, or of fewer images.
 
         The latter where a category's first few images arrived early, in a blurry
@@ -188,8 +188,8 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
         :param model: what they are kept with.
         :param features: packed features (N, size) by category.
         """
-        device = model.level_maximum.device
-        if model.statistics is None:
+        device = model.device
+        if model.alignment.statistics is None:
             made = FeatureStatistics(
                 model.layout,
                 self.components,
@@ -198,8 +198,8 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
                 mean_field=self.option("mean_field"),
                 precision=self.option("precision"),
             )
-            model.statistics = made.to(device)
-        statistics = model.statistics
+            model.alignment.statistics = made.to(device)
+        statistics = model.alignment.statistics
         # a loaded model's say their form alone
         statistics.shrinkage = self.shrinkage
         statistics.max_positions = self.option("max_positions")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avalanche_ad.models.hgad.flow_gmm import FlowGMM
+from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.training.plugins.flow_rehearsal import (
     FlowRehearsalPlugin,
     even_categories,
@@ -38,6 +38,17 @@ class StatisticsRehearsalPlugin(
 
     The idea is that of prototype augmentation (Zhu et al., PASS, CVPR 2021), here with
     a density of every position's features.
+
+    >>> from avalanche.training.supervised import Naive
+    >>> from avalanche_ad import DynamicFlowGMM, FlowGMMLoss, make_optimizer
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = DynamicFlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
+    >>> strategy = Naive(
+    ...     model=model,
+    ...     optimizer=make_optimizer(model),
+    ...     criterion=FlowGMMLoss(),
+    ...     plugins=[StatisticsRehearsalPlugin(batch_size=16)],
+    ... )
     """
 
     def __init__(
@@ -52,12 +63,15 @@ class StatisticsRehearsalPlugin(
         self.alpha = alpha
         self.pool_size = pool_size
 
-    def draw_pool(self, model: FlowGMM, categories: list[int]) -> tuple[Tensor, Tensor]:
+    def draw_pool(
+        self, model: FlowModel, categories: list[int]
+    ) -> tuple[Tensor, Tensor]:
         """Draw packed features and their categories."""
-        assert model.statistics is not None
+        statistics = model.alignment.statistics
+        assert statistics is not None
         y = even_categories(categories, self.pool_size)
-        y = y.to(model.level_maximum.device)
-        return model.statistics.sample(y), y
+        y = y.to(model.device)
+        return statistics.sample(y), y
 
     def rehearsal_loss(self, strategy: Any, pool: tuple[Tensor, Tensor]) -> Tensor:
         """Return α times the loss of a minibatch of the pool."""

@@ -14,6 +14,13 @@ class TrainingModePlugin(SupervisedPlugin):  # type: ignore[misc]
 
     Avalanche's RWalk takes its gradient in evaluation mode before every step and leaves
     the model there; a flow-GMM then trains on all positions instead of the drawn ones.
+
+    >>> from types import SimpleNamespace  # in the place of a strategy
+    >>> import torch
+    >>> model = torch.nn.Linear(2, 1).eval()
+    >>> TrainingModePlugin().before_forward(SimpleNamespace(model=model))
+    >>> model.training
+    True
     """
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

@@ -33,7 +33,7 @@ from avalanche_ad.errors import AvalancheADError
 from avalanche_ad.experiments.folder import RunFolder
 from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
-from avalanche_ad.recipes.recipe import load_experiment
+from avalanche_ad.recipes import load_experiment
 
 KILL, STICKY = -1, 1000
 KINDS = {

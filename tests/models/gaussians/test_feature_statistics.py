@@ -4,7 +4,7 @@ import torch
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.experiments.accounting import KINDS
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.gaussians.feature_statistics import FeatureStatistics
+from avalanche_ad.models.gaussians import FeatureStatistics
 
 LAYOUT = FeatureLayout(((4, 4, 6), (2, 2, 8)))
 

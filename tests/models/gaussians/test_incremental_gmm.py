@@ -9,8 +9,10 @@ from sklearn.mixture import GaussianMixture
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.gaussians.incremental_gmm import IncrementalGMM
-from avalanche_ad.models.gaussians.moments import Moments
+from avalanche_ad.models.gaussians import (
+    IncrementalGMM,
+    Moments,
+)
 
 
 def blobs(count=600, width=4, seed=0, centers=3):

@@ -289,7 +289,7 @@ def test_categories_cannot_start_at_data_that_are_not_there():
 def aligned(flow_gmm):
     """A model of three categories of which 0 and 3 have an aligned mixture."""
     model = flow_gmm(known=(0, 1, 3)).eval()
-    for mixture in model.align(2):
+    for mixture in model.alignment.start(2, model.num_categories):
         for category in (0, 3):
             generator = torch.Generator().manual_seed(category)
             roots = torch.randn(2, 6, 6, generator=generator).triu()
@@ -313,7 +313,7 @@ def test_an_aligned_category_is_judged_by_its_mixture(aligned, flow_gmm, feature
                     assert torch.equal(levels[index], old[index])
                     continue
                 z, log_det = plain.latent_level(index, features_)
-                mixture = aligned.aligned[index]
+                mixture = aligned.alignment.mixtures[index]
                 found = mixture.log_likelihood(
                     z.flatten(0, 1), torch.tensor([category])
                 )
@@ -333,7 +333,7 @@ def test_the_state_holds_the_aligned_mixtures(aligned, flow_gmm, features):
     other.load_state_dict(aligned.state_dict())
     assert torch.equal(other.eval()(features(4)), aligned(features(4)))
     other.load_state_dict(flow_gmm(known=(0, 1, 3)).state_dict())
-    assert not len(other.aligned)
+    assert not len(other.alignment.mixtures)
 
 
 def test_a_category_that_comes_later_has_none_yet(aligned, features):

@@ -5,14 +5,11 @@ import pytest
 import torch
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.hgad.loss import HGADTerms, hgad_terms, image_loss
+from avalanche_ad.models.hgad.latents import Latents, LevelLatents
+from avalanche_ad.models.hgad.loss import HGADTerms, hgad_terms
 from avalanche_ad.models.hgad.mixture import inner_centers
-from avalanche_ad.models.latents import (
-    Latents,
-    LevelLatents,
-    attach_latents,
-    latents_of,
-)
+from avalanche_ad.models.latents import attach_latents, latents_of
+from avalanche_ad.models.losses import image_loss
 from avalanche_ad.training import FlowGMMLoss
 
 
@@ -275,7 +272,7 @@ def test_aligned_loss_is_the_negative_log_likelihood(make_model):
     model = make_model()
     model.add_categories([0, 1])
     generator = torch.Generator().manual_seed(0)
-    for mixture in model.align(2):
+    for mixture in model.alignment.start(2, model.num_categories):
         for category in (0, 1):
             roots = torch.randn(2, 6, 6, generator=generator).triu() * 0.3
             roots = roots + torch.eye(6)

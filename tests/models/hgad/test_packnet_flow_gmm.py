@@ -12,7 +12,8 @@ from torch import nn
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.models import FlowGMM, PackNetFlowGMM
 from avalanche_ad.models.anomaly_model import MASKED
-from avalanche_ad.models.latents import Latents, latents_of
+from avalanche_ad.models.hgad.latents import Latents
+from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.storage import load_model, save_model
 from avalanche_ad.models.task_parameters import FREE, pruned
 
@@ -201,7 +202,7 @@ def test_images_of_several_tasks_are_judged_each_by_its_own(packnet, features):
 
 def test_aligned_mixtures_judge_each_image_by_its_own_likelihood(packnet, features):
     model = packnet()
-    for mixture in model.align(1):
+    for mixture in model.alignment.start(1, model.num_categories):
         for c in range(6):
             width = mixture.means.shape[2]
             eye = torch.eye(width)[None]

@@ -5,7 +5,7 @@ from avalanche.training.supervised import Cumulative, JointTraining, Naive
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.evaluation import anomaly_metrics
-from avalanche_ad.evaluation.functional import UndefinedMetricWarning
+from avalanche_ad.evaluation.detection import UndefinedMetricWarning
 from avalanche_ad.models.latents import latents_of
 from avalanche_ad.training.plugins import CalibrationPlugin, GMMAlignmentPlugin
 

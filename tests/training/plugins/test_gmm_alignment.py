@@ -79,7 +79,7 @@ def test_a_flow_that_stays_needs_no_alignment(
 def test_all_categories_have_a_mixture(make_strategy, long, components, images):
     plugin = GMMAlignmentPlugin(components=components, samples=500)
     model = trained(make_strategy, long, plugin, CalibrationPlugin()).model
-    for mixture in model.aligned:
+    for mixture in model.alignment.mixtures:
         assert mixture.known.all()
         assert mixture.means.shape[1] == components
     x = torch.cat([images(long, category) for category in range(4)])
@@ -98,14 +98,14 @@ def test_all_categories_have_a_mixture(make_strategy, long, components, images):
 )
 def test_it_goes_with_stock_plugins(make_strategy, long, others):
     model = trained(make_strategy, long, GMMAlignmentPlugin(samples=300), *others())
-    assert all(mixture.known.all() for mixture in model.model.aligned)
+    assert all(mixture.known.all() for mixture in model.model.alignment.mixtures)
 
 
 def test_no_image_is_kept_unless_asked_for(make_strategy, long):
     plugin = GMMAlignmentPlugin(samples=300)
     model = trained(make_strategy, long, plugin).model
     assert not plugin.memory
-    assert model.statistics.categories.tolist() == [0, 1, 2, 3]
+    assert model.alignment.statistics.categories.tolist() == [0, 1, 2, 3]
     plugin = GMMAlignmentPlugin("exemplars", samples=300, exemplars=3)
     model = trained(make_strategy, long, plugin).model
     assert {key: len(x) for key, x in plugin.memory.items()} == dict.fromkeys(
@@ -113,7 +113,7 @@ def test_no_image_is_kept_unless_asked_for(make_strategy, long):
     )
     for x in plugin.memory.values():
         assert x.untyped_storage().nbytes() == x.nbytes
-    assert model.statistics is None
+    assert model.alignment.statistics is None
 
 
 def test_alignment_draws_from_no_one_elses_generator(make_strategy, long):
@@ -140,7 +140,7 @@ def test_accelerators_generators_stay(make_strategy, make_model, long, monkeypat
 def test_few_samples_of_a_mean_field_give_gaussians_too(make_strategy, long):
     plugin = GMMAlignmentPlugin(components=6, samples=12, mean_field=True)
     model = trained(make_strategy, long, plugin).model
-    assert model.aligned[0].precision_roots.isfinite().all()
+    assert model.alignment.mixtures[0].precision_roots.isfinite().all()
 
 
 def test_a_few_images_that_come_back_are_not_learned_from(make_strategy, long):
@@ -209,7 +209,9 @@ def test_other_mixtures_are_saved(make_strategy, make_model, long, source):
     model = trained(make_strategy, long, plugin).model
     again = make_model(0)
     again.load_state_dict(model.state_dict())
-    assert torch.equal(model.aligned[0].means, again.aligned[0].means)
+    assert torch.equal(
+        model.alignment.mixtures[0].means, again.alignment.mixtures[0].means
+    )
 
 
 def test_mixtures_that_go_on_learning_are_saved(make_strategy, make_model, long):
@@ -229,7 +231,7 @@ def test_what_is_made_anew_takes_no_memory(make_strategy, make_model, long):
 
     plugin = GMMAlignmentPlugin(components=5, samples=300)
     model = trained(make_strategy, long, plugin).model
-    made = sum(buffer.nbytes for buffer in model.aligned.buffers())
+    made = sum(buffer.nbytes for buffer in model.alignment.mixtures.buffers())
     before = parameters(model)
     model.alignment = None
     assert parameters(model) == before + made
@@ -243,7 +245,7 @@ def test_seeds_follow_the_model(make_strategy, make_model, long):
     for plugin, expected in zip(plugins, (5, 7), strict=True):
         strategy = make_strategy(model=make_model(seed=5), plugins=[plugin])
         strategy.train(long.train_stream[0])
-        assert plugin.seed == strategy.model.statistics.seed == expected
+        assert plugin.seed == strategy.model.alignment.statistics.seed == expected
 
 
 def test_joint_training_is_aligned_on_all_images(make_strategy, long):
@@ -251,7 +253,7 @@ def test_joint_training_is_aligned_on_all_images(make_strategy, long):
         cls=JointTraining, plugins=[GMMAlignmentPlugin(samples=300)]
     )
     strategy.train(long.train_stream)
-    assert all(mixture.known.all() for mixture in strategy.model.aligned)
+    assert all(mixture.known.all() for mixture in strategy.model.alignment.mixtures)
 
 
 @pytest.mark.parametrize(

@@ -85,10 +85,10 @@ def test_gradients_reach_the_means_only_where_asked(
     make_strategy, rotation, long, center_lr, probe
 ):
     def held(strategy):
-        return strategy.model.aligned[0].means.detach().clone()
+        return strategy.model.alignment.mixtures[0].means.detach().clone()
 
     def gradient(strategy):
-        return strategy.model.aligned[0].means.grad
+        return strategy.model.alignment.mixtures[0].means.grad
 
     start, step = probe("before_training_iteration", held), probe("after_update", held)
     after = probe("before_update", gradient)
@@ -98,12 +98,12 @@ def test_gradients_reach_the_means_only_where_asked(
     moved = [not torch.equal(a, b) for a, b in zip(start.seen, step.seen, strict=True)]
     assert all(moved) if center_lr else not any(moved)
     assert after.seen == [None] * len(after.seen)
-    assert not model.aligned[0].means.requires_grad
+    assert not model.alignment.mixtures[0].means.requires_grad
 
 
 def test_mixtures_move_every_so_many_steps(make_strategy, rotation, long, probe):
     def held(strategy):
-        return strategy.model.aligned[0].means.detach().clone()
+        return strategy.model.alignment.mixtures[0].means.detach().clone()
 
     seen = probe("after_training_iteration", held)
     train(make_strategy, rotation(), long, mixture_plugin(every=3), seen, count=1)
@@ -148,14 +148,14 @@ def test_rehearsal_of_statistics_holds_old_categories(
 def test_works_beside_other_plugins(make_strategy, rotation, long, other):
     model = rotation()
     train(make_strategy, model, long, mixture_plugin(), other())
-    assert model.aligned[0].known.all()
+    assert model.alignment.mixtures[0].known.all()
 
 
 def test_joint_training(make_strategy, rotation, long):
     model = rotation()
     strategy = make_strategy(JointTraining, model=model, plugins=[mixture_plugin()])
     strategy.train(long.train_stream)
-    assert model.aligned[0].known.all()
+    assert model.alignment.mixtures[0].known.all()
 
 
 def test_another_model_is_refused(fake_strategy):

@@ -43,8 +43,8 @@ def states(model):
     return {
         part: {name: value.clone() for name, value in module.state_dict().items()}
         for part, module in (
-            ("statistics", model.statistics),
-            ("aligned", model.aligned),
+            ("statistics", model.alignment.statistics),
+            ("aligned", model.alignment.mixtures),
         )
     }
 
@@ -103,7 +103,7 @@ def test_every_option_takes_effect_whoever_states_it(
 def test_a_plugin_alone_is_its_own_owner(make_strategy, stream, cls):
     plugin = made(cls, components=2, statistics="low_rank", rank=3, **QUICK)
     model = learned(make_strategy, stream(train=20), plugin)
-    kept = model.statistics
+    kept = model.alignment.statistics
     assert (kept.components, kept.covariance, kept.rank) == (2, "low_rank", 3)
     plain = made(cls, **QUICK)
     kept = learned(make_strategy, stream(train=20), plain).statistics
@@ -145,7 +145,7 @@ def test_plugins_that_contradict_each_other_learn_nothing(
         strategy.train(stream().train_stream[0])
     flows = [name for name in before if name.startswith("flows.")]
     assert all(torch.equal(strategy.model.state_dict()[n], before[n]) for n in flows)
-    assert strategy.model.statistics is None
+    assert strategy.model.alignment.statistics is None
     alike = made(first, components=2), made(second, components=2)
     assert agreed_options(alike, alike[1]) == {"components": 2}
 
@@ -198,8 +198,8 @@ def test_what_does_not_share_need_not_agree(make_strategy, stream):
     rehearsal = made(StatisticsRehearsalPlugin, components=3, **QUICK)
     alignment = made(GMMAlignmentPlugin, source="exemplars", components=2)
     model = learned(make_strategy, stream(train=20), rehearsal, alignment)
-    assert model.statistics.components == 3
-    assert model.aligned[0].means.shape[1] == 2
+    assert model.alignment.statistics.components == 3
+    assert model.alignment.mixtures[0].means.shape[1] == 2
     # but there is one mixture of a category
     both = [made(IncrementalMixturePlugin, components=3), alignment]
     with pytest.raises(TrainingError, match="components = 3 and .* components = 2"):
@@ -247,7 +247,7 @@ def test_gradient_steps_are_taken_whatever_the_source(make_strategy, stream):
         strategy = make_strategy(plugins=[plugin], train_epochs=1)
         for experience in stream(train=20).train_stream:
             strategy.train(experience)
-        return strategy.model.aligned[0].means[:2]
+        return strategy.model.alignment.mixtures[0].means[:2]
 
     for source in ("statistics", "exemplars", "snapshot"):
         assert not torch.equal(means(1, source), means(20, source)), source
@@ -263,6 +263,5 @@ def test_experiments_know_what_is_shared():
         for name in exported.__all__
         if issubclass(getattr(exported, name), StatisticsKeeper)
     }
-    assert set(SHARING_PLUGINS) == {
-        f"avalanche_ad.training.plugins.{name}" for name in sharing
-    }
+    paths = {f"avalanche_ad.training.plugins.{name}" for name in sharing}
+    assert set(SHARING_PLUGINS) == paths | sharing

@@ -7,7 +7,7 @@ import torch
 from avalanche.training.plugins import EWCPlugin, ReplayPlugin
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.gaussians.feature_statistics import FeatureStatistics
+from avalanche_ad.models.gaussians import FeatureStatistics
 from avalanche_ad.models.latents import latents_of
 from avalanche_ad.training.plugins import (
     DriftRegularizationPlugin,
@@ -109,7 +109,7 @@ def test_nothing_is_kept_but_statistics(make_strategy, long, cls):
     plugin = cls(components=1)
     strategy = trained(make_strategy, long, plugin)
     assert not plugin.pool
-    assert strategy.model.statistics.categories.tolist() == [0, 1, 2, 3]
+    assert strategy.model.alignment.statistics.categories.tolist() == [0, 1, 2, 3]
 
 
 def test_several_share_the_statistics(make_strategy, long, monkeypatch):
@@ -145,10 +145,10 @@ def test_statistics_of_few_images_give_way_to_those_of_more(make_model):
     model, plugin = make_model(), StatisticsRehearsalPlugin(components=1)
     x = torch.randn(40, 30)
     plugin.keep(model, {1: x[:3]})
-    few = model.statistics.means_0[1].clone()
+    few = model.alignment.statistics.means_0[1].clone()
     plugin.keep(model, {0: x, 1: x})
-    assert model.statistics.images.tolist() == [40, 40]
-    assert not torch.equal(model.statistics.means_0[1], few)
-    many = model.statistics.means_0[1].clone()
+    assert model.alignment.statistics.images.tolist() == [40, 40]
+    assert not torch.equal(model.alignment.statistics.means_0[1], few)
+    many = model.alignment.statistics.means_0[1].clone()
     plugin.keep(model, {1: x[20:]})
-    assert torch.equal(model.statistics.means_0[1], many)
+    assert torch.equal(model.alignment.statistics.means_0[1], many)

@@ -1,0 +1,116 @@
+"""What a layout of data sets is read by: the base classes of all readers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from avalanche_ad.datasets.disk import DiskData, Problem
+from avalanche_ad.datasets.sample import AnomalyData, Sample
+from avalanche_ad.datasets.scanning import Found, report_unreadable
+from avalanche_ad.datasets.validation import Progress, find_problems
+from avalanche_ad.errors import DatasetError
+
+__all__ = ["DatasetReader", "DiskReader"]
+
+
+class DatasetReader(ABC):
+    """Open a data set, and list what is wrong with it.
+
+    A new data set is a subclass, in a file of ``avalanche_ad/datasets/readers`` or of
+    another package; see :class:`~avalanche_ad.registry.Registry`. Further keyword
+    arguments of its constructor are its options, which :func:`open_dataset` takes.
+
+    :cvar name: what the data set is called in recipes and results; the class's own
+        name by default.
+    :cvar needs_root: whether it is read from a folder.
+    :param root: that folder.
+    :param categories: a selection; all otherwise, always in the data set's own order.
+    :raises DatasetError: when the folder is needed and not given.
+
+    >>> from avalanche_ad.datasets.readers.synthetic import SyntheticReader
+    >>> SyntheticReader(categories=["gear"], train_images=2).open(64).categories
+    ('gear',)
+    """
+
+    name: ClassVar[str] = ""
+    needs_root: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
+
+    def __init__(
+        self,
+        root: Path | str | None = None,
+        categories: Sequence[str] | None = None,
+    ) -> None:
+        if root is None and self.needs_root:
+            raise DatasetError(
+                f"data set {self.name} needs --data DIR, the folder it is in"
+            )
+        self.root = Path(root or ".")
+        self.categories = categories
+
+    @abstractmethod
+    def open(self, image_size: int = 128) -> AnomalyData:
+        """Return the data set.
+
+        :param image_size: side in pixels that images are resized to later: those that
+            are drawn may be drawn at this size.
+        :raises DatasetError: at the first thing that would break training.
+        """
+
+    def check(self, progress: Progress | None = None) -> list[Problem]:
+        """Return every problem of the data set, the errors first, then the notes.
+
+        :param progress: called after every image with (done, total).
+        :raises DatasetError: when it cannot be opened.
+        """
+        return _errors_first(find_problems(self.open(), progress))
+
+
+class DiskReader(DatasetReader):
+    """Read images and masks from a folder; a subclass says which, by :meth:`scan`.
+
+    >>> class Flat(DiskReader):
+    ...     name = "flat"
+    ...     def scan(self):
+    ...         for path in sorted(self.root.glob("*.png")):
+    ...             yield Sample(path, category="part", split="train")
+    >>> Flat(".").open().name
+    'flat'
+    """
+
+    @abstractmethod
+    def scan(self) -> Found:
+        """Yield the samples, category by category in order, and problems as met.
+
+        An anomalous image is a sample with a mask; its mask is true in every pixel that
+        is not zero. A problem that is an error stops a run, a note does not.
+        """
+
+    def open(self, image_size: int = 128) -> DiskData:
+        """Return the data set, its images of their own size.
+
+        :raises DatasetError: at the first thing that would break training.
+        """
+        return DiskData.open(self.name, report_unreadable(self.scan)())
+
+    def check(self, progress: Progress | None = None) -> list[Problem]:
+        """Return every problem of the folders, then of the files; errors first.
+
+        :param progress: called after every image with (done, total).
+        """
+        found = list(report_unreadable(self.scan)())
+        samples = tuple(item for item in found if isinstance(item, Sample))
+        structure = [item for item in found if isinstance(item, Problem)]
+        content = find_problems(DiskData(self.name, samples), progress)
+        # both passes meet a mask that is missing
+        return _errors_first([*dict.fromkeys(structure + content)])
+
+
+def _errors_first(problems: Sequence[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: problem.severity != "error")

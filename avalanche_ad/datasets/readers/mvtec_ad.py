@@ -1,0 +1,46 @@
+"""MVTec AD: 15 categories, five textures and ten objects."""
+
+from __future__ import annotations
+
+from avalanche_ad.datasets.reader import DiskReader
+from avalanche_ad.datasets.scanning import Found, Layout, scan_official
+
+__all__ = ["MVTEC_AD_CATEGORIES", "MVTecADReader"]
+
+MVTEC_AD_CATEGORIES = (
+    "bottle",
+    "cable",
+    "capsule",
+    "carpet",
+    "grid",
+    "hazelnut",
+    "leather",
+    "metal_nut",
+    "pill",
+    "screw",
+    "tile",
+    "toothbrush",
+    "transistor",
+    "wood",
+    "zipper",
+)
+
+
+class MVTecADReader(DiskReader):
+    """Read MVTec AD: ``<category>/{train/good, test/<defect>, ground_truth/<defect>}``.
+
+    The mask of ``test/<defect>/000.png`` is ``ground_truth/<defect>/000_mask.png``.
+    Zipper, screw and grid are grey.
+
+    Reference: Bergmann et al., MVTec AD, CVPR 2019. Licence: CC BY-NC-SA 4.0.
+
+    :param root: the folder that holds the category folders.
+    :param categories: a selection; all 15 otherwise. The order stays alphabetical.
+    """
+
+    name = "mvtec_ad"
+
+    def scan(self) -> Found:
+        """Yield samples and problems."""
+        known = MVTEC_AD_CATEGORIES
+        return scan_official(self.root, known, self.categories, Layout())

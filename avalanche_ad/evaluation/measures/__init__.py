@@ -1,0 +1,1 @@
+"""The metrics, one idea a file: what is found here is found by its name."""

@@ -1,0 +1,1 @@
+"""The frozen backbones, a file each."""

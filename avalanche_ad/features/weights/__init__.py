@@ -1,0 +1,1 @@
+"""Files of weights for the backbone ``embedded``: made here, read beside."""

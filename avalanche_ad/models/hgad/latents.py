@@ -1,0 +1,130 @@
+"""What the flow-GMM's forward pass leaves on its output for losses and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import ref
+
+import torch
+from torch import Tensor
+
+from avalanche_ad.models.gaussians import CategoryMixtures
+from avalanche_ad.models.hgad.mixture import (
+    category_log_likelihood,
+    inner_centers,
+    squared_distances,
+)
+from avalanche_ad.models.scoring import negative_entropy
+
+__all__ = ["Latents", "LevelLatents", "MeanLatents"]
+
+_FAR = 1e9  # a squared distance whose posterior is 0, its logarithm finite
+
+
+@dataclass(frozen=True)
+class LevelLatents:
+    """Dense latents of one feature level, with the mixture they are judged by.
+
+    :param z: latents (N, H, W, D).
+    :param log_det: log |det ∂z/∂x| (N, H, W).
+    :param centers: (C, K, D) of the known categories, main centre first, then offsets.
+    :param class_logits: φ (C,).
+    :param inner_logits: ψ (C, K).
+    :param aligned: log p(z|c) under the aligned mixtures (N, H, W, C), nan for a
+        category without one; ``None`` while there are none, and in training.
+    :param mixture: the aligned mixtures themselves, for a loss that asks for each
+        image's own category alone.
+    """
+
+    z: Tensor
+    log_det: Tensor
+    centers: Tensor
+    class_logits: Tensor
+    inner_logits: Tensor
+    aligned: Tensor | None = None
+    mixture: CategoryMixtures | None = None
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Dense latents of a minibatch.
+
+    :param levels: one entry per feature level, finest first.
+    :param known: indices (C,) of the categories the mixtures know, ascending; row c of
+        a level's centres belongs to category ``known[c]``.
+    """
+
+    levels: Sequence[LevelLatents]
+    known: Tensor
+
+    def log_likelihood(self, category: Tensor) -> list[Tensor]:
+        """Return log p(x|c)/D per position, one (N, H, W) per level.
+
+        Of the aligned mixture where the category has one, of the inner mixture
+        otherwise.
+
+        :param category: index of the category of each image, (N,), a known one.
+        """
+        row = torch.searchsorted(self.known, category)
+        found = []
+        for level in self.levels:
+            log_likelihood = category_log_likelihood(
+                level.z.flatten(1, 2),
+                level.log_det.flatten(1),
+                inner_centers(level.centers)[row],
+                level.inner_logits[row],
+            ).view(level.log_det.shape)
+            if level.aligned is not None:
+                own = level.aligned[torch.arange(len(row)), :, :, row] + level.log_det
+                log_likelihood = torch.where(own.isnan(), log_likelihood, own)
+            found.append(log_likelihood / level.z.shape[-1])
+        return found
+
+    def negative_entropy(self, among: Tensor | None = None) -> list[Tensor]:
+        """Return Σ_c p_c log p_c over the main centres, one (N, H, W) per level.
+
+        :param among: which of the known categories count for each image, (N, C); all by
+            default.
+        """
+        found = []
+        for level in self.levels:
+            distance = squared_distances(level.z, level.centers[:, 0])
+            if among is not None:
+                distance = distance.masked_fill(~among[:, None, None], _FAR)
+            found.append(negative_entropy(distance))
+        return found
+
+
+class MeanLatents:
+    """The mean latents of the last forward pass, and no graph.
+
+    Those with a graph belong to the output they were computed with and go when it
+    goes; copies and pickles remember nothing.
+    """
+
+    def __init__(self) -> None:
+        self._mean: Tensor | None = None
+        self._latents: ref[Latents] | None = None
+
+    def __deepcopy__(self, memo: dict[int, object]) -> MeanLatents:
+        return MeanLatents()
+
+    def __reduce__(self) -> tuple[type[MeanLatents], tuple[()]]:
+        return MeanLatents, ()
+
+    def note(self, output: Tensor, latents: Latents) -> None:
+        """Remember the latents of a model's output, (N, sum of the levels' D)."""
+        if output.requires_grad:
+            self._mean, self._latents = None, ref(latents)
+        else:
+            self._mean, self._latents = _mean_latents(latents), None
+
+    def read(self) -> Tensor | None:
+        """Return them, ``None`` when an output with a graph is gone."""
+        latents = self._latents() if self._latents else None
+        return self._mean if latents is None else _mean_latents(latents)
+
+
+def _mean_latents(latents: Latents) -> Tensor:
+    return torch.cat([level.z.mean((1, 2)) for level in latents.levels], dim=1)

@@ -1,0 +1,55 @@
+"""The ``[model]`` section: a class of options for every type of model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avalanche_ad.registry.options import ModelOptions
+
+if TYPE_CHECKING:
+    from avalanche_ad.models import AnomalyModel
+
+__all__ = ["DEFAULT_MODEL", "check_model", "model_class", "model_options"]
+
+DEFAULT_MODEL = "flow_gmm"
+"""The type of a ``[model]`` that names none."""
+
+
+def model_class(name: object, folder: Path | None = None) -> type[AnomalyModel]:
+    """Return the class of a ``[model]`` of some type. It imports torch.
+
+    :param name: the type.
+    :param folder: that of the recipe which states it, where its module may be.
+    :raises RecipeError: when there is no such type of model.
+    """
+    from avalanche_ad.models.registry import MODELS
+
+    return MODELS.find(name, folder)
+
+
+def model_options(name: object, folder: Path | None = None) -> type[ModelOptions]:
+    """Return what ``[model]`` is validated by when it has a type.
+
+    :param name: the type.
+    :param folder: that of the recipe which states it, where its module may be.
+    :raises RecipeError: when there is no such type of model.
+
+    >>> model_options("flow_gmm").__name__
+    'FlowGMMOptions'
+    """
+    return model_class(name, folder).Options
+
+
+def check_model(options: ModelOptions, folder: Path | None = None) -> None:
+    """Refuse a score that a model cannot have.
+
+    :param options: of ``[model]``.
+    :param folder: that of the recipe which states its type.
+    :raises RecipeError: when the score is unknown, or of maps that the model has not.
+    """
+    from avalanche_ad.models.scores import score_named
+
+    if options.score_kind is not None:
+        made = model_class(options.type, folder)
+        score_named(options.score_kind, made.maps, folder)

@@ -1,0 +1,34 @@
+"""What a plugin asks of the model it works on."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from avalanche_ad.errors import TrainingError
+from avalanche_ad.models.registry import MODELS
+
+__all__ = ["required"]
+
+T = TypeVar("T")
+
+
+def required(model: object, kind: type[T], plugin: object, does: str) -> T:
+    """Return a model if it is of the kind that a plugin works on.
+
+    :param model: the strategy's.
+    :param kind: a class of ``avalanche_ad.models``, such as :class:`FlowModel`.
+    :param plugin: that asks for it.
+    :param does: what it does with such a model.
+    :raises TrainingError: when it is of another, naming models that would do.
+    """
+    if isinstance(model, kind):
+        return model
+    fitting = [
+        name
+        for name, made in MODELS.own.items()
+        if issubclass(made, kind) and made.Options.model_fields["type"].default == name
+    ]
+    raise TrainingError(
+        f"{type(plugin).__name__} {does} a {kind.__name__}, got a "
+        f"{type(model).__name__}: use it with the {' or '.join(fitting)} model"
+    )

@@ -1,0 +1,1 @@
+"""Train a backbone on photographs of one's own; ``README.md`` says how."""
