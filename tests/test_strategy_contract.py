@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.evaluation.registry import metric_names
-from avalanche_ad.experiments import run_state, runner
+from avalanche_ad.experiments import beginning, run_state, runner
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models.evaluating import evaluating
 from avalanche_ad.models.storage import load_model
@@ -207,7 +207,7 @@ def watched(request, cache, tiny_stream, tmp_path_factory):
     """Run a strategy, stop it before its last checkpoint, and resume it."""
     recipe = load_experiment(str(tiny_stream), request.param, STREAM)
     seen = Watched(tmp_path_factory.mktemp("runs") / request.param, recipe.strategy)
-    build_strategy, build_benchmark = runner.build_strategy, runner.build_benchmark
+    build_strategy, build_benchmark = beginning.build_strategy, runner.build_benchmark
 
     def strategy(*args, **kwargs):
         seen.strategy = build_strategy(*args, **kwargs)
@@ -243,7 +243,7 @@ def watched(request, cache, tiny_stream, tmp_path_factory):
         raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "build_strategy", strategy)
+        patch.setattr(beginning, "build_strategy", strategy)
         patch.setattr(runner, "build_benchmark", benchmark)
         patch.setattr(run_state.Checkpoints, "save", stop_before_the_last)
         fine_tuning = FineTuning(patch)

@@ -23,7 +23,7 @@ def calibrate(
     """Take the thresholds of a run anew, from normal images it has never seen."""
     from avalanche_ad.experiments.device import pick_device
     from avalanche_ad.experiments.fresh_normals import calibrate_run
-    from avalanche_ad.experiments.prediction import find_images
+    from avalanche_ad.experiments.image_files import find_images
 
     files = find_images(images)
     rows, unread = calibrate_run(run_folder, files, device=pick_device(device))

@@ -15,8 +15,8 @@ __all__ = [
     "out",
     "print_table",
     "say",
-    "show_warning",
     "say_error",
+    "show_warning",
 ]
 
 # what is printed comes from recipes and file names: never to be read as markup

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from avalanche_ad.datasets.synthetic import SyntheticAD
 
 __all__ = [
-    "AnomalyData",
     "DATASETS",
+    "GOOD",
+    "AnomalyData",
     "DatasetReader",
     "DiskData",
     "DiskReader",
-    "GOOD",
     "Problem",
     "Sample",
     "SyntheticAD",

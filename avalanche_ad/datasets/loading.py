@@ -40,8 +40,8 @@ from avalanche_ad.errors import DatasetError
 __all__ = [
     "IMAGE_SUFFIXES",
     "LOADING_RULES",
-    "Remark",
     "SIXTEEN_BIT_MAX",
+    "Remark",
     "deep_pixels",
     "file_digest",
     "image_remarks",

@@ -45,8 +45,8 @@ def open_dataset(
     :raises DatasetError: when the folder is not given, or at the first thing in it that
         would break training.
 
-    >>> open_dataset("synthetic", categories=["bolt"], train_images=1).samples[-1].path
-    PosixPath('synthetic/bolt/train/good/000.png')
+    >>> open_dataset("synthetic", categories=["gear", "bolt"], seed=1).categories
+    ('gear', 'bolt')
     """
     return _reader(name, root, categories, folder, options).open(image_size)
 

@@ -10,7 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["AnomalyData", "GOOD", "Sample", "Split"]
+__all__ = ["GOOD", "AnomalyData", "Sample", "Split"]
 
 GOOD = "good"
 Split = Literal["train", "test"]

@@ -22,6 +22,7 @@ from avalanche_ad.experiments.build import (
     features_now,
     open_data,
 )
+from avalanche_ad.experiments.finished import check_code, finished_run
 from avalanche_ad.experiments.parallel import Job, run_jobs
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.provenance import (
@@ -30,11 +31,7 @@ from avalanche_ad.experiments.provenance import (
     features_id,
 )
 from avalanche_ad.experiments.results import read_results
-from avalanche_ad.experiments.runner import (
-    check_code,
-    finished_run,
-    run_experiment,
-)
+from avalanche_ad.experiments.runner import run_experiment
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.recipes import BenchmarkRecipe, ExperimentRecipe
 from avalanche_ad.reporting.comparison import write_comparison, write_matrix_figures

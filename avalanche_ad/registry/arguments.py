@@ -85,7 +85,9 @@ def check_options(
     :param given: arguments that are no options, since another gives them.
     :raises RecipeError: naming the first wrong option, and what there is.
 
-    >>> check_options(dict, {}, "table")
+    >>> class Bank:
+    ...     def __init__(self, strides: list[int]): ...
+    >>> check_options(Bank, {"strides": [4, 8]}, "backbone 'bank'")
     """
     known = [name for name in _owners(made) if name not in given]
     if unknown := sorted(options.keys() - set(known)):

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from avalanche_ad.datasets import AnomalyData, open_dataset
-from avalanche_ad.datasets.loading import resize_mask
+from avalanche_ad.datasets.masks import resize_mask
 from avalanche_ad.evaluation.detection import auroc
 from avalanche_ad.features import Backbone, make_backbone
 from avalanche_ad.features.extraction import load_images

@@ -13,7 +13,8 @@ from avalanche_ad.datasets import SyntheticAD
 from avalanche_ad.datasets.disk import image_fingerprint
 from avalanche_ad.errors import AvalancheADError
 from avalanche_ad.experiments.fresh_normals import calibrate_run
-from avalanche_ad.experiments.prediction import find_images, predict_images
+from avalanche_ad.experiments.image_files import find_images
+from avalanche_ad.experiments.prediction import predict_images
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,9 @@ from avalanche_ad.errors import (
     ResultsError,
 )
 from avalanche_ad.experiments import prediction
-from avalanche_ad.experiments.prediction import (
-    Threshold,
-    find_images,
-    predict_images,
-)
+from avalanche_ad.experiments.image_files import find_images
+from avalanche_ad.experiments.prediction import predict_images
+from avalanche_ad.experiments.verdicts import Threshold
 from avalanche_ad.models.thresholds import HeldOutScores
 
 FIELDS = {

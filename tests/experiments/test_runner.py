@@ -28,7 +28,7 @@ from avalanche_ad.errors import (
     TrainingError,
 )
 from avalanche_ad.evaluation.registry import metric_names
-from avalanche_ad.experiments import runner
+from avalanche_ad.experiments import learning, recording, runner
 from avalanche_ad.experiments.build import open_data
 from avalanche_ad.experiments.results import WORKING_MARKER
 from avalanche_ad.experiments.runner import run_experiment
@@ -218,7 +218,7 @@ def test_what_fails_after_the_last_task_costs_no_training(
 ):
     run(tmp_path / "whole", strategy)
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "memory_mb", raise_memory_error)
+        patch.setattr(recording, "memory_mb", raise_memory_error)
         with pytest.raises(MemoryError):
             run(tmp_path / "run", strategy)
     tasks, said = [], []
@@ -331,8 +331,8 @@ def test_an_interrupted_run_goes_on_with_other_versions(
     run, reference, tmp_path, monkeypatch, caplog
 ):
     interrupted(run, tmp_path / "run")
-    newer = {**runner.package_versions(), "torch": "99.0"}
-    monkeypatch.setattr(runner, "package_versions", lambda: newer)
+    newer = {**recording.package_versions(), "torch": "99.0"}
+    monkeypatch.setattr(recording, "package_versions", lambda: newer)
     tasks = []
     run(tmp_path / "run", after_task=lambda task, rows: tasks.append(task))
     assert tasks == [1]
@@ -586,7 +586,7 @@ def test_an_error_of_a_plugin_is_not_blamed_on_the_folder(run, tmp_path, monkeyp
     def missing(self, strategy, **kwargs):
         Path("/nowhere/at/all").read_text()
 
-    monkeypatch.setattr(runner.CheckpointPlugin, "before_training_exp", missing)
+    monkeypatch.setattr(learning.CheckpointPlugin, "before_training_exp", missing)
     with pytest.raises(TrainingError, match="the run broke: .*nowhere/at/all"):
         run(tmp_path / "run")
 

@@ -1,5 +1,4 @@
 import pickle
-import sys
 
 import pytest
 import timm
@@ -383,11 +382,9 @@ class Colors(Backbone):
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
+def own(tmp_path):
     (tmp_path / "colors_beside.py").write_text(OWN)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield tmp_path
-    sys.modules.pop("colors_beside", None)
+    return tmp_path
 
 
 def test_a_backbone_beside_the_recipe(own):
