@@ -29,15 +29,24 @@ class TaskRouter:
 
     def __init__(self) -> None:
         self.shown: int | None = None
+        self._values: dict[tuple[TaskModule, str, bool], Tensor] = {}
 
     @contextmanager
     def showing(self, task: int) -> Iterator[None]:
-        """Show a task for a while."""
-        before, self.shown = self.shown, task
+        """Show a task for a while, in which no parameter may change."""
+        before = self.shown, self._values
+        self.shown, self._values = task, {}
         try:
             yield
         finally:
-            self.shown = before
+            self.shown, self._values = before
+
+    def value(self, module: TaskModule, name: str, task: int) -> Tensor:
+        """Return what a task reads in the place of a parameter, computed once."""
+        key = module, name, torch.is_grad_enabled()
+        if key not in self._values:
+            self._values[key] = module.value(name, task)
+        return self._values[key]
 
 
 class TaskModule(nn.Module):
@@ -88,7 +97,7 @@ class TaskModule(nn.Module):
         task = self.router.shown
         if task is None or found is None or name not in self._parameters:
             return found
-        return self.value(name, task)
+        return self.router.value(self, name, task)
 
     def value(self, name: str, task: int) -> Tensor:
         """Return what a task reads in the place of a parameter, differentiably.
