@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +43,7 @@ class _FeatureLatents:
 class FeatureGMMOptions(DensityOptions):
     """``[model]`` of type ``feature_gmm``: the flow-free reference, without epochs."""
 
-    type: Literal["feature_gmm"] = "feature_gmm"
+    type: str = "feature_gmm"
     components: Positive = 1
     covariance_shrinkage: NonNegative = 1e-2
     max_positions: Positive = 20_000
