@@ -34,13 +34,14 @@ def package(request, tmp_path_factory):
 def cli(package, tmp_path):
     """Run the command line as a process that finds the example's package."""
 
-    def run(*arguments):
+    def run(*arguments, installed=True):
+        places = [str(package)] if installed else []
         return subprocess.run(
             [sys.executable, "-m", "avalanche_ad.cli", *map(str, arguments)],
             cwd=tmp_path,
             env={
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(package), str(ROOT)]),
+                "PYTHONPATH": os.pathsep.join([*places, str(ROOT)]),
                 "AVALANCHE_AD_CACHE": str(tmp_path / "cache"),
             },
             capture_output=True,
