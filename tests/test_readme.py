@@ -48,17 +48,24 @@ def test_python_quickstart_runs(tmp_path, monkeypatch):
     assert len(values) + done.stdout.count("1.0\n") == 2, done.stdout
 
 
-@pytest.fixture
-def own_model(tmp_path, monkeypatch):
-    """Write the README's own model and its strategy where the user would."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my_models.py").write_text(blocks("python")[1], "utf-8")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return where the README's own model and its strategy lie."""
+    made = tmp_path_factory.mktemp("own")
+    (made / "my_models.py").write_text(blocks("python")[1], "utf-8")
     (recipe,) = blocks("toml")
-    (tmp_path / "bank.toml").write_text(recipe, "utf-8")
-    return tmp_path
+    (made / "bank.toml").write_text(recipe, "utf-8")
+    return made
 
 
-def test_own_model_is_learned_and_predicts(own_model):
+@pytest.fixture
+def own_model(folder, monkeypatch):
+    """Work in that folder, as a user would."""
+    monkeypatch.chdir(folder)
+
+
+@pytest.mark.usefixtures("own_model")
+def test_own_model_is_learned_and_predicts():
     few = ("train_images=4", "test_normals=2", "test_anomalies=2")
     run = next(command for command in commands() if "bank.toml --out" in command)
     words = [word for one in few for word in ("--set", f"synthetic.{one}")]
