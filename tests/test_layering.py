@@ -4,7 +4,8 @@ The order is that of the data: datasets, features, benchmarks, models, training,
 evaluation, experiments. ``models`` takes the layout of the features and nothing else
 from its left. ``reporting`` is made of functions of plain values: it imports nothing of
 the package but ``errors``, so whatever holds a result may call it. ``errors`` and
-``registry`` are for all; ``cli`` imports what it likes and is imported by none.
+``registry`` are for all; ``cli`` imports what it likes and is imported by none. No
+family of models knows another, and nothing outside a family names it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import avalanche_ad
+from avalanche_ad.models.registry import MODELS
 
 NAME = "avalanche_ad"
 ROOT = Path(avalanche_ad.__file__).parent
@@ -175,6 +177,76 @@ def test_the_check_passes_what_is_right(tmp_path, module, line):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(line)
     assert violations(tmp_path) == []
+
+
+def family_of(module):
+    """Return the first part of a dotted name below ``models``, if it is a family."""
+    parts = module.removeprefix(f"{NAME}.").split(".")
+    below = parts[1] if parts[0] == "models" and len(parts) > 1 else ""
+    return below if below in FAMILIES else ""
+
+
+FAMILIES = {
+    made.__module__.removeprefix(f"{NAME}.models.").split(".")[0]
+    for made in MODELS.own.values()
+}
+"""Files or folders of ``models`` that a model lies in."""
+NAMES = {name for made in MODELS.own.values() for name in (made.kind, made.__name__)}
+OFFER = {
+    "": "the package's public names",
+    "models": "the public names of models",
+    "training": "the public names of training",
+    "training.dynamic": "three models as Avalanche's strategies grow them",
+    "recipes.model_options": "the type of a [model] that names none",
+    "experiments.studies.ablation": "a strategy of the same name",
+}
+"""The modules that may name a model: they offer it, and do nothing else with it."""
+
+
+def names_of_families(root):
+    """Return one line for every place that knows a family of models but its own."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        relative = path.relative_to(root).with_suffix("")
+        inside = ".".join(part for part in relative.parts if part != "__init__")
+        own = family_of(f"{NAME}.{inside}")
+        if inside in OFFER:
+            continue
+        tree = ast.parse(path.read_text("utf-8"))
+        module = f"{NAME}.{inside}"
+        for line, name in imported_names(tree, module, path.name == "__init__.py"):
+            other = family_of(name)
+            named = name.startswith(f"{NAME}.models.") and name.split(".")[-1] in NAMES
+            if (other and other != own) or (named and not own):
+                found.append(f"{inside}:{line} imports {name}")
+        for node in ast.walk(tree) if not own else ():
+            text = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(text, str) and text in NAMES:
+                found.append(f"{inside}:{node.lineno} names {text}")
+    return found
+
+
+def test_no_family_of_models_is_named_outside_it():
+    assert {"hgad", "feature_gmm"} <= FAMILIES
+    assert names_of_families(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("models.hgad.flow", "from avalanche_ad.models.feature_gmm import FeatureGMM"),
+        ("models.storage", "from avalanche_ad.models.hgad import FlowGMM"),
+        ("models.storage", "from avalanche_ad.models import FlowGMM"),
+        ("training.plugins.new", "from avalanche_ad.models import FeatureGMM"),
+        ("experiments.build", "kind = 'flow_gmm'"),
+        ("experiments.build", "if TYPE_CHECKING:\n    import avalanche_ad.models.hgad"),
+    ],
+)
+def test_a_name_of_a_family_would_be_noticed(tmp_path, module, line):
+    path = tmp_path.joinpath(*module.split(".")).with_suffix(".py")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(line)
+    assert names_of_families(tmp_path)
 
 
 def modules_after(statement):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from avalanche_ad.experiments.build import build_backbone, build_benchmark, open_data
 from avalanche_ad.experiments.results import read_results
-from avalanche_ad.experiments.studies.study import Bench
+from avalanche_ad.experiments.studies.bench import Bench
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.models import AnomalyModel, FeatureGMM, FlowGMM
 from avalanche_ad.models.evaluating import evaluating, seeded

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from avalanche_ad.experiments.configuration import SHARED_OPTIONS, SHARING_PLUGINS
-from avalanche_ad.experiments.studies.study import Bench, Found, Load, Study
+from avalanche_ad.experiments.studies.bench import Bench, Found, Load
+from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.recipes import ExperimentRecipe, PluginRecipe
 from avalanche_ad.reporting.figures import over_seeds, rows_figure
 from avalanche_ad.reporting.paired import interval

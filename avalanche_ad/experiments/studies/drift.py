@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_model_of
+from avalanche_ad.experiments.studies.bench import Bench, Found, flow_model_of
+from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.models.evaluating import evaluating, seeded
 from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.reporting.figures import draw_intervals, over_seeds

@@ -9,7 +9,8 @@ from typing import get_args
 import numpy as np
 from matplotlib.figure import Figure
 
-from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_model_of
+from avalanche_ad.experiments.studies.bench import Bench, Found, flow_model_of
+from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.models.density_model import ScoreKind
 from avalanche_ad.models.scoped_entropy import ENTROPY_SCOPES, ScopedEntropy
 from avalanche_ad.reporting.paired import interval

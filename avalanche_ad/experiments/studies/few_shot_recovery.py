@@ -11,7 +11,8 @@ import torch
 from matplotlib.figure import Figure
 
 from avalanche_ad.errors import counted
-from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_model_of
+from avalanche_ad.experiments.studies.bench import Bench, Found, flow_model_of
+from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.reporting.figures import draw_intervals, over_seeds
 from avalanche_ad.reporting.paired import Interval, interval

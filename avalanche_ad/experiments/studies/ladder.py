@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_model_of
+from avalanche_ad.experiments.studies.bench import Bench, Found, flow_model_of
+from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.models.alignment.mixtures import AlignedCovariance
 from avalanche_ad.models.evaluating import evaluating, seeded
 from avalanche_ad.models.flow_model import FlowModel

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.experiments.studies.study import Bench, Found, Study, flow_model_of
+from avalanche_ad.experiments.studies.bench import Bench, Found, flow_model_of
+from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.models.density_model import ScoreKind
 from avalanche_ad.reporting.figures import draw_intervals, over_seeds
 from avalanche_ad.reporting.paired import interval

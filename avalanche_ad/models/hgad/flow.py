@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from avalanche_ad.models.evaluating import seeded
 
-__all__ = ["ConditionalFlow", "FlowStart", "position_code"]
+__all__ = ["ConditionalFlow", "FlowStart", "position_code", "position_codes"]
 
 FlowStart = Literal["random", "rotation"]
 
@@ -49,6 +49,16 @@ def position_code(channels: int, height: int, width: int) -> Tensor:
     code[half::2] = row.sin()[:, :, None]
     code[half + 1 :: 2] = row.cos()[:, :, None]
     return code
+
+
+def position_codes(channels: int, height: int, width: int) -> Tensor:
+    """Return :func:`position_code` with a row a position, (height · width, channels).
+
+    :param channels: 0 for no code.
+    """
+    if not channels:
+        return torch.zeros(height * width, 0)
+    return position_code(channels, height, width).flatten(1).T.contiguous()
 
 
 def _softplus_scale(a: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from avalanche_ad.models.anomaly_model import MASKED, AnomalyModel
 from avalanche_ad.models.calibrated_maps import Levels
 from avalanche_ad.models.density_model import LikelihoodMap
 from avalanche_ad.models.hgad.earlier_states import updated
-from avalanche_ad.models.hgad.flow import ConditionalFlow, FlowStart, position_code
+from avalanche_ad.models.hgad.flow import ConditionalFlow, FlowStart, position_codes
 from avalanche_ad.models.hgad.held_out import likelihoods_without
 from avalanche_ad.models.hgad.latents import Latents, LevelLatents
 from avalanche_ad.models.hgad.mixture import (
@@ -60,16 +60,14 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
         step sees, drawn by the minibatch's content, so that a teacher sees what its
         student sees; neighbours are much alike, so an eighth of them trains nearly as
         well as all. Minibatches of one image would show the same ones every time.
-    :param score_kind: see :class:`DensityModel`.
-    :param smoothing_sigma: see :class:`DensityModel`.
-    :param likelihood_map: see :class:`DensityModel`.
+    :param score_kind: see :class:`DensityModel`, as ``smoothing_sigma``,
+        ``likelihood_map`` and ``position_calibration``.
     :param seed: decides initial weights and centres.
     :param categories_at_start: start all ``num_categories`` at once, which says how
         many will come: what needs outputs of one fixed meaning, such as distillation
         of the outputs of categories still to come. They are known from then on, take
         part in the posterior and may be inferred before they are learned; an image
         taken for one that never was is scored by the largest calibrated constant.
-    :param position_calibration: see :class:`DensityModel`.
 
     Source: Yao et al., "Hierarchical Gaussian Mixture Normalizing Flow Modeling for
     Unified Anomaly Detection", ECCV 2024, arXiv 2403.13349.
@@ -134,13 +132,7 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
             self.mixtures.append(
                 HierarchicalMixture(channels, centers_per_category, level_seed)
             )
-            code = (
-                position_code(condition_channels, height, width)
-                .flatten(1)
-                .T.contiguous()
-                if condition_channels
-                else torch.zeros(height * width, 0)
-            )
+            code = position_codes(condition_channels, height, width)
             self.register_buffer(f"position_code_{index}", code, persistent=False)
         self.resize(num_categories)
         if categories_at_start:
@@ -302,22 +294,6 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
         flow, condition = self.flows[index], self.condition(index, positions)
         x: Tensor = flow.inverse(z, condition)  # type: ignore[operator]
         return z, x
-
-    def category_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that have a row a category: μ, δ, φ and ψ."""
-        return list(self.mixtures.parameters())
-
-    def category_centers(self, index: int) -> Tensor:
-        """Return the main centres μ of all categories, (C, D)."""
-        return self._mixture(index).centers[:, 0]
-
-    def named_parts(self, categories: Sequence[int]) -> dict[str, list[Tensor]]:
-        """Return the parameters by part: φ, ψ, μ, δ and the flows' blocks."""
-        found: dict[str, list[Tensor]] = {}
-        for index in range(len(self.mixtures)):
-            for part, value in self._mixture(index).named_parts(categories).items():
-                found.setdefault(part, []).append(value)
-        return {**found, **super().named_parts(categories)}
 
     def levels_without(
         self,

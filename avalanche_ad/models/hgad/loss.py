@@ -147,11 +147,12 @@ class FlowGMMLoss(nn.Module):
     (:class:`~avalanche_ad.models.alignment.Alignment`), the loss is
     :func:`aligned_loss` in the place of HGAD's terms. ``listeners`` are told the
     latents and categories of every minibatch. ``terms`` holds the last minibatch's
-    terms without a graph, (levels, 5).
+    terms without a graph, (levels, 5), named by ``term_names``.
 
     Source: Yao et al., ECCV 2024, Eq. 11.
     """
 
+    term_names = HGADTerms._fields
     terms: Tensor | None
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.models.hgad.latents import Latents, MeanLatents
 from avalanche_ad.models.hgad.loss import FlowGMMLoss
+from avalanche_ad.models.hgad.mixture import HierarchicalMixture
 
 __all__ = ["TrainsAsHGAD", "drawn_positions"]
 
@@ -19,6 +21,8 @@ class TrainsAsHGAD(FlowModel):
 
     :param arguments: see :class:`FlowModel`.
     """
+
+    mixtures: nn.ModuleList
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -76,6 +80,25 @@ class TrainsAsHGAD(FlowModel):
     @features.setter
     def features(self, value: None) -> None:
         self._mean_latents = MeanLatents()
+
+    def category_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that have a row a category: μ, δ, φ and ψ."""
+        return list(self.mixtures.parameters())
+
+    def category_centers(self, index: int) -> Tensor:
+        """Return the main centres μ of all categories, (C, D)."""
+        mixture = self.mixtures[index]
+        assert isinstance(mixture, HierarchicalMixture)
+        return mixture.centers[:, 0]
+
+    def named_parts(self, categories: Sequence[int]) -> dict[str, list[Tensor]]:
+        """Return the parameters by part: φ, ψ, μ, δ and the flows' blocks."""
+        found: dict[str, list[Tensor]] = {}
+        for mixture in self.mixtures:
+            assert isinstance(mixture, HierarchicalMixture)
+            for part, value in mixture.named_parts(categories).items():
+                found.setdefault(part, []).append(value)
+        return {**found, **super().named_parts(categories)}
 
     def note_features(self, output: Tensor, latents: Latents) -> None:
         """Remember the mean latents of an output, see :attr:`features`."""

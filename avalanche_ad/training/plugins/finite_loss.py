@@ -8,7 +8,6 @@ import torch
 from avalanche.core import SupervisedPlugin
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.models.hgad.loss import HGADTerms
 
 __all__ = ["FiniteLossPlugin"]
 
@@ -55,7 +54,8 @@ class FiniteLossPlugin(SupervisedPlugin):  # type: ignore[misc]
             for level, values in enumerate(terms):
                 broken = (~torch.isfinite(values)).nonzero().flatten().tolist()
                 if broken:
-                    names = ", ".join(HGADTerms._fields[index] for index in broken)
+                    known = strategy._criterion.term_names
+                    names = ", ".join(known[index] for index in broken)
                     culprit = f"level {level}, term {names}"
                     break
         raise TrainingError(

@@ -11,7 +11,6 @@ from torch import Tensor
 from avalanche_ad.models.evaluating import seeded
 from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.models.gaussians import CategoryMixtures, IncrementalGMM
-from avalanche_ad.models.hgad.latents import Latents
 from avalanche_ad.registry.options import AtLeastTwo, Count, NonNegative
 from avalanche_ad.training.dynamic import features_by_category
 from avalanche_ad.training.plugins.statistics_keeper import StatisticsKeeper
@@ -130,7 +129,7 @@ class IncrementalMixturePlugin(StatisticsKeeper):
             mixture.means.requires_grad_(self.center_lr > 0)
 
     @torch.no_grad()
-    def _gather(self, latents: Latents, target: Tensor) -> None:
+    def _gather(self, latents: Any, target: Tensor) -> None:
         if not self._learners:  # a loss outside of training, as EWC's at its end
             return
         for index, level in enumerate(latents.levels):
