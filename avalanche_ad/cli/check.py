@@ -14,12 +14,12 @@ def check(
     data: Data = None,
 ) -> None:
     """Validate a data set on disk: list every problem of it, or say what is there."""
-    from avalanche_ad.datasets import check_dataset
+    from avalanche_ad.datasets import DATASETS, check_dataset
     from avalanche_ad.recipes import load_experiment
 
     loaded = load_experiment(benchmark, "naive")
     recipe = loaded.benchmark
-    if data is not None and recipe.dataset == "synthetic":
+    if data is not None and not DATASETS.find(recipe.dataset).needs_root:
         raise RecipeError(
             f"--data {data} cannot be checked, since {loaded.benchmark_name} draws its "
             "own images: name the benchmark of your data with -b, such as -b mvtec_5x3"
@@ -32,6 +32,7 @@ def check(
             data,
             recipe.selection,
             lambda done, total: progress.report("checking", done, total),
+            **recipe.reader_options,
         )
     for problem in problems:
         typer.echo(one_line(f"{problem.severity}: {problem}"))

@@ -80,7 +80,9 @@ def open_cache(folder: Path | None) -> FeatureCache:
 
 def used_folder(data: Path | None, recipe: ExperimentRecipe) -> Path | None:
     """Return the folder of the data set, none for images that are drawn."""
-    if data is None or recipe.benchmark.dataset != "synthetic":
+    from avalanche_ad.datasets import DATASETS
+
+    if data is None or DATASETS.find(recipe.benchmark.dataset).needs_root:
         return data
     say(
         f"note: {recipe.benchmark_name} draws its own images and does not read --data "

@@ -83,7 +83,7 @@ def open_data(recipe: BenchmarkRecipe, root: Path | None) -> AnomalyData:
         root,
         recipe.selection,
         image_size=recipe.image_size,
-        **(recipe.synthetic.model_dump() if recipe.synthetic else {}),
+        **recipe.reader_options,
     )
 
 

@@ -76,8 +76,9 @@ def run_configuration(recipe: ExperimentRecipe, data: Path | None) -> dict[str, 
     found = recipe.model_dump(mode="json", exclude=_WORDS)
     plugins = found["strategy"]["plugins"]
     found["strategy"]["plugins"] = _said_once(plugins)
-    if not found["benchmark"]["extra_metrics"]:  # as before there were any
-        del found["benchmark"]["extra_metrics"]
+    for later in ("extra_metrics", "dataset_options"):
+        if not found["benchmark"][later]:  # as before there were any
+            del found["benchmark"][later]
     return {**found, "data": None if data is None else str(data)}
 
 

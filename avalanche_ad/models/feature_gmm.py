@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +43,7 @@ class _FeatureLatents:
 class FeatureGMMOptions(DensityOptions):
     """``[model]`` of type ``feature_gmm``: the flow-free reference, without epochs."""
 
-    type: Literal["feature_gmm"] = "feature_gmm"
+    type: str = "feature_gmm"
     components: Positive = 1
     covariance_shrinkage: NonNegative = 1e-2
     max_positions: Positive = 20_000
@@ -102,6 +101,7 @@ class FeatureGMM(DensityModel):
         self.max_positions = max_positions
         self.seed = seed
         self._images: dict[int, int] = {}  # of each category fitted here
+        self._brought: dict[int, int] = {}  # of each that an experience brought
         self.mixtures = nn.ModuleList(
             CategoryMixtures(channels, components) for _, _, channels in layout.levels
         )
@@ -135,15 +135,16 @@ class FeatureGMM(DensityModel):
         A category is fitted to its own training normals and not touched again. Where an
         experience brings more images of one than it was fitted to (its first few
         arrived early, in a blurry stream), it is fitted anew, to those alone; one that
-        was not fitted here, but loaded, is left as it is.
+        no experience brought, but a state or a call by hand, is left as it is.
 
         :param batches: minibatches (packed features (N, size), category indices (N,)).
         """
         known = set(self.known_categories.tolist())
         for category, features in by_category(batches).items():
-            before = self._images.get(category, len(features))
+            before = self._brought.get(category, len(features))
             if category not in known or len(features) > before:
                 self.fit_category(category, features)
+                self._brought[category] = len(features)
 
     @torch.no_grad()
     def fit_category(self, category: int, packed: Tensor) -> None:

@@ -18,6 +18,7 @@ from avalanche_ad.recipes.schema import (
 )
 from avalanche_ad.recipes.validation import validated
 from avalanche_ad.registry import unknown
+from avalanche_ad.registry.arguments import check_options
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -138,7 +139,10 @@ def _check_names(
 
     key = "dataset"
     try:
-        DATASETS.find(recipe.dataset, _folder(stated[key]))
+        reader = DATASETS.find(recipe.dataset, _folder(stated[key]))
+        key = "dataset_options"
+        called = f"dataset {recipe.dataset!r}"
+        check_options(reader, recipe.dataset_options, called, ("root", "categories"))
         key = "features.backbone"
         features = recipe.features
         check_backbone(features.backbone, features.options, _folder(stated[key]))

@@ -23,7 +23,10 @@ _REPLACES = {
     "categories": ("class_order",),
     "class_order": ("categories", "order_seed"),
     # another data set has no use for names of this one's categories
-    "dataset": ("synthetic", "categories", "class_order", "experiences"),
+    "dataset": (
+        *("synthetic", "dataset_options"),
+        *("categories", "class_order", "experiences"),
+    ),
 }
 STREAM_KEYS = {*_REPLACES, "order_seed", "blurry", "blurry_seed"}
 """What published numbers hold for: with another order they are of another stream."""

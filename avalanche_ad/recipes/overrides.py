@@ -82,12 +82,15 @@ def apply_override(
         stream[path[0]] = value
     elif path[0] == "options":
         _set(learner, path, value, override)
-    elif path[0] in ("features", "model", "training", "synthetic"):
+    elif path[0] in (
+        *("features", "model", "training"),
+        *("synthetic", "dataset_options"),
+    ):
         _set(stream, path, value, override)
     else:
         raise RecipeError(
             f"--set {override!r}: unknown section {path[0]!r}; there are features, "
-            "model, training, synthetic, options and plugins.N"
+            "model, training, synthetic, dataset_options, options and plugins.N"
         )
 
 

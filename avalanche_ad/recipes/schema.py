@@ -166,6 +166,7 @@ class BenchmarkRecipe(Options):
     forward_transfer: bool = False
     extra_metrics: tuple[str, ...] = ()
     synthetic: SyntheticRecipe | None = None
+    dataset_options: dict[str, Any] = {}
     features: FeaturesRecipe = FeaturesRecipe()
     model: Annotated[
         SerializeAsAny[ModelOptions], BeforeValidator(_options_of_its_type)
@@ -178,6 +179,12 @@ class BenchmarkRecipe(Options):
         """The categories the stream uses, ``None`` for all the data set has."""
         named = [name for names in self.experiences or () for name in names]
         return self.categories or self.class_order or tuple(named) or None
+
+    @property
+    def reader_options(self) -> dict[str, Any]:
+        """What the data set's reader is given beside folder and categories."""
+        drawn = self.synthetic.model_dump() if self.synthetic else {}
+        return {**drawn, **self.dataset_options}
 
     @model_validator(mode="after")
     def _synthetic_only(self) -> BenchmarkRecipe:

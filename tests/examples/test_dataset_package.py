@@ -65,3 +65,19 @@ def test_a_run_learns_it(cli, parts, tmp_path):
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["config"]["benchmark"]["dataset"] == "ok_ng"
     assert sorted(results["data"]) == ["cap", "ring"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("ending = 'jpg'", "cap"),
+        ("ending = 3", "ending should be a valid string, got 3"),
+        ("endings = 'jpg'", "has no option 'endings' (did you mean 'ending'?)"),
+    ],
+)
+def test_its_options_are_the_recipes(cli, parts, options, told):
+    table = f"[dataset_options]\n{options}\n"
+    (parts.parent / "parts.toml").write_text(STREAM + table)
+    done = cli("run", "-b", "parts.toml", "-s", "feature_gmm", "--data", parts)
+    assert done.returncode == 2
+    assert told in done.stderr.strip().splitlines()[-1]

@@ -10,11 +10,11 @@ from avalanche_ad.benchmarks import anomaly_benchmark
 from avalanche_ad.datasets import SyntheticAD
 from avalanche_ad.models import FeatureGMM, FlowGMM
 from avalanche_ad.models.anomaly_model import AnomalyModel
+from avalanche_ad.models.feature_gmm import FeatureGMMOptions
+from avalanche_ad.models.hgad.options import FlowGMMOptions
 from avalanche_ad.recipes import (
     BenchmarkRecipe,
-    FeatureGMMRecipe,
     FeaturesRecipe,
-    FlowGMMRecipe,
     SyntheticRecipe,
     TrainingRecipe,
 )
@@ -34,8 +34,8 @@ from avalanche_ad.training.plugins import (
 # what takes a recipe's values, the recipe, names in the recipe that are others there,
 # and keys that only the recipe has; None: names that both have are all there is to see
 PAIRS = {
-    "flow": (FlowGMM, FlowGMMRecipe, {}, {"type", "packnet"}),
-    "feature": (FeatureGMM, FeatureGMMRecipe, {}, {"type"}),
+    "flow": (FlowGMM, FlowGMMOptions, {}, {"type", "packnet"}),
+    "feature": (FeatureGMM, FeatureGMMOptions, {}, {"type"}),
     "loss": (FlowGMMLoss, TrainingRecipe, {"smoothing": "label_smoothing"}, None),
     "optimizer": (make_optimizer, TrainingRecipe, {}, None),
     "schedule": (

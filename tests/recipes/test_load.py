@@ -12,9 +12,9 @@ from avalanche_ad.errors import RecipeError
 from avalanche_ad.experiments.build import build_strategy, check_strategy
 from avalanche_ad.experiments.unsupported import resolve
 from avalanche_ad.features import FeatureLayout
+from avalanche_ad.models.feature_gmm import FeatureGMMOptions
+from avalanche_ad.models.hgad.options import FlowGMMOptions
 from avalanche_ad.recipes import (
-    FeatureGMMRecipe,
-    FlowGMMRecipe,
     list_recipes,
     load_experiment,
     model_options,
@@ -124,14 +124,14 @@ def test_the_strategy_goes_over_the_benchmark(stream, learner):
     recipe = load_experiment(
         stream(), learner("[model]\nclamp = 1.5\n[training]\nepochs = 7\n")
     )
-    assert recipe.benchmark.model == FlowGMMRecipe(couplings=3, clamp=1.5)
+    assert recipe.benchmark.model == FlowGMMOptions(couplings=3, clamp=1.5)
     assert (recipe.benchmark.training.epochs, recipe.benchmark.training.lr) == (7, 1e-3)
 
 
 def test_a_model_of_another_type_replaces_the_benchmarks(stream, learner):
     change = '[model]\ntype = "feature_gmm"\ncomponents = 4\n'
     recipe = load_experiment(stream(), learner(change))
-    assert recipe.benchmark.model == FeatureGMMRecipe(type="feature_gmm", components=4)
+    assert recipe.benchmark.model == FeatureGMMOptions(type="feature_gmm", components=4)
     assert recipe.benchmark.training.lr == 1e-3
 
 
@@ -425,8 +425,8 @@ def test_a_base_may_have_a_base_and_lie_elsewhere(tmp_path):
 
 def test_a_model_of_another_type_replaces_that_of_the_base(based):
     found = based('[model]\ntype = "feature_gmm"\ncomponents = 4\n')
-    assert found.model == FeatureGMMRecipe(type="feature_gmm", components=4)
-    assert based("[model]\nclamp = 1.5\n").model == FlowGMMRecipe(
+    assert found.model == FeatureGMMOptions(type="feature_gmm", components=4)
+    assert based("[model]\nclamp = 1.5\n").model == FlowGMMOptions(
         couplings=3, clamp=1.5
     )
 

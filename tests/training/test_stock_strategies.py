@@ -140,7 +140,7 @@ def test_features_hold_no_graph(make_model):
     model.add_categories([0, 1])
     x = torch.randn(3, model.layout.size)
     output = model(x)
-    twin, pickled = copy.deepcopy(model), dill.loads(dill.dumps(model._features))
+    twin, pickled = copy.deepcopy(model), dill.loads(dill.dumps(model._mean_latents))
     assert twin.features is None
     assert pickled.read() is None
     del output

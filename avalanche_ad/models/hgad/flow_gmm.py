@@ -113,7 +113,6 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
         self.pattern_period = pattern_period
         self.position_fraction = position_fraction
         self.seed = seed
-        self.categories_at_start = categories_at_start
         self.flows = nn.ModuleList()
         self.mixtures = nn.ModuleList()
         for index, (height, width, channels) in enumerate(layout.levels):

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from avalanche_ad.models.density_model import DensityOptions
 from avalanche_ad.registry.options import Positive
 
-__all__ = ["FlowGMMOptions"]
+__all__ = ["FlowGMMOptions", "PackNetFlowGMMOptions"]
 
 
 class FlowGMMOptions(DensityOptions):
@@ -20,7 +20,7 @@ class FlowGMMOptions(DensityOptions):
     centres that start in the pattern.
     """
 
-    type: Literal["flow_gmm"] = "flow_gmm"
+    type: str = "flow_gmm"
     couplings: Positive = 12
     hidden_ratio: Annotated[float, Field(gt=0)] = 2.0
     clamp: Annotated[float, Field(gt=0)] = 1.9
@@ -47,3 +47,14 @@ class FlowGMMOptions(DensityOptions):
                 "to the task that brings it: leave one of them out"
             )
         return self
+
+
+class PackNetFlowGMMOptions(FlowGMMOptions):
+    """``[model]`` of type ``packnet_flow_gmm``, as ``flow_gmm`` with ``packnet``.
+
+    >>> PackNetFlowGMMOptions().packnet
+    True
+    """
+
+    type: str = "packnet_flow_gmm"
+    packnet: bool | Literal["flow"] = True

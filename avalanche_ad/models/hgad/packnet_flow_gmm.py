@@ -17,6 +17,7 @@ from avalanche_ad.models.anomaly_model import MASKED
 from avalanche_ad.models.hgad.flow_gmm import FlowGMM
 from avalanche_ad.models.hgad.latents import Latents
 from avalanche_ad.models.hgad.mixture import HierarchicalMixture
+from avalanche_ad.models.hgad.options import PackNetFlowGMMOptions
 from avalanche_ad.models.hgad.task_latents import TaskLatents, by_task, in_order
 from avalanche_ad.models.latents import attach_latents, latents_of
 from avalanche_ad.models.loading import replaced
@@ -89,6 +90,7 @@ class PackNetFlowGMM(FlowGMM):
     """
 
     kind = "packnet_flow_gmm"
+    Options = PackNetFlowGMMOptions
     flow_per_task = True
     repeats_categories = False
     category_task: Tensor

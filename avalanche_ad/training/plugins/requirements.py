@@ -23,10 +23,11 @@ def required(model: object, kind: type[T], plugin: object, does: str) -> T:
     """
     if isinstance(model, kind):
         return model
+    every = [made for made in MODELS.own.values() if issubclass(made, kind)]
     fitting = [
-        name
-        for name, made in MODELS.own.items()
-        if issubclass(made, kind) and made.Options.model_fields["type"].default == name
+        made.kind
+        for made in every
+        if not any(issubclass(made, other) and made is not other for other in every)
     ]
     raise TrainingError(
         f"{type(plugin).__name__} {does} a {kind.__name__}, got a "

@@ -13,9 +13,14 @@ class OkNgReader(DiskReader):
 
     :param root: the folder that holds the category folders.
     :param categories: a selection; all otherwise.
+    :param ending: of the image files.
     """
 
     name = "ok_ng"
+
+    def __init__(self, root=None, categories=None, *, ending: str = "png") -> None:
+        super().__init__(root, categories)
+        self.ending = ending
 
     def scan(self) -> Found:
         """Yield samples and problems."""
@@ -27,10 +32,10 @@ class OkNgReader(DiskReader):
                 yield category
                 continue
             folder = self.root / category
-            for path in sorted(folder.glob("learn/*.png")):
+            for path in sorted(folder.glob(f"learn/*.{self.ending}")):
                 yield Sample(path, category, "train")
-            for path in sorted(folder.glob("ok/*.png")):
+            for path in sorted(folder.glob(f"ok/*.{self.ending}")):
                 yield Sample(path, category, "test")
-            for path in sorted(folder.glob("ng/*.png")):
-                mask = folder / "ng_mask" / path.name
+            for path in sorted(folder.glob(f"ng/*.{self.ending}")):
+                mask = folder / "ng_mask" / f"{path.stem}.png"
                 yield Sample(path, category, "test", "ng", mask)

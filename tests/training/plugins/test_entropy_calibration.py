@@ -93,7 +93,9 @@ def test_wrong_scopes_and_models_are_refused(fake_strategy, make_model):
         EntropyCalibrationPlugin("none")
     with pytest.raises(ValueError, match="known, when_learned, log_categories"):
         make_model().entropy = "none"
-    with pytest.raises(TrainingError, match="sets the entropy of a FlowGMM, got a"):
+    with pytest.raises(
+        TrainingError, match="sets the entropy of a (FlowModel|ScopedEntropy), got a"
+    ):
         EntropyCalibrationPlugin().before_training_exp(
             fake_strategy(model=torch.nn.Linear(1, 1))
         )

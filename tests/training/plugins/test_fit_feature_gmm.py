@@ -68,12 +68,11 @@ def test_a_category_is_fitted_anew_when_more_images_come(
 ):
     few, many = stream(train=3).train_stream[0], stream().train_stream[0]
     model = DynamicFeatureGMM(layout)
-    plugin = FitFeatureGMMPlugin()
-    strategy = make_strategy(model=model, plugins=[plugin], train_epochs=0)
+    plugins = [FitFeatureGMMPlugin()]
+    strategy = make_strategy(model=model, plugins=plugins, train_epochs=0)
     strategy.train(few)
     first = model.mixtures[0].means[0].clone()
     strategy.train(many)
-    assert plugin.fitted_on == {0: 12, 1: 12}
     assert not torch.equal(model.mixtures[0].means[0], first)
     by_hand = FeatureGMM(layout)
     x = torch.stack([item[0] for item in many.dataset])

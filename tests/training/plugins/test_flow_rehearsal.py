@@ -164,7 +164,7 @@ def test_a_model_without_a_flow_is_refused(stream, name):
         plugins=[PLUGINS[name]()],
         evaluator=None,
     )
-    with pytest.raises(TrainingError, match="FlowGMM, got a Linear"):
+    with pytest.raises(TrainingError, match="FlowModel, got a Linear"):
         strategy.train(stream().train_stream[0])
 
 

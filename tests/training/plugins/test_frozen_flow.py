@@ -200,5 +200,5 @@ def test_a_model_without_a_flow_is_refused(stream, make_strategy):
         plugins=[FrozenFlowPlugin(after_experience=-1)],
         evaluator=None,
     )
-    with pytest.raises(TrainingError, match="FlowGMM, got a Linear"):
+    with pytest.raises(TrainingError, match="FlowModel, got a Linear"):
         strategy.train(stream().train_stream[0])

@@ -155,9 +155,13 @@ def test_a_few_images_that_come_back_are_not_learned_from(make_strategy, long):
 
 def old_state(model, samples, covariance, seed):
     """Return the state as it was saved while it held how the mixtures are made."""
-    state = model.state_dict()
-    state = {k: v for k, v in state.items() if not k.startswith("aligned.")}
-    return state | {"derivation": torch.tensor([samples, covariance, seed])}
+    state = {
+        name.replace("alignment.statistics.", "statistics."): value
+        for name, value in model.state_dict().items()
+        if not name.startswith("alignment.mixtures.") and "_extra_state" not in name
+    }
+    how = torch.tensor([samples, covariance, seed])
+    return state | {"entropy_code": torch.tensor(0), "derivation": how}
 
 
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
@@ -220,7 +224,7 @@ def test_mixtures_that_go_on_learning_are_saved(make_strategy, make_model, long)
         IncrementalMixturePlugin(components=2, samples=300, every=1000),
     ]
     model = trained(make_strategy, long, *plugins).model
-    assert any(name.startswith("aligned") for name in model.state_dict())
+    assert any(name.startswith("alignment.mixtures") for name in model.state_dict())
 
 
 def test_what_is_made_anew_takes_no_memory(make_strategy, make_model, long):
@@ -233,11 +237,11 @@ def test_what_is_made_anew_takes_no_memory(make_strategy, make_model, long):
     model = trained(make_strategy, long, plugin).model
     made = sum(buffer.nbytes for buffer in model.alignment.mixtures.buffers())
     before = parameters(model)
-    model.alignment = None
+    model.alignment.recipe = None
     assert parameters(model) == before + made
     fitted = GMMAlignmentPlugin("exemplars", components=5, samples=300)
     model = trained(make_strategy, long, fitted).model
-    assert model.alignment is None
+    assert model.alignment.recipe is None
 
 
 def test_seeds_follow_the_model(make_strategy, make_model, long):
@@ -281,7 +285,9 @@ def test_wrong_options_are_refused(options, message):
 
 
 def test_another_model_is_refused(fake_strategy):
-    with pytest.raises(TrainingError, match="keeps statistics with a FlowGMM, got a"):
+    with pytest.raises(
+        TrainingError, match="keeps statistics with a (FlowModel|ScopedEntropy), got a"
+    ):
         GMMAlignmentPlugin().before_training_exp(
             fake_strategy(model=torch.nn.Linear(1, 1))
         )

@@ -106,7 +106,7 @@ def test_a_plugin_alone_is_its_own_owner(make_strategy, stream, cls):
     kept = model.alignment.statistics
     assert (kept.components, kept.covariance, kept.rank) == (2, "low_rank", 3)
     plain = made(cls, **QUICK)
-    kept = learned(make_strategy, stream(train=20), plain).statistics
+    kept = learned(make_strategy, stream(train=20), plain).alignment.statistics
     assert (kept.components, kept.covariance) == (10, "full")
 
 
