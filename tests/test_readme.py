@@ -1,5 +1,7 @@
 """The README's quickstart and commands are run, not only written."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -19,7 +21,7 @@ def blocks(language):
 
 
 def test_python_quickstart_runs(tmp_path, monkeypatch):
-    (code,) = blocks("python")
+    code = blocks("python")[0]
     # the same code on fewer images and epochs
     shorter = code.replace("train_epochs=24", "train_epochs=1").replace(
         "SplitSyntheticAD(5, image_size=128,", "tiny(2,"
@@ -46,6 +48,44 @@ def test_python_quickstart_runs(tmp_path, monkeypatch):
     assert len(values) + done.stdout.count("1.0\n") == 2, done.stdout
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return where the README's own model and its strategy lie."""
+    made = tmp_path_factory.mktemp("own")
+    (made / "my_models.py").write_text(blocks("python")[1], "utf-8")
+    (recipe,) = blocks("toml")
+    (made / "bank.toml").write_text(recipe, "utf-8")
+    return made
+
+
+@pytest.fixture
+def own_model(folder, monkeypatch):
+    """Work in that folder, as a user would."""
+    monkeypatch.chdir(folder)
+
+
+@pytest.mark.usefixtures("own_model")
+def test_own_model_is_learned_and_predicts():
+    few = ("train_images=4", "test_normals=2", "test_anomalies=2")
+    run = next(command for command in commands() if "bank.toml --out" in command)
+    words = [word for one in few for word in ("--set", f"synthetic.{one}")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", str(ROOT)])}
+    for arguments in (
+        [*run.split()[1:], *words],
+        ["synthesize", "parts", "--categories", "gear"],
+        ["predict", "runs/bank", "parts/gear/test/good/000.png"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "avalanche_ad.cli", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["category"] == "gear"
+
+
 def commands():
     for block in blocks("bash"):
         for line in block.replace("\\\n", " ").splitlines():
@@ -55,6 +95,7 @@ def commands():
 
 
 @pytest.mark.parametrize("command", sorted(set(commands())))
+@pytest.mark.usefixtures("own_model")
 def test_every_command_names_what_exists(command):
     """Options, recipes and keys of every command shown are real."""
     from typer.main import get_command
