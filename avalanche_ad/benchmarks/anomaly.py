@@ -43,7 +43,7 @@ Progress = Callable[[str, int, int], None]
 class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
     """An Avalanche benchmark of anomaly experiences.
 
-    Train items are (x, y, t), test items (x, y, is_anomaly, mask, t): x packed
+    Train items are (x, y, t), test items (x, y, is_anomaly, mask, t): x
     features (size,) or an image (3, S, S), y the category's index in
     ``category_names``, mask (M, M) boolean, t the task label. Every test experience
     holds the categories of the train experience with the same index; where the stream
@@ -54,7 +54,7 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
     :param streams: Avalanche streams ``train`` and ``test``.
     :param experiences: names of the categories of each experience; in a blurry stream,
         of those that are at home there.
-    :param layout: shapes of the packed features, ``None`` for an image stream.
+    :param layout: shapes of the features, ``None`` for an image stream.
     :param image_size: edge of the images in pixels.
     :param mask_size: edge of the masks in pixels.
     :param digests: of each category's images and masks, see

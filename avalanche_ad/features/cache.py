@@ -1,7 +1,7 @@
 """Features on disk: computed once per image, then read by every later run.
 
 An entry is a folder named by the digest of all that decides its content. It holds
-``features.npy``, row i the packed features of sample i, and ``manifest.json``. It is
+``features.npy``, row i the features of sample i, and ``manifest.json``. It is
 written aside and renamed, so it is complete or absent.
 """
 

@@ -20,13 +20,13 @@ _BLOCKS = 1024
 
 
 class CachedFeatures:
-    """Packed features of a list of samples, memory-mapped.
+    """Features of a list of samples, memory-mapped.
 
     Reading touches only the rows asked for. A copy or a pickle holds the path and
     opens the map again, so copying a data set copies no features.
 
     :param path: the ``.npy`` file.
-    :param layout: how a row unpacks into levels.
+    :param layout: levels of a row.
     :param hit: whether the features were there already.
     """
 
@@ -40,7 +40,7 @@ class CachedFeatures:
         return len(self.array)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Return the packed features of one sample, shape (layout.size,), float32."""
+        """Return the features of one sample, shape (layout.size,), float32."""
         return torch.from_numpy(self.array[index].astype(np.float32))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -74,7 +74,7 @@ class CalibratedMaps(nn.Module):
         images given here. Categories without an image keep what they have; one that
         never had an image borrows the others'.
 
-        :param batches: minibatches (packed features (N, size), category indices (N,)).
+        :param batches: minibatches (features (N, size), category indices (N,)).
         """
         found: dict[str, list[Levels]] = {
             name: [] for name in self.maps if self.has_constants(name)

@@ -153,7 +153,7 @@ class DensityModel(AnomalyModel):
         all positions of the category's images given here; a category that never had an
         image borrows the largest. The rest is :meth:`AnomalyModel.calibrate`'s.
 
-        :param batches: minibatches (packed features (N, size), category indices (N,)).
+        :param batches: minibatches (features (N, size), category indices (N,)).
         """
         super().calibrate(batches)
         self.level_maximum = with_rows(self.level_maximum, {}, self.num_categories)

@@ -48,8 +48,8 @@ class PredictsImages(nn.Module):
         super().__init__()
         self._shared = _Shared(None, 0, 0)
 
-    def packed(self, x: Tensor) -> Tensor:
-        """Return packed features: as they are, or of images (N, 3, S, S).
+    def features_of(self, x: Tensor) -> Tensor:
+        """Return features as they are, or those of images (N, 3, S, S).
 
         :raises TrainingError: when ``x`` holds images and no backbone was attached.
         """
@@ -63,7 +63,7 @@ class PredictsImages(nn.Module):
             )
         if isinstance(backbone, nn.Module):
             backbone.to(x.device)
-        return self.layout.pack(list(backbone(x)))
+        return self.layout.flatten(list(backbone(x)))
 
     def attach_backbone(
         self,

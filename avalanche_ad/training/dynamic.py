@@ -55,7 +55,7 @@ class Batches:
 def features_by_category(
     dataset: Dataset[Any], limit: int | None = None
 ) -> dict[int, Tensor]:
-    """Gather packed training features by category.
+    """Gather training features by category.
 
     :param dataset: items (features, category, …) of a feature stream.
     :param limit: the first so many images of each category; all of them by default.

@@ -34,9 +34,9 @@ from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.recipes import ExperimentRecipe
 from avalanche_ad.training.dynamic import features_by_category
 
-__all__ = ["Bench", "Found", "Load", "flow_model_of"]
+__all__ = ["Bench", "Measurements", "Load", "flow_model_of"]
 
-Found = dict[str, Any]
+Measurements = dict[str, Any]
 """What one seed gave, as JSON values."""
 
 Load = Callable[[str], ExperimentRecipe]
@@ -135,7 +135,7 @@ class Bench:
             yield task
 
     def normals(self, categories: Sequence[int]) -> dict[int, Tensor]:
-        """Return packed features of the training images of categories."""
+        """Return features of the training images of categories."""
         if not self._features:
             parts: dict[int, list[Tensor]] = {}
             # a data loader draws random numbers too
@@ -208,7 +208,7 @@ class Bench:
 
     def summaries(
         self, model: AnomalyModel, tasks: Sequence[int], kinds: Sequence[ScoreKind]
-    ) -> list[tuple[Found, list[CategoryEvaluation]]]:
+    ) -> list[tuple[Measurements, list[CategoryEvaluation]]]:
         """Return, for every kind of score, means over categories and what they are of.
 
         The images pass the model once for all kinds.
@@ -217,7 +217,7 @@ class Bench:
         made = []
         for kind in kinds:
             found = [one for one in every if one.kind == kind]
-            means: Found = {"kind": kind}
+            means: Measurements = {"kind": kind}
             for name in ("image_auroc", "pixel_auroc", "fpr95"):
                 means[name] = mean_defined(getattr(one, name) for one in found)
             made.append((means, found))

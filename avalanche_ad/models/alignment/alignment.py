@@ -246,7 +246,7 @@ class Alignment(LoadsWhole):
 
         :param model: with the flow.
         :param category: a category that :meth:`refits`.
-        :param x: packed features (N, layout.size) of its training normals.
+        :param x: features (N, layout.size) of its training normals.
         :param parts: rows to fit to.
         """
         assert self.statistics is not None

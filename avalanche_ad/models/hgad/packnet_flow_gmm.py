@@ -245,12 +245,12 @@ class PackNetFlowGMM(FlowGMM):
     def forward(self, x: Tensor) -> Tensor:
         """Return joint log-likelihoods per image.
 
-        :param x: packed features (N, layout.size).
+        :param x: features (N, layout.size).
         :return: (N, C); −1e4 for categories not seen yet and, in training, for those of
             other tasks. The attribute ``latents`` is a :class:`TaskLatents`, in
             training the current task's :class:`Latents`.
         """
-        x = self.packed(x)
+        x = self.features_of(x)
         if self.training:
             with self.router.showing(self.task_count):
                 return super().forward(x)

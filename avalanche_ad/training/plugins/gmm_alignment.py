@@ -304,12 +304,12 @@ def drawn_features(
 
     :param model: a model.
     :param index: level.
-    :param x: packed features (N, size).
+    :param x: features (N, size).
     :param count: how many at most.
     :return: (count, D), and the position of each (count,).
     """
     height, width, _ = model.layout.levels[index]
-    level = model.layout.unpack(x)[index].flatten(0, 2)
+    level = model.layout.unflatten(x)[index].flatten(0, 2)
     rows = torch.randperm(len(level))[:count].to(level.device)
     return level[rows], rows % (height * width)
 

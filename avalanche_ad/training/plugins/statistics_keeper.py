@@ -187,7 +187,7 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
         stream.
 
         :param model: what they are kept with.
-        :param features: packed features (N, size) by category.
+        :param features: features (N, size) by category.
         """
         device = model.device
         if model.alignment.statistics is None:

@@ -24,7 +24,7 @@ class StatisticsRehearsalPlugin(
     """Train on samples of earlier categories' feature statistics beside the new images.
 
     The backbone is frozen, so statistics of its features never drift, as those of
-    latents do. Each step adds the criterion's loss of a minibatch of packed features
+    latents do. Each step adds the criterion's loss of a minibatch of features
     drawn from them, even over the categories learned,
 
         L = L(x, y) + α · L(x̃, ỹ),   x̃ ~ p(features | ỹ),
@@ -67,7 +67,7 @@ class StatisticsRehearsalPlugin(
     def draw_pool(
         self, model: FlowModel, categories: list[int]
     ) -> tuple[Tensor, Tensor]:
-        """Draw packed features and their categories."""
+        """Draw features and their categories."""
         statistics = model.alignment.statistics
         assert statistics is not None
         y = even_categories(categories, self.pool_size)
