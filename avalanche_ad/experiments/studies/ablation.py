@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from avalanche_ad.experiments.configuration import SHARED_OPTIONS, SHARING_PLUGINS
-from avalanche_ad.experiments.studies.bench import Bench, Measurements, Load
+from avalanche_ad.experiments.studies.bench import Bench, Load, Measurements
 from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.recipes import ExperimentRecipe, PluginRecipe
 from avalanche_ad.reporting.figures import over_seeds, rows_figure

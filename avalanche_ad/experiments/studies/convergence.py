@@ -80,7 +80,9 @@ def measure(bench: Bench, seed: int) -> Measurements:
     return found
 
 
-def _lengths(results: Sequence[Measurements], factor: float, key: str, side: int) -> str:
+def _lengths(
+    results: Sequence[Measurements], factor: float, key: str, side: int
+) -> str:
     values = [
         row[key][side]
         for found in results

@@ -70,7 +70,9 @@ def sections(results: Sequence[Measurements]) -> list[Section]:
                 for found in results
             ]
 
-            def both(name: str, pairs: Sequence[tuple[Measurements, ...]] = pairs) -> str:
+            def both(
+                name: str, pairs: Sequence[tuple[Measurements, ...]] = pairs
+            ) -> str:
                 sides = zip(
                     *[[np.mean(side[name]) for side in p] for p in pairs], strict=True
                 )

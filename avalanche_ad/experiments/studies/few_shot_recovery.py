@@ -123,7 +123,9 @@ def _drawn(
     return x[rows.to(x.device)], y[rows].to(x.device)
 
 
-def _of(found: Measurements, exemplars: object, steps: int | None, metric: str) -> float:
+def _of(
+    found: Measurements, exemplars: object, steps: int | None, metric: str
+) -> float:
     return next(
         float(row[metric])
         for row in found["rows"]

@@ -36,7 +36,7 @@ from avalanche_ad.experiments.provenance import (
     features_id,
 )
 from avalanche_ad.experiments.results import write_json
-from avalanche_ad.experiments.studies.bench import Bench, Measurements, Load
+from avalanche_ad.experiments.studies.bench import Bench, Load, Measurements
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.recipes import ExperimentRecipe
 from avalanche_ad.reporting.tables import Section, sections_markdown
