@@ -60,16 +60,16 @@ class DiskData:
     notes: tuple[Problem, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
-    def open(cls, name: str, found: Iterable[Sample | Problem]) -> DiskData:
-        """Collect what a scan finds, and stop at the first error.
+    def open(cls, name: str, scan: Iterable[Sample | Problem]) -> DiskData:
+        """Collect samples and notes, and stop at the first error.
 
         :param name: short name of the data set.
-        :param found: samples, the categories in order, and problems; notes are kept.
+        :param scan: samples, the categories in order, and problems; notes are kept.
         :raises DatasetError: at the first problem that is an error.
         """
         samples: list[Sample] = []
         notes: list[Problem] = []
-        for item in found:
+        for item in scan:
             if isinstance(item, Sample):
                 samples.append(item)
             elif item.severity == "error":

@@ -158,12 +158,12 @@ class DensityModel(AnomalyModel):
         super().calibrate(batches)
         self.level_maximum = with_rows(self.level_maximum, {}, self.num_categories)
 
-    def put_constants(self, category: int, found: Mapping[str, Levels]) -> None:
+    def put_constants(self, category: int, normality: Mapping[str, Levels]) -> None:
         """Set a category's constants from what its normals' positions say, by map."""
-        if "likelihood" in found:
-            best = torch.stack([level.amax() for level in found["likelihood"]])
+        if "likelihood" in normality:
+            best = torch.stack([level.amax() for level in normality["likelihood"]])
             self.level_maximum = with_rows(self.level_maximum, {category: best})
-        super().put_constants(category, found)
+        super().put_constants(category, normality)
 
     def _usable(self, kind: str) -> str:
         """Return the likelihood where there is nothing to be uncertain about."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from avalanche_ad.datasets.reader import DiskReader
-from avalanche_ad.datasets.scanning import Found, Layout, scan_official
+from avalanche_ad.datasets.scanning import Layout, Scan, scan_official
 
 __all__ = ["BTAD_CATEGORIES", "BTADReader"]
 
@@ -26,6 +26,6 @@ class BTADReader(DiskReader):
     name = "btad"
     layout = Layout(good="ok", mask_stems=("{stem}",))
 
-    def scan(self) -> Found:
+    def scan(self) -> Scan:
         """Yield samples and problems."""
         return scan_official(self.root, BTAD_CATEGORIES, self.categories, self.layout)

@@ -6,8 +6,8 @@ from avalanche_ad.datasets.disk import Problem
 from avalanche_ad.datasets.reader import DiskReader
 from avalanche_ad.datasets.sample import GOOD
 from avalanche_ad.datasets.scanning import (
-    Found,
     Layout,
+    Scan,
     choose_categories,
     find_folders,
     ignored,
@@ -35,7 +35,7 @@ class FolderReader(DiskReader):
 
     name = "folder"
 
-    def scan(self) -> Found:
+    def scan(self) -> Scan:
         """Yield samples and problems."""
         if problem := missing_root(self.root, _CONTENT):
             yield problem

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from avalanche_ad.datasets.reader import DiskReader
-from avalanche_ad.datasets.scanning import Found, Layout, scan_official
+from avalanche_ad.datasets.scanning import Layout, Scan, scan_official
 
 __all__ = ["MVTEC_AD_CATEGORIES", "MVTecADReader"]
 
@@ -40,7 +40,7 @@ class MVTecADReader(DiskReader):
 
     name = "mvtec_ad"
 
-    def scan(self) -> Found:
+    def scan(self) -> Scan:
         """Yield samples and problems."""
         known = MVTEC_AD_CATEGORIES
         return scan_official(self.root, known, self.categories, Layout())

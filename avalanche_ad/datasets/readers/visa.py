@@ -11,7 +11,7 @@ from avalanche_ad.datasets.loading import IMAGE_SUFFIXES
 from avalanche_ad.datasets.reader import DiskReader
 from avalanche_ad.datasets.sample import GOOD, Sample, Split
 from avalanche_ad.datasets.scanning import (
-    Found,
+    Scan,
     choose_categories,
     is_system_file,
     missing_mask,
@@ -60,7 +60,7 @@ class VisAReader(DiskReader):
 
     name = "visa"
 
-    def scan(self) -> Found:
+    def scan(self) -> Scan:
         """Yield samples and problems."""
         if problem := missing_root(self.root, f"VisA's category folders and {_TABLE}"):
             yield problem
@@ -84,7 +84,7 @@ class VisAReader(DiskReader):
                 yield from _check_category(self.root, category, own)
 
 
-def _check_category(root: Path, category: str, samples: list[Sample]) -> Found:
+def _check_category(root: Path, category: str, samples: list[Sample]) -> Scan:
     """Yield a category's samples, and what is missing on disk."""
     if not (root / category).is_dir():
         yield Problem(
