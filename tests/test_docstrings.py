@@ -22,7 +22,7 @@ WITHOUT = """
     MVTecADReader MapsFeatures MeanLatents ModelLoss PackNetFlowGMM PairedDifference
     PredictsImages Problem Remark Remarks ResidualArchitecture ResidualTrunk Sample
     ScopedEntropy Section StatisticsKeeper SyntheticReader TaskLatents TaskRouter
-    TrainsAsHGAD Trunk Verdicts VisAReader
+    TrainsAsHGAD Trunk DecisionThresholds VisAReader
 """
 """Classes that still lack an example; none may be added."""
 

@@ -60,7 +60,7 @@ def test_a_model_without_categories_is_asked_in_vain(make_model, features, room)
         model.infer_category(output)
 
 
-def test_one_image_is_judged_alone(make_model, features):
+def test_one_image_is_scored_alone(make_model, features):
     model = make_model().eval()
     x = features(5)
     together = model(x)

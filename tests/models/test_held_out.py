@@ -1,4 +1,4 @@
-"""Scores of a category's normals by judges that were not fitted to them."""
+"""Scores of a category's normals by models that were not fitted to them."""
 
 import pytest
 import torch
@@ -67,7 +67,7 @@ def test_vectors_that_the_mixture_was_not_fitted_to_play_no_part():
 
 
 def test_a_score_does_not_depend_on_what_is_held_out_with_it():
-    """One Gaussian: the fold's images have no part in what judges them."""
+    """One Gaussian: the fold's images have no part in what scores them."""
     x = features(12)
     found = make_feature_gmm(x).held_out_scores(1, x, SIZE, folds=4, images=9)
     other = x.clone()

@@ -48,14 +48,14 @@ def measure(bench: Bench, seed: int) -> Measurements:
             for _ in range(steps - done):
                 _step(bench, trained, optimizer, strategy, exemplars, generator)
             done = steps
-            judging = copy.deepcopy(trained)
+            calibrated = copy.deepcopy(trained)
             kept = bench.normals(old) if exemplars else {}
-            judging.calibrate(
+            calibrated.calibrate(
                 (part, torch.full((len(part),), category, device=part.device))
                 for category, x in kept.items()
                 for part in torch.split(x[:exemplars], 16)
             )
-            rows.append(_row(exemplars, steps, bench.auroc(judging, range(last))))
+            rows.append(_row(exemplars, steps, bench.auroc(calibrated, range(last))))
             bench.report("few-shot recovery", len(rows) - 2, runs)
     return {"rows": rows}
 

@@ -110,7 +110,7 @@ def sections(results: Sequence[Measurements]) -> list[Section]:
         lines.append(cells)
     caption = (
         "Old categories after the last task. Rungs: their mixtures fitted to the "
-        "latents of their real training images under the flow as it is then, judged by "
+        "latents of their real training images under the flow as it is then, scored by "
         "likelihood. Share: of what was forgotten (when learned less after the last "
         "task), which is spurious as far as a rung recovers it, since no rung trains "
         "the flow; above 1 the rung is better than the model was when it had just "

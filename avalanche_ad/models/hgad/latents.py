@@ -24,7 +24,7 @@ _FAR = 1e9  # a squared distance whose posterior is 0, its logarithm finite
 
 @dataclass(frozen=True)
 class LevelLatents:
-    """Dense latents of one feature level, with the mixture they are judged by.
+    """Dense latents of one feature level, with the mixture they are scored by.
 
     :param z: latents (N, H, W, D).
     :param log_det: log |det ∂z/∂x| (N, H, W).

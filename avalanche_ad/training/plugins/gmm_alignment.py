@@ -68,7 +68,7 @@ class GMMAlignmentPlugin(StatisticsKeeper):
 
     and how a mixture is fitted to latents is the ``update``: ``"moments"`` of each
     group (of the statistics, the components' own moments under the flow: their affine
-    part is exact, and samples judge only what bends, see
+    part is exact, and samples estimate only what bends, see
     :func:`~avalanche_ad.models.alignment.mixtures.pushed_moments`; a real image's
     latents are grouped by EM), ``"em"``: stepwise EM in minibatches, or
     ``"gradient"``: ``steps`` gradient steps on the mixture as it was, the flow held; a

@@ -298,7 +298,7 @@ def aligned(flow_gmm):
     return model
 
 
-def test_an_aligned_category_is_judged_by_its_mixture(aligned, flow_gmm, features):
+def test_an_aligned_category_is_scored_by_its_mixture(aligned, flow_gmm, features):
     x = features(4)
     plain = flow_gmm(known=(0, 1, 3)).eval()
     with torch.no_grad():
