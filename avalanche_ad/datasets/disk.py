@@ -35,6 +35,9 @@ class Problem:
     :param message: what was expected, what was found and how to mend it, in one line.
     :param severity: an ``"error"`` stops a run; a ``"note"`` does not.
     :param files: how many files the note says are passed over.
+
+    >>> print(Problem(Path("parts/cable"), "folder not found"))
+    parts/cable: folder not found
     """
 
     path: Path
@@ -53,6 +56,9 @@ class DiskData:
     :param name: short name, for example ``"mvtec_ad"``.
     :param samples: all samples, sorted by category, split, defect type and path.
     :param notes: what the reader passed over.
+
+    >>> DiskData.open("own", [Sample(Path("0.png"), "cable", "train")]).categories
+    ('cable',)
     """
 
     name: str

@@ -57,6 +57,9 @@ class Layout:
     :param mask_stems: names of an image's mask without its extension, the first that
         exists is taken; ``{stem}`` is filled.
     :param unused: folders of a category that are known to be no part of it.
+
+    >>> Layout(masks="masks/{defect}").masks.format(defect="cut")
+    'masks/cut'
     """
 
     good: str = GOOD

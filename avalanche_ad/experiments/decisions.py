@@ -70,6 +70,12 @@ class DecisionThresholds:
     :param description: what its ``model.json`` holds.
     :param threshold: which of them to take.
     :param warn: whether to tell of thresholds that are missing or worth little.
+
+    >>> kept = {"f1max": {"cable": 2.5}, "quantile": {}}
+    >>> description = {"categories": ["cable"], "thresholds": kept}
+    >>> thresholds = DecisionThresholds(Path("run"), description, Threshold(f1max=True))
+    >>> thresholds.decide("cable", 3.0)
+    {'threshold': 2.5, 'anomalous': True}
     """
 
     def __init__(

@@ -33,7 +33,7 @@ from avalanche_ad.features.cached import CachedFeatures, checksum
 from avalanche_ad.features.extraction import Progress, feature_batches
 from avalanche_ad.features.layout import FeatureLayout
 
-__all__ = ["CacheEntry", "FeatureCache"]
+__all__ = ["FeatureCache"]
 
 Precision = Literal["float16", "float32"]
 
@@ -75,6 +75,9 @@ class FeatureCache:
 
     :param root: the folder; by default the environment variable
         ``AVALANCHE_AD_CACHE`` or else the user's cache folder.
+
+    >>> FeatureCache("features_of_mine").entries()
+    []
     """
 
     def __init__(self, root: Path | str | None = None) -> None:

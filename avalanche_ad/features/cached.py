@@ -28,6 +28,14 @@ class CachedFeatures:
     :param path: the ``.npy`` file.
     :param layout: levels of a row.
     :param hit: whether the features were there already.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "features.npy")
+    ...     np.save(path, np.zeros((5, 8), np.float16))
+    ...     features = CachedFeatures(path, FeatureLayout(((2, 2, 2),)), hit=True)
+    ...     len(features), features[0].dtype
+    (5, torch.float32)
     """
 
     def __init__(self, path: Path, layout: FeatureLayout, hit: bool) -> None:

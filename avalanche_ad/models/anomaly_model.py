@@ -53,6 +53,11 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
     :param position_calibration: whether what every position says is standardised by
         the category's training normals, see
         :class:`~avalanche_ad.models.position_calibration.PositionCalibration`.
+
+    >>> from avalanche_ad import FeatureGMM
+    >>> model = FeatureGMM(FeatureLayout(((4, 4, 2),)))
+    >>> isinstance(model, AnomalyModel), model.kind, model.maps
+    (True, 'feature_gmm', ('likelihood', 'uncertainty'))
     """
 
     kind: ClassVar[str]

@@ -19,7 +19,7 @@ from avalanche_ad.models.position_calibration import PositionCalibration
 from avalanche_ad.models.scores import Score
 from avalanche_ad.models.scoring import normality_map
 
-__all__ = ["CalibratedMaps", "Levels", "joined"]
+__all__ = ["Levels", "joined"]
 
 Levels = list[Tensor]
 """One (N, H, W) per feature level: how normal every position is by one map."""

@@ -17,19 +17,18 @@ from avalanche_ad.models.scores import score_named
 from avalanche_ad.models.scoring import normality_map
 from avalanche_ad.registry.options import ModelOptions
 
-__all__ = [
-    "DensityModel",
-    "DensityOptions",
-    "LikelihoodMap",
-    "ScoreKind",
-]
+__all__ = ["DensityModel", "DensityOptions", "LikelihoodMap", "ScoreKind"]
 
 ScoreKind = Literal["likelihood", "uncertainty", "product"]
 LikelihoodMap = Literal["log", "probability"]
 
 
 class DensityOptions(ModelOptions):
-    """``[model]`` of every density model."""
+    """``[model]`` of every density model.
+
+    >>> DensityOptions(type="own", likelihood_map="probability").score_kind
+    'likelihood'
+    """
 
     score_kind: str = "likelihood"
     likelihood_map: LikelihoodMap = "log"
@@ -60,6 +59,14 @@ class DensityModel(AnomalyModel):
         below, where all of a forgotten category lies, exp(v) underflows to one value
         and loses the order that v keeps.
     :param position_calibration: see :class:`AnomalyModel`.
+
+    >>> from avalanche_ad import FeatureGMM
+    >>> model = FeatureGMM(FeatureLayout(((2, 2, 2),)))
+    >>> x, y = torch.randn(8, 8), torch.zeros(8, dtype=torch.long)
+    >>> model.fit_experience([(x, y)])
+    >>> model.calibrate([(x, y)])
+    >>> model.score(model(x), (16, 16)).maps.shape
+    torch.Size([8, 16, 16])
     """
 
     maps = ("likelihood", "uncertainty")

@@ -41,7 +41,11 @@ class _FeatureLatents:
 
 
 class FeatureGMMOptions(DensityOptions):
-    """``[model]`` of type ``feature_gmm``: the flow-free reference, without epochs."""
+    """``[model]`` of type ``feature_gmm``: the flow-free reference, without epochs.
+
+    >>> FeatureGMMOptions(components=10).covariance_shrinkage
+    0.01
+    """
 
     type: str = "feature_gmm"
     components: Positive = 1

@@ -25,6 +25,12 @@ class FlowModel(DensityModel):
     such model.
 
     :param arguments: see :class:`DensityModel`.
+
+    >>> from avalanche_ad import FlowGMM
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = FlowGMM(FeatureLayout(((2, 2, 4),)), couplings=2, condition_channels=4)
+    >>> [part.shape for part in model.latent_level(0, torch.zeros(3, 2, 2, 4))]
+    [torch.Size([3, 4, 4]), torch.Size([3, 4])]
     """
 
     flows: nn.ModuleList

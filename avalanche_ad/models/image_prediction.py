@@ -15,7 +15,7 @@ from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.evaluating import evaluating
 from avalanche_ad.models.scoring import AnomalyScores
 
-__all__ = ["FeatureExtractor", "PredictsImages"]
+__all__ = ["FeatureExtractor"]
 
 FeatureExtractor = Callable[[Tensor], Sequence[Tensor]]
 """Images (N, 3, S, S) in [0, 1] to feature levels (N, H, W, C), finest first."""

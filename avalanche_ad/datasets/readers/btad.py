@@ -21,6 +21,9 @@ class BTADReader(DiskReader):
 
     :param root: the folder that holds the category folders.
     :param categories: a selection; all three otherwise. The order stays 01, 02, 03.
+
+    >>> print(next(BTADReader("BTech").scan()))
+    BTech: folder not found; expected one folder per category: 01, 02, 03
     """
 
     name = "btad"

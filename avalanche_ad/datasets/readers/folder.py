@@ -31,6 +31,9 @@ class FolderReader(DiskReader):
 
     :param root: the folder that holds the category folders.
     :param categories: a selection; all otherwise. The order stays alphabetical.
+
+    >>> print(next(FolderReader("parts").scan()))
+    parts: folder not found; expected <category>/train/good, <category>/test/<defect>...
     """
 
     name = "folder"

@@ -33,6 +33,9 @@ class MVTec3DReader(DiskReader):
 
     :param root: the folder that holds the category folders.
     :param categories: a selection; all 10 otherwise. The order stays alphabetical.
+
+    >>> MVTec3DReader.layout.masks.format(defect="cut")
+    'test/cut/gt'
     """
 
     name = "mvtec_3d"

@@ -36,6 +36,9 @@ class MVTecADReader(DiskReader):
 
     :param root: the folder that holds the category folders.
     :param categories: a selection; all 15 otherwise. The order stays alphabetical.
+
+    >>> print(next(MVTecADReader("MVTec").scan()))
+    MVTec: folder not found; expected one folder per category: bottle, cable...
     """
 
     name = "mvtec_ad"

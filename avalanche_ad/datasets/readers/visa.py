@@ -56,6 +56,9 @@ class VisAReader(DiskReader):
 
     :param root: the folder that holds the category folders and ``split_csv``.
     :param categories: a selection; all 12 otherwise. The order stays alphabetical.
+
+    >>> print(next(VisAReader("VisA").scan()))
+    VisA: folder not found; expected VisA's category folders and split_csv/1cls.csv
     """
 
     name = "visa"

@@ -27,7 +27,7 @@ from avalanche_ad.models.gaussians import (
 from avalanche_ad.models.loading import LoadsWhole
 from avalanche_ad.models.settings import settings_of, settings_tensor
 
-__all__ = ["Alignment", "AlignmentRecipe", "MapsFeatures"]
+__all__ = ["Alignment"]
 
 
 class MapsFeatures(Protocol):

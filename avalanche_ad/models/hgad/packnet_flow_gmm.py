@@ -87,6 +87,14 @@ class PackNetFlowGMM(FlowGMM):
 
     Source: Mallya and Lazebnik, "PackNet: Adding Multiple Tasks to a Single Network by
     Iterative Pruning", CVPR 2018, arXiv 1711.05769.
+
+    >>> layout = FeatureLayout(((2, 2, 4),))
+    >>> model = PackNetFlowGMM(layout, couplings=2, condition_channels=4)
+    >>> model.add_categories([0])
+    >>> model.prune(0.5)
+    >>> model.freeze_pruned()
+    >>> model.task_count
+    1
     """
 
     kind = "packnet_flow_gmm"

@@ -85,6 +85,11 @@ class GMMAlignmentPlugin(StatisticsKeeper):
         aligned mixtures too.
     :raises TrainingError: for an unknown source or update, or an option that has no
         effect with them.
+
+    >>> GMMAlignmentPlugin(update="em", steps=10)
+    Traceback (most recent call last):
+    ...
+    avalanche_ad.errors.TrainingError: ... steps = 10 has no effect with update...
     """
 
     aligns = True

@@ -62,6 +62,9 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
     :param seed: decides the vectors used and the start of the EM; the model's by
         default.
     :param others: of the class that comes next in a subclass of several.
+
+    >>> StatisticsKeeper(statistics="low_rank").option("rank")
+    16
     """
 
     # statistics of more images take the place of a stray few's

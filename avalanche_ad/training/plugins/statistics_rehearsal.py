@@ -40,16 +40,8 @@ class StatisticsRehearsalPlugin(
     The idea is that of prototype augmentation (Zhu et al., PASS, CVPR 2021), here with
     a density of every position's features.
 
-    >>> from avalanche.training.supervised import Naive
-    >>> from avalanche_ad import DynamicFlowGMM, FlowGMMLoss, make_optimizer
-    >>> from avalanche_ad.features import FeatureLayout
-    >>> model = DynamicFlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
-    >>> strategy = Naive(
-    ...     model=model,
-    ...     optimizer=make_optimizer(model),
-    ...     criterion=FlowGMMLoss(),
-    ...     plugins=[StatisticsRehearsalPlugin(batch_size=16)],
-    ... )
+    >>> StatisticsRehearsalPlugin(statistics="low_rank").option("rank")
+    16
     """
 
     def __init__(
