@@ -64,16 +64,11 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
     :param training_images: fingerprints of each category's training images.
 
     >>> from avalanche_ad.datasets import SyntheticAD
-    >>> data = SyntheticAD(
-    ...     64,
-    ...     train_images=2,
-    ...     test_normals=1,
-    ...     test_anomalies=1,
-    ...     categories=["carpet_weave", "tile_grid"],
-    ... )
+    >>> counts = {"train_images": 2, "test_normals": 1, "test_anomalies": 1}
+    >>> data = SyntheticAD(64, categories=["bolt", "gear"], **counts)
     >>> benchmark = anomaly_benchmark(data, n_experiences=2, image_size=64)
     >>> benchmark.category_names
-    ('carpet_weave', 'tile_grid')
+    ('bolt', 'gear')
     >>> x, y, is_anomaly, mask, t = benchmark.test_stream[1].dataset[0]
     >>> x.shape, y, mask.shape, t
     (torch.Size([3, 64, 64]), 1, torch.Size([64, 64]), 0)

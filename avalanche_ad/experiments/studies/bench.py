@@ -56,23 +56,16 @@ class Bench:
     :param cache: the feature cache.
     :param progress: a progress bar.
 
+    >>> from functools import partial
     >>> from avalanche_ad import anomaly_benchmark
     >>> from avalanche_ad.datasets import SyntheticAD
     >>> from avalanche_ad.recipes.load import load_experiment
-    >>> def load(name):
-    ...     return load_experiment("synthetic_2x2", name)
-    >>> data = SyntheticAD(
-    ...     64,
-    ...     train_images=2,
-    ...     test_normals=1,
-    ...     test_anomalies=1,
-    ...     categories=["carpet_weave", "tile_grid"],
-    ... )
+    >>> load = partial(load_experiment, "synthetic_2x2")
+    >>> counts = {"train_images": 2, "test_normals": 1, "test_anomalies": 1}
+    >>> data = SyntheticAD(64, categories=["bolt", "gear"], **counts)
     >>> stream = anomaly_benchmark(data, n_experiences=2, image_size=64)
-    >>> bench = Bench(
-    ...     load("naive"), load, stream, Path("out"), None, torch.device("cpu"),
-    ...     FeatureCache(),
-    ... )
+    >>> rest = Path("out"), None, torch.device("cpu"), FeatureCache()
+    >>> bench = Bench(load("naive"), load, stream, *rest)
     >>> bench.tasks, bench.categories(1), bench.seen(1)
     (2, [1], [0, 1])
     """
