@@ -43,7 +43,7 @@ Progress = Callable[[str, int, int], None]
 class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
     """An Avalanche benchmark of anomaly experiences.
 
-    Train items are (x, y, t), test items (x, y, is_anomaly, mask, t): x packed
+    Train items are (x, y, t), test items (x, y, is_anomaly, mask, t): x
     features (size,) or an image (3, S, S), y the category's index in
     ``category_names``, mask (M, M) boolean, t the task label. Every test experience
     holds the categories of the train experience with the same index; where the stream
@@ -54,7 +54,7 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
     :param streams: Avalanche streams ``train`` and ``test``.
     :param experiences: names of the categories of each experience; in a blurry stream,
         of those that are at home there.
-    :param layout: shapes of the packed features, ``None`` for an image stream.
+    :param layout: shapes of the features, ``None`` for an image stream.
     :param image_size: edge of the images in pixels.
     :param mask_size: edge of the masks in pixels.
     :param digests: of each category's images and masks, see
@@ -64,16 +64,11 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
     :param training_images: fingerprints of each category's training images.
 
     >>> from avalanche_ad.datasets import SyntheticAD
-    >>> data = SyntheticAD(
-    ...     64,
-    ...     train_images=2,
-    ...     test_normals=1,
-    ...     test_anomalies=1,
-    ...     categories=["carpet_weave", "tile_grid"],
-    ... )
+    >>> counts = {"train_images": 2, "test_normals": 1, "test_anomalies": 1}
+    >>> data = SyntheticAD(64, categories=["bolt", "gear"], **counts)
     >>> benchmark = anomaly_benchmark(data, n_experiences=2, image_size=64)
     >>> benchmark.category_names
-    ('carpet_weave', 'tile_grid')
+    ('bolt', 'gear')
     >>> x, y, is_anomaly, mask, t = benchmark.test_stream[1].dataset[0]
     >>> x.shape, y, mask.shape, t
     (torch.Size([3, 64, 64]), 1, torch.Size([64, 64]), 0)

@@ -38,7 +38,7 @@ class ImageSource:
 
 
 class FeatureSource:
-    """Rows of one or more caches of packed features, as float tensors (size,).
+    """Rows of one or more caches of features, as float tensors (size,).
 
     :param rows: (cache, row) of every item.
 

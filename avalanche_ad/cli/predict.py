@@ -38,9 +38,9 @@ def predict(
 
     An image that cannot be read has a line that says so; the exit code is then 1.
     """
+    from avalanche_ad.experiments.decisions import Threshold
     from avalanche_ad.experiments.image_files import find_images
     from avalanche_ad.experiments.prediction import predict_images
-    from avalanche_ad.experiments.verdicts import Threshold
 
     chosen = Threshold.parse(threshold)
     files = find_images(images)

@@ -35,6 +35,9 @@ class Problem:
     :param message: what was expected, what was found and how to mend it, in one line.
     :param severity: an ``"error"`` stops a run; a ``"note"`` does not.
     :param files: how many files the note says are passed over.
+
+    >>> print(Problem(Path("parts/cable"), "folder not found"))
+    parts/cable: folder not found
     """
 
     path: Path
@@ -53,6 +56,9 @@ class DiskData:
     :param name: short name, for example ``"mvtec_ad"``.
     :param samples: all samples, sorted by category, split, defect type and path.
     :param notes: what the reader passed over.
+
+    >>> DiskData.open("own", [Sample(Path("0.png"), "cable", "train")]).categories
+    ('cable',)
     """
 
     name: str
@@ -60,16 +66,16 @@ class DiskData:
     notes: tuple[Problem, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
-    def open(cls, name: str, found: Iterable[Sample | Problem]) -> DiskData:
-        """Collect what a scan finds, and stop at the first error.
+    def open(cls, name: str, scan: Iterable[Sample | Problem]) -> DiskData:
+        """Collect samples and notes, and stop at the first error.
 
         :param name: short name of the data set.
-        :param found: samples, the categories in order, and problems; notes are kept.
+        :param scan: samples, the categories in order, and problems; notes are kept.
         :raises DatasetError: at the first problem that is an error.
         """
         samples: list[Sample] = []
         notes: list[Problem] = []
-        for item in found:
+        for item in scan:
             if isinstance(item, Sample):
                 samples.append(item)
             elif item.severity == "error":

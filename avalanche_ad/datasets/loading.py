@@ -41,7 +41,6 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "LOADING_RULES",
     "SIXTEEN_BIT_MAX",
-    "Remark",
     "deep_pixels",
     "file_digest",
     "image_remarks",

@@ -21,7 +21,7 @@ from avalanche_ad.datasets.loading import Remark, image_remarks, read_header
 from avalanche_ad.datasets.sample import AnomalyData, Sample
 from avalanche_ad.errors import DatasetError, counted
 
-__all__ = ["NOTE", "Remarks", "mask_and_remarks", "tell"]
+__all__ = ["NOTE", "mask_and_remarks", "tell"]
 
 Kind = Literal["image", "mask"]
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from avalanche_ad.datasets.disk import DiskData, Problem
 from avalanche_ad.datasets.sample import AnomalyData, Sample
-from avalanche_ad.datasets.scanning import Found, report_unreadable
+from avalanche_ad.datasets.scanning import Scan, report_unreadable
 from avalanche_ad.datasets.validation import Progress, find_problems
 from avalanche_ad.errors import DatasetError
 
@@ -85,7 +85,7 @@ class DiskReader(DatasetReader):
     """
 
     @abstractmethod
-    def scan(self) -> Found:
+    def scan(self) -> Scan:
         """Yield the samples, category by category in order, and problems as met.
 
         An anomalous image is a sample with a mask; its mask is true in every pixel that

@@ -26,6 +26,9 @@ class Sample:
     :param split: ``"train"`` (always normal) or ``"test"``.
     :param defect_type: ``"good"`` or the name of the defect.
     :param mask_path: the mask file of an anomalous image, ``None`` for a normal one.
+
+    >>> Sample(Path("0.png"), "cable", "test", defect_type="cut").is_anomaly
+    True
     """
 
     path: Path
@@ -45,6 +48,10 @@ class AnomalyData(Protocol):
     """A data set: its samples, and how to get their pixels.
 
     Implemented by the readers of folders on disk and by the procedural data set.
+
+    >>> from avalanche_ad.datasets import SyntheticAD
+    >>> isinstance(SyntheticAD(), AnomalyData)
+    True
     """
 
     @property

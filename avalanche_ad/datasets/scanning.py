@@ -20,7 +20,7 @@ from avalanche_ad.datasets.sample import GOOD, Sample
 from avalanche_ad.errors import counted
 
 __all__ = [
-    "Found",
+    "Scan",
     "Layout",
     "choose_categories",
     "count_images",
@@ -36,7 +36,9 @@ __all__ = [
     "unknown_folders",
 ]
 
-Found: TypeAlias = Iterator[Sample | Problem]
+Scan: TypeAlias = Iterator[Sample | Problem]
+"""A data set's samples, category by category, and its problems as met."""
+
 _Arguments = ParamSpec("_Arguments")
 
 _SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
@@ -55,6 +57,9 @@ class Layout:
     :param mask_stems: names of an image's mask without its extension, the first that
         exists is taken; ``{stem}`` is filled.
     :param unused: folders of a category that are known to be no part of it.
+
+    >>> Layout(masks="masks/{defect}").masks.format(defect="cut")
+    'masks/cut'
     """
 
     good: str = GOOD
@@ -65,8 +70,8 @@ class Layout:
 
 
 def report_unreadable(
-    scan: Callable[_Arguments, Found],
-) -> Callable[_Arguments, Found]:
+    scan: Callable[_Arguments, Scan],
+) -> Callable[_Arguments, Scan]:
     """Let a scan report a folder that may not be read, instead of failing there.
 
     :param scan: a generator of samples and problems.
@@ -74,7 +79,7 @@ def report_unreadable(
     """
 
     @wraps(scan)
-    def guarded(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Found:
+    def guarded(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Scan:
         try:
             yield from scan(*args, **kwargs)
         except OSError as error:
@@ -130,7 +135,7 @@ def scan_official(
     official: Sequence[str],
     asked: Sequence[str] | None,
     layout: Layout,
-) -> Found:
+) -> Scan:
     """Scan a published data set whose categories are folders below the root.
 
     :param root: the data set's folder.
@@ -161,7 +166,7 @@ def scan_official(
 
 
 @report_unreadable
-def scan_category(folder: Path, category: str, layout: Layout) -> Found:
+def scan_category(folder: Path, category: str, layout: Layout) -> Scan:
     """Scan one category: ``train/<good>``, ``test/<defect>`` and the masks.
 
     :param folder: the category's folder.
@@ -179,7 +184,7 @@ def scan_category(folder: Path, category: str, layout: Layout) -> Found:
         yield from unknown_folders(folder / masks, (*used, layout.good), reason)
 
 
-def _scan_train(folder: Path, category: str, layout: Layout) -> Found:
+def _scan_train(folder: Path, category: str, layout: Layout) -> Scan:
     good = folder / layout.good / layout.images
     images, problems = _list_images(good)
     yield from problems
@@ -199,7 +204,7 @@ def _scan_train(folder: Path, category: str, layout: Layout) -> Found:
     yield from stray_images(folder)
 
 
-def _scan_test(folder: Path, category: str, layout: Layout) -> Found:
+def _scan_test(folder: Path, category: str, layout: Layout) -> Scan:
     test = folder / "test"
     empty = True
     for defect in find_folders(test):
@@ -225,7 +230,7 @@ def _scan_test(folder: Path, category: str, layout: Layout) -> Found:
 
 def _pair_masks(
     folder: Path, category: str, layout: Layout, defect: str, images: dict[str, Path]
-) -> Found:
+) -> Scan:
     """Yield the anomalous images of one defect, each with its mask."""
     mask_folder = folder / layout.masks.format(defect=defect)
     masks, problems = _list_images(mask_folder)
@@ -313,7 +318,7 @@ def count_images(folder: Path) -> int:
     return count
 
 
-def unknown_folders(folder: Path, known: Sequence[str], reason: str) -> Found:
+def unknown_folders(folder: Path, known: Sequence[str], reason: str) -> Scan:
     """Yield notes of a folder's own images, and of folders with images not known.
 
     :param folder: the folder; may be missing.
@@ -326,7 +331,7 @@ def unknown_folders(folder: Path, known: Sequence[str], reason: str) -> Found:
             yield ignored(other, reason)
 
 
-def stray_images(folder: Path) -> Found:
+def stray_images(folder: Path) -> Scan:
     """Yield a note where images lie in a folder that should only hold folders."""
     entries = folder.iterdir() if folder.is_dir() else iter(())
     count = sum(_is_image_name(path.name) and not path.is_dir() for path in entries)

@@ -76,11 +76,11 @@ def memory_bytes(
 
     - ``exemplars``: images of the stream that a data set kept by the strategy or a
       plugin refers to (a storage policy's buffer, A-GEM's buffers), each once, with the
-      bytes that its packed features take in the cache; under cumulative and joint
+      bytes that its features take in the cache; under cumulative and joint
       training all but the last experience's. With their true bytes: data sets of
       other images than the stream's (a materialized buffer), tensors kept beside the
       images (DER's logits), the rest of a storage policy, and tensors with a row of
-      packed features per image (GEM's memory).
+      features per image (GEM's memory).
     - ``statistics``: what a model keeps of categories in the place of images, such as
       the mixtures of a :class:`FeatureGMM`.
     - ``parameters``: every other tensor and array: parameters and buffers of the
@@ -117,7 +117,7 @@ def memory_bytes(
 class _Count:
     """Bytes by kind, and images of the stream, of all that was followed.
 
-    :param row: numbers of one image's packed features.
+    :param row: numbers of one image's features.
     """
 
     def __init__(self, row: int) -> None:

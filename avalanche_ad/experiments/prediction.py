@@ -1,4 +1,4 @@
-"""Predict with a saved run: scores, verdicts and heat maps for any images."""
+"""Predict with a saved run: scores, decisions and heat maps for any images."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from avalanche_ad.errors import (
     ResultsError,
     writing,
 )
+from avalanche_ad.experiments.decisions import DecisionThresholds, Threshold
 from avalanche_ad.experiments.provenance import features_id
 from avalanche_ad.experiments.results import read_results
-from avalanche_ad.experiments.verdicts import Threshold, Verdicts
 from avalanche_ad.features import make_backbone
 from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.storage import load_model
@@ -78,7 +78,7 @@ def predict_images(
     :param run: folder of a finished run.
     :param images: image files.
     :param heat_maps: folder for one PNG an image, none by default.
-    :param threshold: which threshold gives the verdict, see :meth:`Threshold.parse`.
+    :param threshold: which threshold decides, see :meth:`Threshold.parse`.
     :param device: where to compute.
     :param batch_size: images at once.
     :param warn: whether to tell of thresholds that are missing or worth little.
@@ -94,7 +94,7 @@ def predict_images(
         )
         size, mask = int(description["image_size"]), int(description["mask_size"])
         names = list(description["categories"])
-        judge = Verdicts(run, description, threshold, warn)
+        thresholds = DecisionThresholds(run, description, threshold, warn)
     except ResultsError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -134,11 +134,11 @@ def predict_images(
             if not math.isfinite(score):
                 yield {**line, "error": "its score is not finite"}
                 continue
-            verdict = judge.verdict(names[category], score)
-            line |= {"score": score, "category": names[category], **verdict}
+            decision = thresholds.decide(names[category], score)
+            line |= {"score": score, "category": names[category], **decision}
             if heat_maps is not None:
                 target = heat_maps / _map_name(path)
-                low, high = _range(verdict["threshold"], score_map)
+                low, high = _range(decision["threshold"], score_map)
                 try:
                     save_heat_map(target, pair.shown, score_map, low, high)
                     line["heat_map"] = str(target)

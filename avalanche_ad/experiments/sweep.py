@@ -107,7 +107,7 @@ def compare(
     state.read(data_root)
     cache = cache or FeatureCache()
     device = device or torch.device("cpu")
-    left = [job for job in every if job not in state.found]
+    left = [job for job in every if job not in state.ended]
     if jobs > 1 and len(left) > 1:
         _fill_cache(stream, data_root, cache, device, progress)
         if progress:
@@ -115,7 +115,7 @@ def compare(
 
         def done(job: Job, seconds: float) -> None:
             state.note(job, read_results(job.folder))
-            number = len(state.found)
+            number = len(state.ended)
             announce(f"[{number}/{len(every)}] {job}: done in {seconds:.0f} s")
             if progress:
                 progress.advance("runs")
@@ -207,14 +207,14 @@ class _Comparison:
         self.announce = announce
         self.against = against
         self.published = published
-        self.found: dict[Job, dict[str, Any]] = {}
+        self.ended: dict[Job, dict[str, Any]] = {}
         self.failures: list[tuple[Job, AvalancheADError]] = []
         self.busy: list[Job] = []
 
     @property
     def results(self) -> list[dict[str, Any]]:
         """What is there, strategy by strategy."""
-        return [self.found[job] for job in self.every if job in self.found]
+        return [self.ended[job] for job in self.every if job in self.ended]
 
     def read(self, data_root: Path | None) -> None:
         """Read the runs that are finished.
@@ -228,12 +228,12 @@ class _Comparison:
             if result is None:
                 continue
             check_code(job.folder, result, job.recipe)
-            self.found[job] = result
-        if self.found:
+            self.ended[job] = result
+        if self.ended:
             self._check_origin(data_root)
-        for number, job in enumerate(self.found, 1):
+        for number, job in enumerate(self.ended, 1):
             self.announce(f"[{number}/{len(self.every)}] {job}: already there")
-        if self.found:
+        if self.ended:
             self._write()
 
     def _check_origin(self, data_root: Path | None) -> None:
@@ -242,14 +242,14 @@ class _Comparison:
         Where nothing is left to be made, the data and a weight file count as far as
         they are still there.
         """
-        left = len(self.found) < len(self.every)
+        left = len(self.ended) < len(self.every)
         now = "those to be made" if left else "what is there now"
         data = data_digests(self.stream, data_root)
         if left and data is None:
             open_data(self.stream, data_root)  # says what is missing
         check_same_data(
             [
-                *((j.folder.name, r.get("data")) for j, r in self.found.items()),
+                *((j.folder.name, r.get("data")) for j, r in self.ended.items()),
                 (now, data),
             ]
         )
@@ -258,7 +258,7 @@ class _Comparison:
         features = features_id(build_backbone(stream)) if left else features_now(stream)
         made = [
             (job.folder.name, result.get("versions", {}).get("features"))
-            for job, result in self.found.items()
+            for job, result in self.ended.items()
         ]
         check_same_features(stream.features.backbone, [*made, (now, features)])
 
@@ -267,8 +267,8 @@ class _Comparison:
 
         :raises ResultsError: when images were changed while the runs were made.
         """
-        self.found[job] = result
-        check_same_data((j.folder.name, r.get("data")) for j, r in self.found.items())
+        self.ended[job] = result
+        check_same_data((j.folder.name, r.get("data")) for j, r in self.ended.items())
         self._write()
 
     def fails(self, job: Job, error: AvalancheADError) -> bool:
@@ -285,7 +285,7 @@ class _Comparison:
 
         :raises AvalancheADError: when a run is missing.
         """
-        if self.found:
+        if self.ended:
             write_matrix_figures(self.out, self.stream.title, self.results)
         if self.failures:
             (job, error), *others = self.failures

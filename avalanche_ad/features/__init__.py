@@ -4,7 +4,7 @@ from avalanche_ad.features.backbone import Backbone
 from avalanche_ad.features.backbones.embedded import EmbeddedBackbone
 from avalanche_ad.features.backbones.filterbank import FilterBank
 from avalanche_ad.features.backbones.timm import TimmBackbone
-from avalanche_ad.features.cache import CacheEntry, FeatureCache
+from avalanche_ad.features.cache import FeatureCache
 from avalanche_ad.features.cached import CachedFeatures
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.features.registry import BACKBONES, check_backbone, make_backbone
@@ -12,7 +12,6 @@ from avalanche_ad.features.registry import BACKBONES, check_backbone, make_backb
 __all__ = [
     "BACKBONES",
     "Backbone",
-    "CacheEntry",
     "CachedFeatures",
     "EmbeddedBackbone",
     "FeatureCache",

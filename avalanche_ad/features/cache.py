@@ -1,7 +1,7 @@
 """Features on disk: computed once per image, then read by every later run.
 
 An entry is a folder named by the digest of all that decides its content. It holds
-``features.npy``, row i the packed features of sample i, and ``manifest.json``. It is
+``features.npy``, row i the features of sample i, and ``manifest.json``. It is
 written aside and renamed, so it is complete or absent.
 """
 
@@ -33,7 +33,7 @@ from avalanche_ad.features.cached import CachedFeatures, checksum
 from avalanche_ad.features.extraction import Progress, feature_batches
 from avalanche_ad.features.layout import FeatureLayout
 
-__all__ = ["CacheEntry", "FeatureCache"]
+__all__ = ["FeatureCache"]
 
 Precision = Literal["float16", "float32"]
 
@@ -75,6 +75,9 @@ class FeatureCache:
 
     :param root: the folder; by default the environment variable
         ``AVALANCHE_AD_CACHE`` or else the user's cache folder.
+
+    >>> FeatureCache("features_of_mine").entries()
+    []
     """
 
     def __init__(self, root: Path | str | None = None) -> None:

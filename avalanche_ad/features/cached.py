@@ -20,14 +20,22 @@ _BLOCKS = 1024
 
 
 class CachedFeatures:
-    """Packed features of a list of samples, memory-mapped.
+    """Features of a list of samples, memory-mapped.
 
     Reading touches only the rows asked for. A copy or a pickle holds the path and
     opens the map again, so copying a data set copies no features.
 
     :param path: the ``.npy`` file.
-    :param layout: how a row unpacks into levels.
+    :param layout: levels of a row.
     :param hit: whether the features were there already.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "features.npy")
+    ...     np.save(path, np.zeros((5, 8), np.float16))
+    ...     features = CachedFeatures(path, FeatureLayout(((2, 2, 2),)), hit=True)
+    ...     len(features), features[0].dtype
+    (5, torch.float32)
     """
 
     def __init__(self, path: Path, layout: FeatureLayout, hit: bool) -> None:
@@ -40,7 +48,7 @@ class CachedFeatures:
         return len(self.array)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Return the packed features of one sample, shape (layout.size,), float32."""
+        """Return the features of one sample, shape (layout.size,), float32."""
         return torch.from_numpy(self.array[index].astype(np.float32))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""From the images of a data set to packed features, batch by batch."""
+"""From the images of a data set to features, batch by batch."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def feature_batches(
     batch_size: int,
     progress: Progress | None,
 ) -> Iterator[npt.NDArray[np.floating[Any]]]:
-    """Yield packed features, one array (n, layout.size) per batch, in order.
+    """Yield features, one array (n, layout.size) per batch, in order.
 
     Images are loaded and computed in as many threads as torch would use, each with one
     of its own: nothing waits for a thread that is behind, as torch's own pieces of one
@@ -62,16 +62,16 @@ def feature_batches(
 
     def computed(start: int) -> Tensor:
         images = load_images(data, samples[start : start + batch_size], image_size)
-        return layout.pack(backbone(images.to(device))).cpu().to(kept)
+        return layout.flatten(backbone(images.to(device))).cpu().to(kept)
 
     done = 0
     try:
         with ThreadPoolExecutor(
             workers, initializer=torch.set_num_threads, initargs=(1,)
         ) as pool:
-            for start, packed in _in_order(pool, computed, starts, 2 * workers):
+            for start, features in _in_order(pool, computed, starts, 2 * workers):
                 chosen = samples[start : start + batch_size]
-                finite = packed.isfinite().all(dim=1)
+                finite = features.isfinite().all(dim=1)
                 if not finite.all():
                     bad = chosen[int((~finite).nonzero()[0])]
                     mend = "; keep them as float32" if dtype == "float16" else ""
@@ -82,7 +82,7 @@ def feature_batches(
                 done += len(chosen)
                 if progress is not None:
                     progress(done, len(samples))
-                yield packed.numpy()
+                yield features.numpy()
     finally:
         torch.set_num_threads(threads)  # threads still to come take the last number set
 

@@ -10,7 +10,7 @@ from torch.nn.functional import pad, relu6
 
 from avalanche_ad.features.trunk import Architecture, Trunk
 
-__all__ = ["Block", "InvertedArchitecture", "InvertedTrunk"]
+__all__ = ["InvertedArchitecture", "InvertedTrunk"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class InvertedArchitecture(Architecture):
         the first block of each but the first stage doubles it.
     :param same: whether filters of stride 2 are padded as TensorFlow does, with what
         is odd at the lower right; by half the filter on all sides otherwise.
+
+    >>> blocks = (Block(3, 8, 4),), (Block(3, 16, 6),)
+    >>> sizes = InvertedArchitecture(8, blocks, same=True)
+    >>> sizes.strides, sizes.channels
+    ((2, 4), (4, 6))
     """
 
     stem: int
@@ -107,6 +112,10 @@ class InvertedTrunk(Trunk):
     """Give the map of every stage's last block, which has no rectifier.
 
     :param architecture: its sizes.
+
+    >>> trunk = InvertedTrunk(InvertedArchitecture(8, ((Block(3, 8, 4),),), same=True))
+    >>> [level.shape[1:] for level in trunk(trunk.stem.weight.new_zeros(1, 3, 8, 8))]
+    [torch.Size([4, 4, 4])]
     """
 
     def __init__(self, architecture: InvertedArchitecture) -> None:

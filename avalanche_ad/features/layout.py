@@ -1,4 +1,4 @@
-"""How the feature levels of one image are packed into one vector and unpacked."""
+"""How the feature levels of one image are flattened into one vector and back."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["FeatureLayout"]
 
 @dataclass(frozen=True)
 class FeatureLayout:
-    """Shapes of the feature levels packed into one vector per image.
+    """Shapes of the feature levels flattened into one vector per image.
 
     A level is stored position by position, channels last, so that the rows a flow
-    reads are contiguous. ``unpack`` returns views; nothing is copied.
+    reads are contiguous. ``unflatten`` returns views; nothing is copied.
 
     :param levels: (height, width, channels) of every level, finest first.
 
     >>> layout = FeatureLayout(((4, 4, 3), (2, 2, 3)))
-    >>> [tuple(level.shape) for level in layout.unpack(torch.zeros(5, layout.size))]
+    >>> [tuple(level.shape) for level in layout.unflatten(torch.zeros(5, layout.size))]
     [(5, 4, 4, 3), (5, 2, 2, 3)]
     """
 
@@ -33,8 +33,8 @@ class FeatureLayout:
         """Numbers per image over all levels."""
         return sum(prod(level) for level in self.levels)
 
-    def pack(self, levels: Sequence[Tensor]) -> Tensor:
-        """Pack feature maps into one vector per image.
+    def flatten(self, levels: Sequence[Tensor]) -> Tensor:
+        """Flatten feature maps to one vector per image.
 
         :param levels: one tensor (N, H, W, C) per level.
         :return: (N, size).
@@ -48,7 +48,7 @@ class FeatureLayout:
     def draw(
         self, categories: Tensor, draw: Callable[[int, Tensor, Tensor], Tensor]
     ) -> Tensor:
-        """Pack features of which every position is drawn on its own.
+        """Return features of which every position is drawn on its own.
 
         :param categories: a category for each image, (N,).
         :param draw: from level, categories (P,) and positions (P,), indices into the
@@ -65,20 +65,20 @@ class FeatureLayout:
                 positions.repeat(len(categories)),
             )
             levels.append(x.view(len(categories), height, width, channels))
-        return self.pack(levels)
+        return self.flatten(levels)
 
-    def unpack(self, packed: Tensor) -> list[Tensor]:
+    def unflatten(self, features: Tensor) -> list[Tensor]:
         """Return one view (N, H, W, C) per level.
 
-        :param packed: (N, size).
+        :param features: (N, size).
         :raises ValueError: when the width is not ``size``.
         """
-        if packed.dim() != 2 or packed.shape[1] != self.size:
+        if features.dim() != 2 or features.shape[1] != self.size:
             raise ValueError(
-                f"expected packed features of shape (N, {self.size}), "
-                f"got {tuple(packed.shape)}"
+                f"expected features of shape (N, {self.size}), "
+                f"got {tuple(features.shape)}"
             )
-        parts = torch.split(packed, [prod(level) for level in self.levels], dim=1)
+        parts = torch.split(features, [prod(level) for level in self.levels], dim=1)
         return [
             part.view(len(part), *level)
             for part, level in zip(parts, self.levels, strict=True)

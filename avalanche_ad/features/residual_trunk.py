@@ -21,6 +21,9 @@ class ResidualArchitecture(Architecture):
     :param channels: channels of each stage; the first keeps the stem's stride 2, each
         further one doubles it.
     :param blocks: basic blocks of each stage.
+
+    >>> ResidualArchitecture().up_to(8).channels
+    (24, 64, 128)
     """
 
     stem: int = 24
@@ -80,6 +83,10 @@ class ResidualTrunk(Trunk):
     """Give every stage's map before its last rectifier.
 
     :param architecture: its sizes.
+
+    >>> trunk = ResidualTrunk(ResidualArchitecture().up_to(4))
+    >>> [level.shape[1:] for level in trunk(trunk.stem.weight.new_zeros(1, 3, 8, 8))]
+    [torch.Size([24, 4, 4]), torch.Size([64, 2, 2])]
     """
 
     def __init__(self, architecture: ResidualArchitecture) -> None:

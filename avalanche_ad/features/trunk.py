@@ -7,11 +7,16 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-__all__ = ["Architecture", "Trunk"]
+__all__ = ["Architecture"]
 
 
 class Architecture(ABC):
-    """The sizes of a network whose stages have strides 2, 4, 8 and so on."""
+    """The sizes of a network whose stages have strides 2, 4, 8 and so on.
+
+    >>> from avalanche_ad.features.residual_trunk import ResidualArchitecture
+    >>> ResidualArchitecture(channels=(24, 64), blocks=(1, 1)).strides
+    (2, 4)
+    """
 
     kind: ClassVar[str]
     channels: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Models of packed features; none of them imports Avalanche."""
+"""Models of features; none of them imports Avalanche."""
 
 from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.density_model import DensityModel

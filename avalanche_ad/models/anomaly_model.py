@@ -28,7 +28,7 @@ MASKED = -1e4  # affinity to a category not seen yet: finite, so softmax stays s
 
 
 class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
-    """A detector of packed features that learns category by category.
+    """A detector of features that learns category by category.
 
     ``model(x)`` gives each image's affinity to every category, (N, C), higher is
     nearer, in units in which a softmax over categories is neither saturated nor flat;
@@ -53,6 +53,11 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
     :param position_calibration: whether what every position says is standardised by
         the category's training normals, see
         :class:`~avalanche_ad.models.position_calibration.PositionCalibration`.
+
+    >>> from avalanche_ad import FeatureGMM
+    >>> model = FeatureGMM(FeatureLayout(((4, 4, 2),)))
+    >>> isinstance(model, AnomalyModel), model.kind, model.maps
+    (True, 'feature_gmm', ('likelihood', 'uncertainty'))
     """
 
     kind: ClassVar[str]
@@ -101,7 +106,7 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Return affinities per image.
 
-        :param x: packed features (N, layout.size).
+        :param x: features (N, layout.size).
         :return: (N, C); :data:`MASKED` for categories not seen yet. What
             :meth:`normality_levels` needs rides along as the attribute ``latents``.
         """
@@ -136,7 +141,7 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
         """Start new categories; here room alone is made, for a model that is fitted.
 
         :param categories: category indices; those already known are left alone.
-        :param features: packed features (N, size) of each, where
+        :param features: features (N, size) of each, where
             ``starts_from_features``.
         """
         self.resize(max(categories, default=-1) + 1)
@@ -144,7 +149,7 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
     def fit_experience(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Fit the categories of an experience; here nothing, for a model that trains.
 
-        :param batches: minibatches (packed features (N, size), category indices (N,))
+        :param batches: minibatches (features (N, size), category indices (N,))
             of all images of the experience, on the model's device.
         """
 
@@ -219,7 +224,7 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
         Here the model as it is: one that can be fitted to the images overrides this.
 
         :param category: a category that has been learned.
-        :param x: packed features (N, layout.size) of its training normals.
+        :param x: features (N, layout.size) of its training normals.
         :param parts: rows to fit to, and rows (M,) to score, of each part.
         :param names: of the maps wanted.
         :return: for each part and map one (M, H, W) per level, as calibrated with.

@@ -19,7 +19,7 @@ from avalanche_ad.models.position_calibration import PositionCalibration
 from avalanche_ad.models.scores import Score
 from avalanche_ad.models.scoring import normality_map
 
-__all__ = ["CalibratedMaps", "Levels", "joined"]
+__all__ = ["Levels", "joined"]
 
 Levels = list[Tensor]
 """One (N, H, W) per feature level: how normal every position is by one map."""
@@ -74,7 +74,7 @@ class CalibratedMaps(nn.Module):
         images given here. Categories without an image keep what they have; one that
         never had an image borrows the others'.
 
-        :param batches: minibatches (packed features (N, size), category indices (N,)).
+        :param batches: minibatches (features (N, size), category indices (N,)).
         """
         found: dict[str, list[Levels]] = {
             name: [] for name in self.maps if self.has_constants(name)
@@ -100,9 +100,9 @@ class CalibratedMaps(nn.Module):
         """Whether a map has constants."""
         return name in self.positions
 
-    def put_constants(self, category: int, found: Mapping[str, Levels]) -> None:
+    def put_constants(self, category: int, normality: Mapping[str, Levels]) -> None:
         """Set a category's constants from what its normals' positions say, by map."""
-        for name, levels in found.items():
+        for name, levels in normality.items():
             if name in self.positions:
                 self.positions[name].fit(category, levels)  # type: ignore[operator]
 
@@ -121,19 +121,19 @@ class CalibratedMaps(nn.Module):
     def score_maps(
         self,
         score: Score,
-        found: Mapping[str, Levels],
+        normality: Mapping[str, Levels],
         category: Tensor,
         mask_size: tuple[int, int],
     ) -> Tensor:
         """Return score maps (N, H, W), see :meth:`score`.
 
         :param score: how maps combine.
-        :param found: what positions say, by map.
+        :param normality: what positions say, by map.
         :param category: index of the category each image is scored as, (N,).
         :param mask_size: (H, W).
         """
         maps = {}
-        for name, levels in found.items():
+        for name, levels in normality.items():
             if not self.calibrated(name):
                 raise TrainingError(
                     "the scores are not calibrated on training normals: add "
@@ -142,8 +142,8 @@ class CalibratedMaps(nn.Module):
                 )
             self._check_positions(levels)
             if name in self.positions:
-                found_here = self.positions[name](levels, category)
-                below = [level.clamp(max=0.0) for level in found_here]
+                own = self.positions[name](levels, category)
+                below = [level.clamp(max=0.0) for level in own]
                 maps[name] = -normality_map(below, mask_size, self.smoothing_sigma)
             else:
                 maps[name] = self.map_of(name, levels, category, mask_size)
@@ -164,9 +164,9 @@ class CalibratedMaps(nn.Module):
                 )
 
 
-def joined(found: Mapping[str, list[Levels]]) -> dict[str, Levels]:
+def joined(batches: Mapping[str, list[Levels]]) -> dict[str, Levels]:
     """Return the levels of minibatches put together, by map."""
     return {
         name: [torch.cat(level) for level in zip(*parts, strict=True)]
-        for name, parts in found.items()
+        for name, parts in batches.items()
     }

@@ -17,19 +17,18 @@ from avalanche_ad.models.scores import score_named
 from avalanche_ad.models.scoring import normality_map
 from avalanche_ad.registry.options import ModelOptions
 
-__all__ = [
-    "DensityModel",
-    "DensityOptions",
-    "LikelihoodMap",
-    "ScoreKind",
-]
+__all__ = ["DensityModel", "DensityOptions", "LikelihoodMap", "ScoreKind"]
 
 ScoreKind = Literal["likelihood", "uncertainty", "product"]
 LikelihoodMap = Literal["log", "probability"]
 
 
 class DensityOptions(ModelOptions):
-    """``[model]`` of every density model."""
+    """``[model]`` of every density model.
+
+    >>> DensityOptions(type="own", likelihood_map="probability").score_kind
+    'likelihood'
+    """
 
     score_kind: str = "likelihood"
     likelihood_map: LikelihoodMap = "log"
@@ -60,6 +59,14 @@ class DensityModel(AnomalyModel):
         below, where all of a forgotten category lies, exp(v) underflows to one value
         and loses the order that v keeps.
     :param position_calibration: see :class:`AnomalyModel`.
+
+    >>> from avalanche_ad import FeatureGMM
+    >>> model = FeatureGMM(FeatureLayout(((2, 2, 2),)))
+    >>> x, y = torch.randn(8, 8), torch.zeros(8, dtype=torch.long)
+    >>> model.fit_experience([(x, y)])
+    >>> model.calibrate([(x, y)])
+    >>> model.score(model(x), (16, 16)).maps.shape
+    torch.Size([8, 16, 16])
     """
 
     maps = ("likelihood", "uncertainty")
@@ -153,17 +160,17 @@ class DensityModel(AnomalyModel):
         all positions of the category's images given here; a category that never had an
         image borrows the largest. The rest is :meth:`AnomalyModel.calibrate`'s.
 
-        :param batches: minibatches (packed features (N, size), category indices (N,)).
+        :param batches: minibatches (features (N, size), category indices (N,)).
         """
         super().calibrate(batches)
         self.level_maximum = with_rows(self.level_maximum, {}, self.num_categories)
 
-    def put_constants(self, category: int, found: Mapping[str, Levels]) -> None:
+    def put_constants(self, category: int, normality: Mapping[str, Levels]) -> None:
         """Set a category's constants from what its normals' positions say, by map."""
-        if "likelihood" in found:
-            best = torch.stack([level.amax() for level in found["likelihood"]])
+        if "likelihood" in normality:
+            best = torch.stack([level.amax() for level in normality["likelihood"]])
             self.level_maximum = with_rows(self.level_maximum, {category: best})
-        super().put_constants(category, found)
+        super().put_constants(category, normality)
 
     def _usable(self, kind: str) -> str:
         """Return the likelihood where there is nothing to be uncertain about."""

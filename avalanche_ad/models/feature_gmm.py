@@ -41,7 +41,11 @@ class _FeatureLatents:
 
 
 class FeatureGMMOptions(DensityOptions):
-    """``[model]`` of type ``feature_gmm``: the flow-free reference, without epochs."""
+    """``[model]`` of type ``feature_gmm``: the flow-free reference, without epochs.
+
+    >>> FeatureGMMOptions(components=10).covariance_shrinkage
+    0.01
+    """
 
     type: str = "feature_gmm"
     components: Positive = 1
@@ -137,7 +141,7 @@ class FeatureGMM(DensityModel):
         arrived early, in a blurry stream), it is fitted anew, to those alone; one that
         no experience brought, but a state or a call by hand, is left as it is.
 
-        :param batches: minibatches (packed features (N, size), category indices (N,)).
+        :param batches: minibatches (features (N, size), category indices (N,)).
         """
         known = set(self.known_categories.tolist())
         for category, features in by_category(batches).items():
@@ -147,16 +151,16 @@ class FeatureGMM(DensityModel):
                 self._brought[category] = len(features)
 
     @torch.no_grad()
-    def fit_category(self, category: int, packed: Tensor) -> None:
+    def fit_category(self, category: int, x: Tensor) -> None:
         """Fit one category's mixtures, one per level.
 
         :param category: category index.
-        :param packed: its training features (N, layout.size).
+        :param x: its training features (N, layout.size).
         """
         self.resize(category + 1)
         generator = torch.Generator().manual_seed(self.seed * 1009 + category)
-        features = torch.cat([self.packed(part) for part in torch.split(packed, 32)])
-        for index, level in enumerate(self.layout.unpack(features)):
+        features = torch.cat([self.features_of(part) for part in torch.split(x, 32)])
+        for index, level in enumerate(self.layout.unflatten(features)):
             mixture = fit_mixture(
                 level.reshape(-1, level.shape[-1]),
                 self.components,
@@ -206,38 +210,37 @@ class FeatureGMM(DensityModel):
         if not self.holds_out_density(category, len(x)):
             yield from super().levels_without(category, x, parts, names)
             return
-        features = self.packed(x)
-        unpacked = self.layout.unpack(features)
+        features = self.layout.unflatten(self.features_of(x))
         known = self.known_categories
         own = int(torch.searchsorted(known, category))
         others = known if "uncertainty" in names else known[own, None]
         whole = [
             self._level_log_likelihood(index, level, others)
-            for index, level in enumerate(unpacked)
+            for index, level in enumerate(features)
         ]
         column = int(torch.searchsorted(others, category))
-        drawn = list(self._drawn(category, unpacked))
+        drawn = list(self._drawn(category, features))
         for rest, rows in parts:
             levels = []
             for level, likelihood, (vectors, image, shares) in zip(
-                unpacked, whole, drawn, strict=True
+                features, whole, drawn, strict=True
             ):
-                used, judged = torch.isin(image, rest), level[rows]
+                used, scored = torch.isin(image, rest), level[rows]
                 fit = refitted(vectors[used], shares[used], self.covariance_shrinkage)
                 mixture = CategoryMixtures(level.shape[-1], self.components).to(
                     x.device
                 )
                 mixture.put(0, fit.weight, fit.mean, precision_roots(fit.covariance))
-                found = mixture.log_likelihood(judged.flatten(0, 2), mixture.categories)
+                found = mixture.log_likelihood(scored.flatten(0, 2), mixture.categories)
                 likelihood = likelihood[rows]
-                likelihood[..., column] = found[:, 0].view(judged.shape[:3])
+                likelihood[..., column] = found[:, 0].view(scored.shape[:3])
                 levels.append(likelihood)
             latents = _FeatureLatents(levels, others)
             chosen = torch.full((len(rows),), category, device=x.device)
             yield {name: self.normality_levels(name, latents, chosen) for name in names}
 
     def _drawn(
-        self, category: int, unpacked: Sequence[Tensor]
+        self, category: int, levels: Sequence[Tensor]
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield, per level, the vectors that a category was fitted to.
 
@@ -245,7 +248,7 @@ class FeatureGMM(DensityModel):
             far as the mixture can tell (P, K).
         """
         generator = torch.Generator().manual_seed(self.seed * 1009 + category)
-        for index, level in enumerate(unpacked):
+        for index, level in enumerate(levels):
             x, mixture = level.flatten(0, 2), self._mixture(index)
             rows = drawn_rows(len(x), self.max_positions, generator).to(x.device)
             joint = component_log_likelihood(
@@ -271,7 +274,7 @@ class FeatureGMM(DensityModel):
         """
         levels = [
             self._level_log_likelihood(index, features, self.known_categories)
-            for index, features in enumerate(self.layout.unpack(self.packed(x)))
+            for index, features in enumerate(self.layout.unflatten(self.features_of(x)))
         ]
         output = x.new_full((len(x), self.num_categories), MASKED)
         known = self.known_categories

@@ -25,6 +25,12 @@ class FlowModel(DensityModel):
     such model.
 
     :param arguments: see :class:`DensityModel`.
+
+    >>> from avalanche_ad import FlowGMM
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = FlowGMM(FeatureLayout(((2, 2, 4),)), couplings=2, condition_channels=4)
+    >>> [part.shape for part in model.latent_level(0, torch.zeros(3, 2, 2, 4))]
+    [torch.Size([3, 4, 4]), torch.Size([3, 4])]
     """
 
     flows: nn.ModuleList
@@ -122,12 +128,12 @@ class FlowModel(DensityModel):
         generator: torch.Generator | None = None,
         inner: bool = True,
     ) -> Tensor:
-        """Draw packed features of given categories by inverting the flows.
+        """Draw features of given categories by inverting the flows.
 
         :param categories: known category indices (N,).
         :param generator: source of the draws, on the model's device.
         :param inner: see :meth:`sample_level`.
-        :return: packed features (N, layout.size); positions are drawn independently,
+        :return: features (N, layout.size); positions are drawn independently,
             since the model's density has no dependence between them.
         """
 
@@ -137,13 +143,13 @@ class FlowModel(DensityModel):
         return self.layout.draw(categories, draw)
 
     def generate(self, batch_size: int) -> Tensor:
-        """Draw packed features of categories drawn evenly from the known ones.
+        """Draw features of categories drawn evenly from the known ones.
 
         The method that Avalanche's generative replay expects of a generator; around the
         centres, see :meth:`sample_level`.
 
         :param batch_size: N.
-        :return: packed features (N, layout.size).
+        :return: features (N, layout.size).
         """
         known = self.known_categories
         rows = torch.randint(len(known), (batch_size,), device=known.device)

@@ -38,7 +38,7 @@ def held_out_scores(
 
     :param model: any.
     :param category: a category that has been learned.
-    :param x: packed features (N, layout.size) of its training normals, copies
+    :param x: features (N, layout.size) of its training normals, copies
         included, as the density was fitted to; n of them no copies, at least 2.
     :param mask_size: (H, W) of the score maps.
     :param folds: how many; n at most.

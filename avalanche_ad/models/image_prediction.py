@@ -15,7 +15,7 @@ from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.evaluating import evaluating
 from avalanche_ad.models.scoring import AnomalyScores
 
-__all__ = ["FeatureExtractor", "PredictsImages"]
+__all__ = ["FeatureExtractor"]
 
 FeatureExtractor = Callable[[Tensor], Sequence[Tensor]]
 """Images (N, 3, S, S) in [0, 1] to feature levels (N, H, W, C), finest first."""
@@ -48,8 +48,8 @@ class PredictsImages(nn.Module):
         super().__init__()
         self._shared = _Shared(None, 0, 0)
 
-    def packed(self, x: Tensor) -> Tensor:
-        """Return packed features: as they are, or of images (N, 3, S, S).
+    def features_of(self, x: Tensor) -> Tensor:
+        """Return features as they are, or those of images (N, 3, S, S).
 
         :raises TrainingError: when ``x`` holds images and no backbone was attached.
         """
@@ -63,7 +63,7 @@ class PredictsImages(nn.Module):
             )
         if isinstance(backbone, nn.Module):
             backbone.to(x.device)
-        return self.layout.pack(list(backbone(x)))
+        return self.layout.flatten(list(backbone(x)))
 
     def attach_backbone(
         self,

@@ -25,6 +25,12 @@ class ModelLoss(nn.Module):
     :param model: with ``loss(output, target)`` per image (N,); it stays outside the
         module tree.
     :param reduction: ``"mean"``, ``"sum"`` or ``"none"`` over images.
+
+    >>> import torch
+    >>> class Model:
+    ...     loss = staticmethod(image_loss)
+    >>> ModelLoss(Model())(torch.tensor([[-1.0, -2.0]]), torch.tensor([1]))
+    tensor(2.)
     """
 
     def __init__(self, model: _HasLoss, reduction: str = "mean") -> None:

@@ -91,7 +91,7 @@ class PositionCalibration(CategoryTable):
         had an image borrows the others' mean statistics.
 
         :param levels: v, one (N, H, W) per level.
-        :param category: index of the category each image is judged by, (N,).
+        :param category: index of the category each image is scored by, (N,).
         """
         found = []
         for index, level in enumerate(levels):

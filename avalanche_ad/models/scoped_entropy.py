@@ -26,6 +26,15 @@ class ScopedEntropy(DensityModel):
 
     ``known_when_learned`` (C, C) says which categories were known when each was
     started, its own experience's and earlier ones.
+
+    >>> from avalanche_ad import FlowGMM
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = FlowGMM(FeatureLayout(((2, 2, 4),)), couplings=2, condition_channels=4)
+    >>> model.add_categories([0])
+    >>> model.add_categories([1])
+    >>> model.entropy = "when_learned"
+    >>> model.alternatives(torch.tensor([0, 1]))
+    tensor([1, 2])
     """
 
     known_when_learned: Tensor

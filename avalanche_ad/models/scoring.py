@@ -41,6 +41,10 @@ class AnomalyScores:
     :param maps: (N, H, W) score maps at mask size.
     :param category: (N,) index of the category the scores were computed for: the
         inferred one, or in oracle mode the given one.
+
+    >>> one = AnomalyScores(torch.ones(1), torch.ones(1, 8, 8), torch.zeros(1))
+    >>> AnomalyScores.concatenate([one, one]).maps.shape
+    torch.Size([2, 8, 8])
     """
 
     image: Tensor

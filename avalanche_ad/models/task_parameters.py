@@ -25,6 +25,11 @@ class TaskRouter:
     """Says which task the modules that share it show, none at first.
 
     :ivar shown: index of the task, or ``None``: parameters are read as they are.
+
+    >>> router = TaskRouter()
+    >>> with router.showing(1):
+    ...     router.shown
+    1
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """Thresholds that normal images exceed at a known rate, from scores of held-out ones.
 
-With n scores of normals that the judge was not fitted to, and a new normal exchangeable
+With n scores of normals that the model was not fitted to, and a new normal exchangeable
 with them, the k-th smallest is exceeded by the new one with probability
 (n + 1 − k) / (n + 1), over draws of all n + 1; given the n, the rate itself follows
 Beta(n + 1 − k, k) where scores have no ties, and lies below where they have.
@@ -54,6 +54,9 @@ class FalseAlarms:
     :param low: lower end of the interval that holds the share with 95 % confidence.
     :param high: its upper end.
     :param images: how many held-out normals this is of.
+
+    >>> round(HeldOutScores(range(1, 40)).false_alarms(37.0).high, 3)
+    0.209
     """
 
     expected: float
@@ -63,7 +66,7 @@ class FalseAlarms:
 
 
 class HeldOutScores:
-    """Scores of a category's normals, each by a judge that was not fitted to it.
+    """Scores of a category's normals, each by a model that was not fitted to it.
 
     :param scores: image scores (N,), N at least 1, in any order.
     :raises TrainingError: when there is none, or one is not finite.

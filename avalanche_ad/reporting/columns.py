@@ -31,6 +31,9 @@ class Column:
     :param title: heading.
     :param section: key of ``results.json``, for example ``"final"``.
     :param metric: key within the section.
+
+    >>> Column("AUPRO", "final", "aupro") in FINAL_COLUMNS
+    True
     """
 
     title: str

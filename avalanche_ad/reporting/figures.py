@@ -163,7 +163,7 @@ def matrices_figure(
 def draw_intervals(
     axes: Axes,
     places: Iterable[float],
-    found: Sequence[Interval],
+    means: Sequence[Interval],
     horizontal: bool = False,
     **style: Any,
 ) -> None:
@@ -171,22 +171,22 @@ def draw_intervals(
 
     :param axes: where to.
     :param places: of the dots, on the axis that does not show the values.
-    :param found: a mean at each place; undefined ones are left out.
+    :param means: a mean at each place; undefined ones are left out.
     :param horizontal: whether the values go along x.
     :param style: of ``Axes.errorbar``.
     """
     known = [
-        (at, one) for at, one in zip(places, found, strict=True) if one.mean is not None
+        (at, one) for at, one in zip(places, means, strict=True) if one.mean is not None
     ]
     at = [place for place, _ in known]
-    means = np.array([one.mean for _, one in known], dtype=float)
+    centres = np.array([one.mean for _, one in known], dtype=float)
     ends = np.array([(one.low, one.high) for _, one in known], dtype=float)
-    reach = np.abs(ends.reshape(-1, 2).T - means)
+    reach = np.abs(ends.reshape(-1, 2).T - centres)
     style = {"marker": "o", "markersize": 4.5, "capsize": 2.5, "lw": 1.4, **style}
     if horizontal:
-        axes.errorbar(means, at, xerr=reach, **style)
+        axes.errorbar(centres, at, xerr=reach, **style)
     else:
-        axes.errorbar(at, means, yerr=reach, **style)
+        axes.errorbar(at, centres, yerr=reach, **style)
 
 
 def over_seeds(count: int) -> str:

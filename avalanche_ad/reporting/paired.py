@@ -45,6 +45,10 @@ class PairedDifference:
     :param high: upper end.
     :param p: of the two-sided paired t-test.
     :param p_holm: the same after :func:`holm`'s correction.
+
+    >>> difference = paired_difference({0: 0.9, 1: 0.8}, {0: 0.7, 1: 0.7})
+    >>> difference.n, round(difference.mean, 3)
+    (2, 0.15)
     """
 
     n: int
@@ -92,6 +96,9 @@ class Interval:
     :param mean: ``None`` where a value is undefined.
     :param low: lower end; ``None`` for fewer than two values.
     :param high: upper end.
+
+    >>> interval([0.7, 0.8, 0.9]).text()
+    '0.800 [0.552, 1.048]'
     """
 
     mean: float | None

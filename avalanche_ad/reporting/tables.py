@@ -49,6 +49,10 @@ class Section:
     :param head: headings of the columns.
     :param lines: cells of every line, as text.
     :param left: the first so many columns are words and stand to the left.
+
+    >>> table = Section("AUROC", "Mean.", ["strategy", "image"], [["naive", ".81"]])
+    >>> sections_markdown("Results", "", [table]).splitlines()[-1]
+    '| naive | .81 |'
     """
 
     title: str

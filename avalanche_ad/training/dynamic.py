@@ -55,7 +55,7 @@ class Batches:
 def features_by_category(
     dataset: Dataset[Any], limit: int | None = None
 ) -> dict[int, Tensor]:
-    """Gather packed training features by category.
+    """Gather training features by category.
 
     :param dataset: items (features, category, …) of a feature stream.
     :param limit: the first so many images of each category; all of them by default.
@@ -129,23 +129,13 @@ def dynamic(plain: type[AnomalyModel]) -> Any:
     >>> from avalanche_ad import FlowGMMLoss, anomaly_benchmark, make_optimizer
     >>> from avalanche_ad.datasets import SyntheticAD
     >>> from avalanche_ad.features import FilterBank
-    >>> data = SyntheticAD(
-    ...     80,
-    ...     train_images=2,
-    ...     test_normals=1,
-    ...     test_anomalies=1,
-    ...     categories=["carpet_weave", "tile_grid"],
-    ... )
-    >>> stream = anomaly_benchmark(
-    ...     data, n_experiences=2, image_size=80, backbone=FilterBank([8])
-    ... )
+    >>> counts = {"train_images": 2, "test_normals": 1, "test_anomalies": 1}
+    >>> data = SyntheticAD(80, categories=["bolt", "gear"], **counts)
+    >>> options = {"image_size": 80, "backbone": FilterBank([8])}
+    >>> stream = anomaly_benchmark(data, n_experiences=2, **options)
     >>> model = dynamic(FlowGMM)(stream.layout, couplings=1, condition_channels=4)
-    >>> strategy = Naive(
-    ...     model=model,
-    ...     optimizer=make_optimizer(model),
-    ...     criterion=FlowGMMLoss(),
-    ...     evaluator=None,
-    ... )
+    >>> parts = {"optimizer": make_optimizer(model), "criterion": FlowGMMLoss()}
+    >>> strategy = Naive(model=model, evaluator=None, **parts)
     >>> for experience in stream.train_stream:
     ...     _ = strategy.train(experience)
     ...     print(model.known_categories.tolist())

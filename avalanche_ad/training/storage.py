@@ -103,13 +103,8 @@ class MaterializedBuffer(ExemplarsBuffer):  # type: ignore[misc]
 
     >>> from avalanche_ad import anomaly_benchmark
     >>> from avalanche_ad.datasets import SyntheticAD
-    >>> data = SyntheticAD(
-    ...     64,
-    ...     train_images=2,
-    ...     test_normals=1,
-    ...     test_anomalies=1,
-    ...     categories=["carpet_weave", "tile_grid"],
-    ... )
+    >>> counts = {"train_images": 2, "test_normals": 1, "test_anomalies": 1}
+    >>> data = SyntheticAD(64, categories=["bolt", "gear"], **counts)
     >>> stream = anomaly_benchmark(data, n_experiences=2, image_size=32)
     >>> buffer = MaterializedBuffer(max_size=3, max_mb=1.0)
     >>> for experience in stream.train_stream:

@@ -103,21 +103,23 @@ def measured(
     test = [sample for sample in samples if sample.split == "test"]
     layout = backbone.layout(size)
 
-    def packed(chosen: list) -> torch.Tensor:
+    def features_of(chosen: list) -> torch.Tensor:
         return torch.cat(
             [
-                layout.pack(backbone(load_images(data, chosen[i : i + 16], size)))
+                layout.flatten(backbone(load_images(data, chosen[i : i + 16], size)))
                 for i in range(0, len(chosen), 16)
             ]
         )
 
     model = FeatureGMM(layout, **options).eval()
-    features = packed(train)
+    features = features_of(train)
     model.fit_category(0, features)
     labels = torch.zeros(len(train), dtype=torch.long)
     model.calibrate(zip(features.split(16), labels.split(16), strict=True))
     with torch.no_grad():
-        parts = [model.score(model(x), (size, size)) for x in packed(test).split(16)]
+        parts = [
+            model.score(model(x), (size, size)) for x in features_of(test).split(16)
+        ]
     masks = np.stack([resize_mask(data.mask(sample), size) for sample in test])
     image = auroc(
         torch.cat([part.image for part in parts]).numpy(),

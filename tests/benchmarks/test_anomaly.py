@@ -156,7 +156,7 @@ def test_x_belongs_to_its_sample(any_stream, data, backbone):
         pixels = data.image(by_path[dataset.path[index]]).astype(np.float32) / 255
         x = torch.from_numpy(pixels).permute(2, 0, 1)
         if benchmark.layout is not None:
-            x = benchmark.layout.pack(backbone(x[None]))[0]
+            x = benchmark.layout.flatten(backbone(x[None]))[0]
         torch.testing.assert_close(item[0], x, rtol=1e-3, atol=1e-3)
 
 

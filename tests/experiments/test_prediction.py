@@ -20,9 +20,9 @@ from avalanche_ad.errors import (
     ResultsError,
 )
 from avalanche_ad.experiments import prediction
+from avalanche_ad.experiments.decisions import Threshold
 from avalanche_ad.experiments.image_files import find_images
 from avalanche_ad.experiments.prediction import predict_images
-from avalanche_ad.experiments.verdicts import Threshold
 from avalanche_ad.models.thresholds import HeldOutScores
 
 FIELDS = {
@@ -68,7 +68,7 @@ def test_every_image_gets_its_line(trained_run, images):
         json.dumps(line)
 
 
-def test_the_other_threshold_gives_its_own_verdict(trained_run, images):
+def test_the_other_threshold_gives_its_own_decision(trained_run, images):
     files = find_images([images])
     kept = json.loads((trained_run.folder / "model.json").read_text())["thresholds"]
     assert set(kept["f1max"]) == set(kept["quantile"])

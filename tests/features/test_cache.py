@@ -34,7 +34,7 @@ def build(cache, backbone, data, **options):
 def test_cached_features_equal_direct_ones(cache, data, mean_colors, dtype, tolerance):
     backbone = mean_colors()
     features = build(cache, backbone, data, dtype=dtype, batch_size=2)
-    direct = features.layout.pack(backbone(load_images(data, data.samples, 16)))
+    direct = features.layout.flatten(backbone(load_images(data, data.samples, 16)))
     assert len(features) == len(data.samples)
     for index, expected in enumerate(direct):
         assert features[index].dtype == torch.float32

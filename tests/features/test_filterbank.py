@@ -23,7 +23,7 @@ def test_levels_are_of_equal_width_and_match_the_layout(images):
         (2, 32, 32, 45),
         (2, 16, 16, 45),
     ]
-    assert bank.layout(128).pack(levels).shape == (2, bank.layout(128).size)
+    assert bank.layout(128).flatten(levels).shape == (2, bank.layout(128).size)
 
 
 @pytest.mark.parametrize("size", [80, 97, 130])

@@ -26,7 +26,7 @@ def layout():
 
 @pytest.fixture
 def features():
-    """Packed features of images, (count, size)."""
+    """Features of images, (count, size)."""
 
     def make(count=5, seed=0):
         generator = torch.Generator().manual_seed(seed)

@@ -60,7 +60,7 @@ def test_a_model_without_categories_is_asked_in_vain(make_model, features, room)
         model.infer_category(output)
 
 
-def test_one_image_is_judged_alone(make_model, features):
+def test_one_image_is_scored_alone(make_model, features):
     model = make_model().eval()
     x = features(5)
     together = model(x)
@@ -252,7 +252,7 @@ def test_images_and_their_features_get_the_same_scores(make_model, features):
     model.attach_backbone(backbone, 8, mask_size=10)
     mask = (10, 10)
     images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    from_features = model.score(model(model.layout.pack(backbone(images))), mask)
+    from_features = model.score(model(model.layout.flatten(backbone(images))), mask)
     from_images = model.score(model(images), mask)
     predicted = model.predict(images)
     for scores in (from_images, predicted):

@@ -19,7 +19,7 @@ def test_log_likelihood_is_scikit_learns(layout, features, components):
         latents_of(model(x)), torch.zeros(3, dtype=torch.long)
     )
     for index, (level, unpacked) in enumerate(
-        zip(layout.unpack(train), layout.unpack(x), strict=True)
+        zip(layout.unflatten(train), layout.unflatten(x), strict=True)
     ):
         rows = level.reshape(-1, 6).double()
         mixture = GaussianMixture(

@@ -1,4 +1,4 @@
-"""Scores of a category's normals by judges that were not fitted to them."""
+"""Scores of a category's normals by models that were not fitted to them."""
 
 import pytest
 import torch
@@ -56,18 +56,18 @@ def test_each_is_scored_as_by_a_model_that_never_saw_it(kind):
 def test_vectors_that_the_mixture_was_not_fitted_to_play_no_part():
     x = features(40)
     model = make_feature_gmm(x, max_positions=150)
-    vectors, image, shares = next(iter(model._drawn(1, LAYOUT.unpack(x))))
+    vectors, image, shares = next(iter(model._drawn(1, LAYOUT.unflatten(x))))
     assert vectors.shape == (150, 6)
     assert shares.shape == (150, 1)
     means = model.mixtures[0].means[1, 0]
     torch.testing.assert_close(vectors.mean(0), means, rtol=1e-4, atol=1e-5)
-    own = LAYOUT.unpack(x)[0].flatten(1, 2)
+    own = LAYOUT.unflatten(x)[0].flatten(1, 2)
     for row in range(0, 150, 15):
         assert bool((own[image[row]] == vectors[row]).all(1).any())
 
 
 def test_a_score_does_not_depend_on_what_is_held_out_with_it():
-    """One Gaussian: the fold's images have no part in what judges them."""
+    """One Gaussian: the fold's images have no part in what scores them."""
     x = features(12)
     found = make_feature_gmm(x).held_out_scores(1, x, SIZE, folds=4, images=9)
     other = x.clone()

@@ -154,7 +154,7 @@ def test_what_is_unusual_at_the_border_of_every_image_is_undone():
         level = torch.randn(count, 12, 12, 6, generator=generator)
         level[:, 0] *= 8
         level[:, 7:9, 7:9] += defect
-        return layout.pack([level])
+        return layout.flatten([level])
 
     train, good, bad = images(48), images(40), images(40, defect=4.0)
     ranked = {}

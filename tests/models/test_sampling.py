@@ -55,7 +55,7 @@ def test_images_hold_every_position_at_its_place(model, inner):
     x = model.sample(categories, torch.Generator().manual_seed(5), inner)
     assert x.shape == (2, model.layout.size)
     again = torch.Generator().manual_seed(5)
-    for index, level in enumerate(model.layout.unpack(x)):
+    for index, level in enumerate(model.layout.unflatten(x)):
         total = level.shape[1] * level.shape[2]
         z, _ = model.sample_level(
             index,

@@ -125,7 +125,7 @@ def test_features_are_the_mean_latents(make_model):
     model = make_model()
     model.add_categories([0, 1])
     x = torch.randn(3, model.layout.size)
-    levels = model.layout.unpack(x)
+    levels = model.layout.unflatten(x)
     expected = torch.cat(
         [model.latent_level(i, level)[0].mean(1) for i, level in enumerate(levels)], 1
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from avalanche_ad.datasets._synthetic import circuit, metalware, objects, textures
 from avalanche_ad.datasets._synthetic.drawing import Draw, Scene
 
-__all__ = ["CATALOGUE", "Category"]
+__all__ = ["CATALOGUE"]
 
 Painter = Callable[[int, Draw, str, Draw], Scene]
 

@@ -19,9 +19,7 @@ import numpy.typing as npt
 
 __all__ = [
     "Array",
-    "Canvas",
     "Colour",
-    "Draw",
     "Scene",
     "Window",
     "around",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from avalanche_ad.datasets.reader import DiskReader
-from avalanche_ad.datasets.scanning import Found, Layout, scan_official
+from avalanche_ad.datasets.scanning import Layout, Scan, scan_official
 
 __all__ = ["BTAD_CATEGORIES", "BTADReader"]
 
@@ -21,11 +21,14 @@ class BTADReader(DiskReader):
 
     :param root: the folder that holds the category folders.
     :param categories: a selection; all three otherwise. The order stays 01, 02, 03.
+
+    >>> print(next(BTADReader("BTech").scan()))
+    BTech: folder not found; expected one folder per category: 01, 02, 03
     """
 
     name = "btad"
     layout = Layout(good="ok", mask_stems=("{stem}",))
 
-    def scan(self) -> Found:
+    def scan(self) -> Scan:
         """Yield samples and problems."""
         return scan_official(self.root, BTAD_CATEGORIES, self.categories, self.layout)

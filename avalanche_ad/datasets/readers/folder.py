@@ -6,8 +6,8 @@ from avalanche_ad.datasets.disk import Problem
 from avalanche_ad.datasets.reader import DiskReader
 from avalanche_ad.datasets.sample import GOOD
 from avalanche_ad.datasets.scanning import (
-    Found,
     Layout,
+    Scan,
     choose_categories,
     find_folders,
     ignored,
@@ -31,11 +31,14 @@ class FolderReader(DiskReader):
 
     :param root: the folder that holds the category folders.
     :param categories: a selection; all otherwise. The order stays alphabetical.
+
+    >>> print(next(FolderReader("parts").scan()))
+    parts: folder not found; expected <category>/train/good, <category>/test/<defect>...
     """
 
     name = "folder"
 
-    def scan(self) -> Found:
+    def scan(self) -> Scan:
         """Yield samples and problems."""
         if problem := missing_root(self.root, _CONTENT):
             yield problem

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from avalanche_ad.datasets.reader import DiskReader
-from avalanche_ad.datasets.scanning import Found, Layout, scan_official
+from avalanche_ad.datasets.scanning import Layout, Scan, scan_official
 
 __all__ = ["MVTEC_3D_CATEGORIES", "MVTec3DReader"]
 
@@ -33,6 +33,9 @@ class MVTec3DReader(DiskReader):
 
     :param root: the folder that holds the category folders.
     :param categories: a selection; all 10 otherwise. The order stays alphabetical.
+
+    >>> MVTec3DReader.layout.masks.format(defect="cut")
+    'test/cut/gt'
     """
 
     name = "mvtec_3d"
@@ -43,7 +46,7 @@ class MVTec3DReader(DiskReader):
         unused=("validation",),
     )
 
-    def scan(self) -> Found:
+    def scan(self) -> Scan:
         """Yield samples and problems."""
         known = MVTEC_3D_CATEGORIES
         return scan_official(self.root, known, self.categories, self.layout)

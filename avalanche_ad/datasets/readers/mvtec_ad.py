@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from avalanche_ad.datasets.reader import DiskReader
-from avalanche_ad.datasets.scanning import Found, Layout, scan_official
+from avalanche_ad.datasets.scanning import Layout, Scan, scan_official
 
 __all__ = ["MVTEC_AD_CATEGORIES", "MVTecADReader"]
 
@@ -36,11 +36,14 @@ class MVTecADReader(DiskReader):
 
     :param root: the folder that holds the category folders.
     :param categories: a selection; all 15 otherwise. The order stays alphabetical.
+
+    >>> print(next(MVTecADReader("MVTec").scan()))
+    MVTec: folder not found; expected one folder per category: bottle, cable...
     """
 
     name = "mvtec_ad"
 
-    def scan(self) -> Found:
+    def scan(self) -> Scan:
         """Yield samples and problems."""
         known = MVTEC_AD_CATEGORIES
         return scan_official(self.root, known, self.categories, Layout())

@@ -20,6 +20,9 @@ class SyntheticReader(DatasetReader):
     :param train_images: normal training images per category.
     :param test_normals: normal test images per category.
     :param test_anomalies: defective test images per category.
+
+    >>> SyntheticReader(categories=["bolt"], train_images=4).open(32).categories
+    ('bolt',)
     """
 
     name = "synthetic"

@@ -11,7 +11,7 @@ from avalanche_ad.datasets.loading import IMAGE_SUFFIXES
 from avalanche_ad.datasets.reader import DiskReader
 from avalanche_ad.datasets.sample import GOOD, Sample, Split
 from avalanche_ad.datasets.scanning import (
-    Found,
+    Scan,
     choose_categories,
     is_system_file,
     missing_mask,
@@ -56,11 +56,14 @@ class VisAReader(DiskReader):
 
     :param root: the folder that holds the category folders and ``split_csv``.
     :param categories: a selection; all 12 otherwise. The order stays alphabetical.
+
+    >>> print(next(VisAReader("VisA").scan()))
+    VisA: folder not found; expected VisA's category folders and split_csv/1cls.csv
     """
 
     name = "visa"
 
-    def scan(self) -> Found:
+    def scan(self) -> Scan:
         """Yield samples and problems."""
         if problem := missing_root(self.root, f"VisA's category folders and {_TABLE}"):
             yield problem
@@ -84,7 +87,7 @@ class VisAReader(DiskReader):
                 yield from _check_category(self.root, category, own)
 
 
-def _check_category(root: Path, category: str, samples: list[Sample]) -> Found:
+def _check_category(root: Path, category: str, samples: list[Sample]) -> Scan:
     """Yield a category's samples, and what is missing on disk."""
     if not (root / category).is_dir():
         yield Problem(

@@ -34,6 +34,11 @@ class CategoryEvaluation:
     :param accuracy: share of the images whose category is inferred right.
     :param normals: image scores of the normal images.
     :param anomalies: image scores of the anomalous ones.
+
+    >>> scores = np.array([0.1, 0.2]), np.array([0.9])
+    >>> one = CategoryEvaluation(0, "likelihood", 1.0, None, 0.0, 1.0, *scores)
+    >>> bool(one.normals.max() < one.anomalies.min())
+    True
     """
 
     category: int

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from avalanche_ad.experiments.configuration import SHARED_OPTIONS, SHARING_PLUGINS
-from avalanche_ad.experiments.studies.bench import Bench, Found, Load
+from avalanche_ad.experiments.studies.bench import Bench, Load, Measurements
 from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.recipes import ExperimentRecipe, PluginRecipe
 from avalanche_ad.reporting.figures import over_seeds, rows_figure
@@ -73,9 +73,9 @@ def without(
     return tuple(left)
 
 
-def measure(bench: Bench, seed: int) -> Found:
+def measure(bench: Bench, seed: int) -> Measurements:
     """Run every variant, or read its results where it was run before."""
-    found: Found = {}
+    found: Measurements = {}
     every = variants(bench.load)
     for number, (name, recipe) in enumerate(every.items()):
         bench.report(f"ablation: {name}", number, len(every))
@@ -88,7 +88,7 @@ def measure(bench: Bench, seed: int) -> Found:
     return {"variants": found}
 
 
-def sections(results: Sequence[Found]) -> list[Section]:
+def sections(results: Sequence[Measurements]) -> list[Section]:
     """Return the values of every variant, and what it adds to naive training."""
     titles = [title for title, _, _ in MEASURES]
     lines = []
@@ -114,7 +114,7 @@ def sections(results: Sequence[Found]) -> list[Section]:
     return [Section("Every plugin", caption, head, lines)]
 
 
-def figure(results: Sequence[Found]) -> Figure:
+def figure(results: Sequence[Measurements]) -> Figure:
     """Draw image and pixel AUROC of every variant."""
 
     def shown(name: str) -> str:

@@ -34,9 +34,9 @@ from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.recipes import ExperimentRecipe
 from avalanche_ad.training.dynamic import features_by_category
 
-__all__ = ["Bench", "Found", "Load", "flow_model_of"]
+__all__ = ["Bench", "Measurements", "Load", "flow_model_of"]
 
-Found = dict[str, Any]
+Measurements = dict[str, Any]
 """What one seed gave, as JSON values."""
 
 Load = Callable[[str], ExperimentRecipe]
@@ -56,23 +56,16 @@ class Bench:
     :param cache: the feature cache.
     :param progress: a progress bar.
 
+    >>> from functools import partial
     >>> from avalanche_ad import anomaly_benchmark
     >>> from avalanche_ad.datasets import SyntheticAD
     >>> from avalanche_ad.recipes.load import load_experiment
-    >>> def load(name):
-    ...     return load_experiment("synthetic_2x2", name)
-    >>> data = SyntheticAD(
-    ...     64,
-    ...     train_images=2,
-    ...     test_normals=1,
-    ...     test_anomalies=1,
-    ...     categories=["carpet_weave", "tile_grid"],
-    ... )
+    >>> load = partial(load_experiment, "synthetic_2x2")
+    >>> counts = {"train_images": 2, "test_normals": 1, "test_anomalies": 1}
+    >>> data = SyntheticAD(64, categories=["bolt", "gear"], **counts)
     >>> stream = anomaly_benchmark(data, n_experiences=2, image_size=64)
-    >>> bench = Bench(
-    ...     load("naive"), load, stream, Path("out"), None, torch.device("cpu"),
-    ...     FeatureCache(),
-    ... )
+    >>> rest = Path("out"), None, torch.device("cpu"), FeatureCache()
+    >>> bench = Bench(load("naive"), load, stream, *rest)
     >>> bench.tasks, bench.categories(1), bench.seen(1)
     (2, [1], [0, 1])
     """
@@ -135,7 +128,7 @@ class Bench:
             yield task
 
     def normals(self, categories: Sequence[int]) -> dict[int, Tensor]:
-        """Return packed features of the training images of categories."""
+        """Return features of the training images of categories."""
         if not self._features:
             parts: dict[int, list[Tensor]] = {}
             # a data loader draws random numbers too
@@ -208,7 +201,7 @@ class Bench:
 
     def summaries(
         self, model: AnomalyModel, tasks: Sequence[int], kinds: Sequence[ScoreKind]
-    ) -> list[tuple[Found, list[CategoryEvaluation]]]:
+    ) -> list[tuple[Measurements, list[CategoryEvaluation]]]:
         """Return, for every kind of score, means over categories and what they are of.
 
         The images pass the model once for all kinds.
@@ -217,7 +210,7 @@ class Bench:
         made = []
         for kind in kinds:
             found = [one for one in every if one.kind == kind]
-            means: Found = {"kind": kind}
+            means: Measurements = {"kind": kind}
             for name in ("image_auroc", "pixel_auroc", "fpr95"):
                 means[name] = mean_defined(getattr(one, name) for one in found)
             made.append((means, found))

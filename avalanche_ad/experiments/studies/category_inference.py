@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from avalanche_ad.experiments.studies.bench import Bench, Found
+from avalanche_ad.experiments.studies.bench import Bench, Measurements
 from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.reporting.figures import draw_intervals, over_seeds
 from avalanche_ad.reporting.paired import interval
@@ -23,7 +23,7 @@ MEASURES = {
 PANELS = ("accuracy", "image_auroc", "pixel_auroc")
 
 
-def measure(bench: Bench, seed: int) -> Found:
+def measure(bench: Bench, seed: int) -> Measurements:
     """Evaluate all categories seen so far after every task, inferred and given."""
     strategy = bench.strategy(seed)
     rows = []
@@ -48,13 +48,13 @@ def measure(bench: Bench, seed: int) -> Found:
     return {"rows": rows}
 
 
-def _of(found: Found, since: int, metric: str) -> float:
+def _of(found: Measurements, since: int, metric: str) -> float:
     return float(
         np.mean([row[metric] for row in found["rows"] if row["since"] == since])
     )
 
 
-def sections(results: Sequence[Found]) -> list[Section]:
+def sections(results: Sequence[Measurements]) -> list[Section]:
     """Return accuracy and AUROC by the number of tasks since a category was learned."""
     longest = max(row["since"] for row in results[0]["rows"])
     lines = [
@@ -75,7 +75,7 @@ def sections(results: Sequence[Found]) -> list[Section]:
     return [Section("By age", caption, head, lines)]
 
 
-def figure(results: Sequence[Found]) -> Figure:
+def figure(results: Sequence[Measurements]) -> Figure:
     """Draw accuracy and AUROC over the tasks since a category was learned."""
     drawn = Figure(figsize=(9, 3.6), layout="constrained")
     longest = max(row["since"] for row in results[0]["rows"])

@@ -10,7 +10,7 @@ import numpy as np
 from avalanche.core import SupervisedPlugin
 from matplotlib.figure import Figure
 
-from avalanche_ad.experiments.studies.bench import Bench, Found, flow_model_of
+from avalanche_ad.experiments.studies.bench import Bench, Measurements, flow_model_of
 from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.reporting.figures import draw_intervals, over_seeds
 from avalanche_ad.reporting.paired import interval
@@ -49,11 +49,11 @@ class _Curve(SupervisedPlugin):  # type: ignore[misc]
             )
 
 
-def measure(bench: Bench, seed: int) -> Found:
+def measure(bench: Bench, seed: int) -> Measurements:
     """Learn the stream with the first task trained shorter, as long, and longer."""
     epochs = bench.recipe.benchmark.training.epochs
     total = len(FACTORS) * bench.tasks
-    found: Found = {"curves": [], "lengths": []}
+    found: Measurements = {"curves": [], "lengths": []}
     for number, factor in enumerate(FACTORS):
         curve = _Curve(bench)
         strategy = bench.strategy(seed, [curve] if factor == 1 else [])
@@ -80,7 +80,9 @@ def measure(bench: Bench, seed: int) -> Found:
     return found
 
 
-def _lengths(results: Sequence[Found], factor: float, key: str, side: int) -> str:
+def _lengths(
+    results: Sequence[Measurements], factor: float, key: str, side: int
+) -> str:
     values = [
         row[key][side]
         for found in results
@@ -90,11 +92,11 @@ def _lengths(results: Sequence[Found], factor: float, key: str, side: int) -> st
     return interval(values).text()
 
 
-def _shares(found: Found) -> list[float]:
+def _shares(found: Measurements) -> list[float]:
     return sorted({row["share"] for row in found["curves"]})
 
 
-def _of(results: Sequence[Found], name: str, share: float) -> list[float | None]:
+def _of(results: Sequence[Measurements], name: str, share: float) -> list[float | None]:
     return [
         row["image_auroc"]
         for found in results
@@ -103,7 +105,7 @@ def _of(results: Sequence[Found], name: str, share: float) -> list[float | None]
     ]
 
 
-def sections(results: Sequence[Found]) -> list[Section]:
+def sections(results: Sequence[Measurements]) -> list[Section]:
     """Return the effect of the first task's length, and every category's speed."""
     lines = [
         [
@@ -157,7 +159,7 @@ def sections(results: Sequence[Found]) -> list[Section]:
     return made
 
 
-def figure(results: Sequence[Found]) -> Figure:
+def figure(results: Sequence[Measurements]) -> Figure:
     """Draw the curve of every category, a panel for every task."""
     tasks = sorted({row["task"] for row in results[0]["curves"]})
     drawn = Figure(figsize=(1.8 * len(tasks) + 0.6, 3.8), layout="constrained")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from avalanche_ad.experiments.studies.bench import Bench, Found, flow_model_of
+from avalanche_ad.experiments.studies.bench import Bench, Measurements, flow_model_of
 from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.models.evaluating import evaluating, seeded
 from avalanche_ad.models.flow_model import FlowModel
@@ -23,7 +23,7 @@ LEVEL = 0  # the finest
 SHOWN = 150  # latents per category in the picture
 
 
-def measure(bench: Bench, seed: int) -> Found:
+def measure(bench: Bench, seed: int) -> Measurements:
     """Follow mean latents of real images and main centres from task to task."""
     strategy = bench.strategy(seed)
     means: list[dict[int, Tensor]] = []
@@ -97,7 +97,7 @@ def _embedded(
     clouds: Sequence[dict[int, Tensor]],
     centers: Sequence[Tensor],
     categories: Sequence[int],
-) -> list[Found]:
+) -> list[Measurements]:
     """Return latents and centres of task 1 in a plane, when learned and at the end."""
     every = torch.cat([z for cloud in clouds for z in cloud.values()]).cpu().numpy()
     plane = PCA(2).fit(every)
@@ -115,14 +115,14 @@ def _embedded(
     ]
 
 
-def _curve(found: Found, key: str, since: int) -> float:
+def _curve(found: Measurements, key: str, since: int) -> float:
     values = [
         row[key] for row in found["rows"] if row["after"] - row["learned"] == since
     ]
     return float(np.mean(values))
 
 
-def sections(results: Sequence[Found]) -> list[Section]:
+def sections(results: Sequence[Measurements]) -> list[Section]:
     """Return the distances by the number of tasks since a category was learned."""
     longest = max(row["after"] for row in results[0]["rows"])
     lines = [
@@ -149,7 +149,7 @@ def sections(results: Sequence[Found]) -> list[Section]:
     return [Section("Distances since a category was learned", caption, head, lines)]
 
 
-def figure(results: Sequence[Found]) -> Figure:
+def figure(results: Sequence[Measurements]) -> Figure:
     """Draw drift over tasks, distance matrices and task 1 in the plane, of a seed."""
     found = results[0]
     drawn = Figure(figsize=(12, 7), layout="constrained")

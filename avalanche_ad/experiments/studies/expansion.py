@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 from matplotlib.figure import Figure
 
-from avalanche_ad.experiments.studies.bench import Bench, Found, flow_model_of
+from avalanche_ad.experiments.studies.bench import Bench, Measurements, flow_model_of
 from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.models.density_model import ScoreKind
 from avalanche_ad.models.scoped_entropy import ENTROPY_SCOPES, ScopedEntropy
@@ -19,7 +19,7 @@ from avalanche_ad.reporting.tables import Section, number
 KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
 
 
-def measure(bench: Bench, seed: int) -> Found:
+def measure(bench: Bench, seed: int) -> Measurements:
     """Score task 1 before and after the centres of task 2 came, the flow untouched."""
     strategy = bench.strategy(seed)
     for _ in bench.learn(strategy, last=0):
@@ -49,8 +49,8 @@ def measure(bench: Bench, seed: int) -> Found:
     return {"rows": rows}
 
 
-def _pick(found: Found, scope: str, kind: str, moment: str) -> Found:
-    row: Found = next(
+def _pick(found: Measurements, scope: str, kind: str, moment: str) -> Measurements:
+    row: Measurements = next(
         row
         for row in found["rows"]
         if (row["scope"], row["kind"], row["moment"]) == (scope, kind, moment)
@@ -58,7 +58,7 @@ def _pick(found: Found, scope: str, kind: str, moment: str) -> Found:
     return row
 
 
-def sections(results: Sequence[Found]) -> list[Section]:
+def sections(results: Sequence[Measurements]) -> list[Section]:
     """Return means over seeds, before → after, and the change with its interval."""
     lines = []
     for scope in ENTROPY_SCOPES:
@@ -70,7 +70,9 @@ def sections(results: Sequence[Found]) -> list[Section]:
                 for found in results
             ]
 
-            def both(name: str, pairs: Sequence[tuple[Found, ...]] = pairs) -> str:
+            def both(
+                name: str, pairs: Sequence[tuple[Measurements, ...]] = pairs
+            ) -> str:
                 sides = zip(
                     *[[np.mean(side[name]) for side in p] for p in pairs], strict=True
                 )
@@ -109,7 +111,7 @@ def sections(results: Sequence[Found]) -> list[Section]:
     return [Section("Before and after", caption, head, lines, left=2)]
 
 
-def figure(results: Sequence[Found]) -> Figure:
+def figure(results: Sequence[Measurements]) -> Figure:
     """Draw the product scores of normal and anomalous images before and after."""
     drawn = Figure(figsize=(9, 4.6), layout="constrained")
     moments, parts = ("before", "after"), ("normals", "anomalies")

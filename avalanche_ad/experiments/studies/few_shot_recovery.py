@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from avalanche_ad.errors import counted
-from avalanche_ad.experiments.studies.bench import Bench, Found, flow_model_of
+from avalanche_ad.experiments.studies.bench import Bench, Measurements, flow_model_of
 from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.reporting.figures import draw_intervals, over_seeds
@@ -23,7 +23,7 @@ EXEMPLARS = (0, 1, 4, 16)
 STEPS = (0, 1, 10, 100)
 
 
-def measure(bench: Bench, seed: int) -> Found:
+def measure(bench: Bench, seed: int) -> Measurements:
     """Learn the whole stream, then train on with a few old images."""
     strategy = bench.strategy(seed)
     learned = []
@@ -48,14 +48,14 @@ def measure(bench: Bench, seed: int) -> Found:
             for _ in range(steps - done):
                 _step(bench, trained, optimizer, strategy, exemplars, generator)
             done = steps
-            judging = copy.deepcopy(trained)
+            calibrated = copy.deepcopy(trained)
             kept = bench.normals(old) if exemplars else {}
-            judging.calibrate(
+            calibrated.calibrate(
                 (part, torch.full((len(part),), category, device=part.device))
                 for category, x in kept.items()
                 for part in torch.split(x[:exemplars], 16)
             )
-            rows.append(_row(exemplars, steps, bench.auroc(judging, range(last))))
+            rows.append(_row(exemplars, steps, bench.auroc(calibrated, range(last))))
             bench.report("few-shot recovery", len(rows) - 2, runs)
     return {"rows": rows}
 
@@ -123,7 +123,9 @@ def _drawn(
     return x[rows.to(x.device)], y[rows].to(x.device)
 
 
-def _of(found: Found, exemplars: object, steps: int | None, metric: str) -> float:
+def _of(
+    found: Measurements, exemplars: object, steps: int | None, metric: str
+) -> float:
     return next(
         float(row[metric])
         for row in found["rows"]
@@ -131,7 +133,7 @@ def _of(found: Found, exemplars: object, steps: int | None, metric: str) -> floa
     )
 
 
-def sections(results: Sequence[Found]) -> list[Section]:
+def sections(results: Sequence[Measurements]) -> list[Section]:
     """Return AUROC of the old categories by exemplars and steps."""
     made = []
     for metric, name in (
@@ -165,7 +167,7 @@ def sections(results: Sequence[Found]) -> list[Section]:
     return made
 
 
-def figure(results: Sequence[Found]) -> Figure:
+def figure(results: Sequence[Measurements]) -> Figure:
     """Draw AUROC over steps, a line for every number of exemplars."""
     drawn = Figure(figsize=(9, 4.2), layout="constrained")
     pairs = (("image_auroc", "image AUROC"), ("pixel_auroc", "pixel AUROC"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from avalanche_ad.experiments.studies.bench import Bench, Found, flow_model_of
+from avalanche_ad.experiments.studies.bench import Bench, Measurements, flow_model_of
 from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.models.alignment.mixtures import AlignedCovariance
 from avalanche_ad.models.evaluating import evaluating, seeded
@@ -31,7 +31,7 @@ RUNGS: dict[str, tuple[int, AlignedCovariance]] = {
 LEARNED, FORGOTTEN, FRESH = "when learned", "after the last task", "full, when learned"
 
 
-def measure(bench: Bench, seed: int) -> Found:
+def measure(bench: Bench, seed: int) -> Measurements:
     """Learn the stream, then fit old categories' mixtures to their real images."""
     strategy = bench.strategy(seed)
     total = bench.tasks + len(RUNGS)
@@ -79,7 +79,7 @@ def _aligned(
     return aligned
 
 
-def shares(results: Sequence[Found], rung: str, side: int) -> list[float | None]:
+def shares(results: Sequence[Measurements], rung: str, side: int) -> list[float | None]:
     """Return the share of forgetting that a rung recovers, one per seed.
 
     (rung − after the last task) / (when learned − after the last task).
@@ -97,7 +97,7 @@ def shares(results: Sequence[Found], rung: str, side: int) -> list[float | None]
     return found
 
 
-def sections(results: Sequence[Found]) -> list[Section]:
+def sections(results: Sequence[Measurements]) -> list[Section]:
     """Return the ladder with the share of forgetting that every rung recovers."""
     lines = []
     for name in results[0]["rows"]:
@@ -110,7 +110,7 @@ def sections(results: Sequence[Found]) -> list[Section]:
         lines.append(cells)
     caption = (
         "Old categories after the last task. Rungs: their mixtures fitted to the "
-        "latents of their real training images under the flow as it is then, judged by "
+        "latents of their real training images under the flow as it is then, scored by "
         "likelihood. Share: of what was forgotten (when learned less after the last "
         "task), which is spurious as far as a rung recovers it, since no rung trains "
         "the flow; above 1 the rung is better than the model was when it had just "
@@ -121,7 +121,7 @@ def sections(results: Sequence[Found]) -> list[Section]:
     return [Section("The ladder", caption, head, lines)]
 
 
-def figure(results: Sequence[Found]) -> Figure:
+def figure(results: Sequence[Measurements]) -> Figure:
     """Draw the ladder."""
 
     def shown(name: str) -> str:

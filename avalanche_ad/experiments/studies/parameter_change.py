@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from avalanche_ad.experiments.studies.bench import Bench, Found, flow_model_of
+from avalanche_ad.experiments.studies.bench import Bench, Measurements, flow_model_of
 from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.reporting.figures import over_seeds, rows_figure
@@ -17,7 +17,7 @@ from avalanche_ad.reporting.paired import interval
 from avalanche_ad.reporting.tables import Section
 
 
-def measure(bench: Bench, seed: int) -> Found:
+def measure(bench: Bench, seed: int) -> Measurements:
     """Compare every part with itself one task before, of the categories known then."""
     strategy = bench.strategy(seed)
     rows = []
@@ -50,16 +50,16 @@ def _vector(values: Sequence[Tensor]) -> Tensor:
     return torch.cat([value.detach().flatten() for value in values])
 
 
-def _of(found: Found, part: str) -> float | None:
+def _of(found: Measurements, part: str) -> float | None:
     values = [row["change"] for row in found["rows"] if row["part"] == part]
     return float(np.mean(values)) if values else None
 
 
-def _names(results: Sequence[Found]) -> list[str]:
+def _names(results: Sequence[Measurements]) -> list[str]:
     return list(dict.fromkeys(row["part"] for row in results[0]["rows"]))
 
 
-def sections(results: Sequence[Found]) -> list[Section]:
+def sections(results: Sequence[Measurements]) -> list[Section]:
     """Return the mean relative change of every part."""
     lines = [
         [part, interval([_of(found, part) for found in results]).text()]
@@ -74,7 +74,7 @@ def sections(results: Sequence[Found]) -> list[Section]:
     return [Section("Relative change per task", caption, ["part", "change"], lines)]
 
 
-def figure(results: Sequence[Found]) -> Figure:
+def figure(results: Sequence[Measurements]) -> Figure:
     """Draw the mean relative change of every part."""
     names = _names(results)
     flow = [name for name in names if name.startswith("flow")]

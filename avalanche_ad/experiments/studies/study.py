@@ -36,7 +36,7 @@ from avalanche_ad.experiments.provenance import (
     features_id,
 )
 from avalanche_ad.experiments.results import write_json
-from avalanche_ad.experiments.studies.bench import Bench, Found, Load
+from avalanche_ad.experiments.studies.bench import Bench, Load, Measurements
 from avalanche_ad.features import FeatureCache
 from avalanche_ad.recipes import ExperimentRecipe
 from avalanche_ad.reporting.tables import Section, sections_markdown
@@ -70,9 +70,9 @@ class Study:
 
     title: str
     question: str
-    measure: Callable[[Bench, int], Found]
-    sections: Callable[[Sequence[Found]], list[Section]]
-    figure: Callable[[Sequence[Found]], Figure]
+    measure: Callable[[Bench, int], Measurements]
+    sections: Callable[[Sequence[Measurements]], list[Section]]
+    figure: Callable[[Sequence[Measurements]], Figure]
     recipes: Callable[[Load], Mapping[str, ExperimentRecipe]] | None = None
 
 
@@ -116,7 +116,7 @@ def run_study(
     configurations = json.loads(
         json.dumps({n: run_configuration(r, data_root) for n, r in every.items()})
     )
-    found: dict[int, Found] = {}
+    found: dict[int, Measurements] = {}
     made: list[tuple[str, str | None]] = []
     digests: list[tuple[str, Mapping[str, str] | None]] = []
     for seed in seeds:
@@ -180,7 +180,7 @@ def run_study(
     return sections
 
 
-def _read(path: Path, configurations: Mapping[str, Any]) -> Found | None:
+def _read(path: Path, configurations: Mapping[str, Any]) -> Measurements | None:
     """Return what a seed gave before.
 
     :param path: the file.
@@ -208,5 +208,5 @@ def _read(path: Path, configurations: Mapping[str, Any]) -> Found | None:
             f"{path} was measured on another recipe ({named_differences(differences)}):"
             " remove it, or choose another --out"
         )
-    found: Found = content
+    found: Measurements = content
     return found

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from avalanche_ad.errors import TrainingError
-from avalanche_ad.experiments.studies.bench import Bench, Found, flow_model_of
+from avalanche_ad.experiments.studies.bench import Bench, Measurements, flow_model_of
 from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.models.density_model import ScoreKind
 from avalanche_ad.reporting.figures import draw_intervals, over_seeds
@@ -28,7 +28,7 @@ MEASURES = {
 }
 
 
-def measure(bench: Bench, seed: int) -> Found:
+def measure(bench: Bench, seed: int) -> Measurements:
     """Learn task 1, and the parts on task 2 in turn, each time from the same start.
 
     :raises TrainingError: for a strategy whose flow or mixture takes no gradient.
@@ -70,7 +70,7 @@ def measure(bench: Bench, seed: int) -> Found:
     return {"rows": rows}
 
 
-def _of(found: Found, part: str, kind: str, metric: str) -> float | None:
+def _of(found: Measurements, part: str, kind: str, metric: str) -> float | None:
     value: float | None = next(
         row[metric]
         for row in found["rows"]
@@ -79,7 +79,7 @@ def _of(found: Found, part: str, kind: str, metric: str) -> float | None:
     return value
 
 
-def sections(results: Sequence[Found]) -> list[Section]:
+def sections(results: Sequence[Measurements]) -> list[Section]:
     """Return what every part's training does to every score."""
     lines = [
         [
@@ -104,7 +104,7 @@ def sections(results: Sequence[Found]) -> list[Section]:
     return [Section("By the part that is trained", caption, head, lines, left=2)]
 
 
-def figure(results: Sequence[Found]) -> Figure:
+def figure(results: Sequence[Measurements]) -> Figure:
     """Draw AUROC of every score for every part that is trained."""
     drawn = Figure(figsize=(9, 3.4), layout="constrained")
     grid = drawn.subplots(1, len(KINDS), sharex=True, sharey=True)

@@ -43,6 +43,9 @@ class Columns:
         CVPR 2022).
     :param filters: whether the channels of :class:`FilterBank` are stacked too.
     :param channels: how many leading principal components are kept, 0 for all.
+
+    >>> Columns(stages=(4, 8, 16), filters=True).channels
+    128
     """
 
     stages: tuple[int, ...] = (4, 8)

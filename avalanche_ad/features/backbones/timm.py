@@ -41,7 +41,7 @@ class TimmBackbone(Backbone):
     :param weights: a local file with the model's weights instead, safetensors or a
         PyTorch state dict; never executed as code.
     :param random: take random weights on purpose, drawn from ``seed``. Of use in tests
-        only: a random network is a poor judge of defects.
+        only: a random network detects defects poorly.
     :param seed: seed of the random weights.
     :raises RecipeError: for an unknown model or stage, or when none or several of
         ``pretrained``, ``weights`` and ``random`` are asked for.

@@ -1,9 +1,5 @@
 """How mixtures follow a flow that has moved."""
 
-from avalanche_ad.models.alignment.alignment import (
-    Alignment,
-    AlignmentRecipe,
-    MapsFeatures,
-)
+from avalanche_ad.models.alignment.alignment import Alignment
 
-__all__ = ["Alignment", "AlignmentRecipe", "MapsFeatures"]
+__all__ = ["Alignment"]

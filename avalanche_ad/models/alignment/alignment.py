@@ -27,7 +27,7 @@ from avalanche_ad.models.gaussians import (
 from avalanche_ad.models.loading import LoadsWhole
 from avalanche_ad.models.settings import settings_of, settings_tensor
 
-__all__ = ["Alignment", "AlignmentRecipe", "MapsFeatures"]
+__all__ = ["Alignment"]
 
 
 class MapsFeatures(Protocol):
@@ -246,7 +246,7 @@ class Alignment(LoadsWhole):
 
         :param model: with the flow.
         :param category: a category that :meth:`refits`.
-        :param x: packed features (N, layout.size) of its training normals.
+        :param x: features (N, layout.size) of its training normals.
         :param parts: rows to fit to.
         """
         assert self.statistics is not None

@@ -108,7 +108,7 @@ def kept_covariance(full: Tensor, form: AlignedCovariance) -> Tensor:
 def pushed_moments(
     gaussians: Moments, x: Tensor, z: Tensor, component: Tensor
 ) -> Moments:
-    """Return the moments of Gaussians after a map, judged by samples of them.
+    """Return the moments of Gaussians after a map, estimated by samples of them.
 
     With W_k the linear map that fits a component's samples best, by ridge regression
     around the map that fits all components', and e what it leaves,

@@ -9,7 +9,7 @@ __all__ = ["linear_drift", "moved_gaussians", "semantic_drift"]
 
 
 def semantic_drift(means: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """Return how far means have drifted, judged by latents nearby.
+    """Return how far means have drifted, estimated by latents nearby.
 
     Δm = Σ_i w_i (z'_i − z_i) / Σ_i w_i, w_i = exp(−‖z_i − m‖² / 2σ²), σ² the mean
     squared distance of the means to their nearest tenth of the latents, so that some

@@ -151,15 +151,15 @@ class FeatureStatistics(CategoryTable):
         return sum(buffer.nbytes for buffer in self.buffers())
 
     @torch.no_grad()
-    def fit_category(self, category: int, packed: Tensor) -> None:
+    def fit_category(self, category: int, features: Tensor) -> None:
         """Take the statistics of a category's training features.
 
         :param category: category index.
-        :param packed: (N, layout.size).
+        :param features: (N, layout.size).
         """
         self.resize(category + 1)
         generator = torch.Generator().manual_seed(self.seed * 1009 + category)
-        for index, level in enumerate(self.layout.unpack(packed)):
+        for index, level in enumerate(self.layout.unflatten(features)):
             x = level.flatten(1, 2)
             if self.mean_field:
                 field = x.mean(0)
@@ -182,11 +182,11 @@ class FeatureStatistics(CategoryTable):
                 torch.as_tensor(mixture.covariances_),
             )
         self.known[category] = True
-        self.images[category] = len(packed)
+        self.images[category] = len(features)
 
     @torch.no_grad()
     def without(
-        self, category: int, packed: Tensor, parts: Sequence[Tensor]
+        self, category: int, features: Tensor, parts: Sequence[Tensor]
     ) -> Iterator[FeatureStatistics]:
         """Yield the statistics as they are when a category has some images alone.
 
@@ -194,13 +194,13 @@ class FeatureStatistics(CategoryTable):
         to, see :func:`~avalanche_ad.models.gaussians.refitted`.
 
         :param category: category with statistics.
-        :param packed: what it was fitted to (N, layout.size).
+        :param features: what it was fitted to (N, layout.size).
         :param parts: which of the images to keep, indices (M,).
         """
         generator = torch.Generator().manual_seed(self.seed * 1009 + category)
-        unpacked = self.layout.unpack(packed)
+        levels = self.layout.unflatten(features)
         drawn = []
-        for index, level in enumerate(unpacked):
+        for index, level in enumerate(levels):
             x = level.flatten(1, 2)
             positions = x.shape[1]
             if self.mean_field:
@@ -218,7 +218,7 @@ class FeatureStatistics(CategoryTable):
         for kept in parts:
             made = copy.deepcopy(self)
             for index, (level, (image, position, shares)) in enumerate(
-                zip(unpacked, drawn, strict=True)
+                zip(levels, drawn, strict=True)
             ):
                 used = torch.isin(image, kept)
                 x = level.flatten(1, 2)
@@ -331,7 +331,7 @@ class FeatureStatistics(CategoryTable):
     def sample(
         self, categories: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Draw packed features; positions are drawn independently of each other.
+        """Draw features; positions are drawn independently of each other.
 
         :param categories: categories with statistics (N,).
         :param generator: source of the draws, on the CPU; torch's own by default.

@@ -193,7 +193,7 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
         """Start the mixture groups of new categories.
 
         :param categories: category indices; those already known are left alone.
-        :param features: packed features (N, size) of each new category, needed by
+        :param features: features (N, size) of each new category, needed by
             ``center_init="data"`` alone.
         """
         known = set(self.known_categories.tolist())
@@ -224,7 +224,7 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
         for category in new:
             total = mixture.centers.new_zeros(mixture.dimensions)
             for part in torch.split(features[category], 16):
-                level = self.layout.unpack(self.packed(part))[index]
+                level = self.layout.unflatten(self.features_of(part))[index]
                 total += self.latent_level(index, level)[0].mean(1).sum(0)
             means.append(total / len(features[category]))
         return torch.stack(means)
@@ -322,7 +322,7 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
         """Return joint log-likelihoods per image, see :class:`DensityModel`."""
         known = self.known_categories
         levels, outputs = [], []
-        for index, features in enumerate(self.layout.unpack(self.packed(x))):
+        for index, features in enumerate(self.layout.unflatten(self.features_of(x))):
             mixture = self._mixture(index)
             count, height, width, dimensions = features.shape
             positions = None

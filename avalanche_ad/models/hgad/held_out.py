@@ -30,16 +30,16 @@ def likelihoods_without(
 
     :param model: whose mixtures follow from statistics.
     :param category: a category that has been learned.
-    :param x: packed features (N, layout.size) of its training normals.
+    :param x: features (N, layout.size) of its training normals.
     :param parts: rows to fit to, and rows (M,) to score, of each part.
     :return: for each part one (M, H, W) per level.
     """
     shapes = [(height, width) for height, width, _ in model.layout.levels]
     latents: list[list[tuple[Tensor, Tensor]]] = []
     for part in torch.split(x, 32):
-        unpacked = model.layout.unpack(model.packed(part))
+        levels = model.layout.unflatten(model.features_of(part))
         latents.append(
-            [model.latent_level(index, level) for index, level in enumerate(unpacked)]
+            [model.latent_level(index, level) for index, level in enumerate(levels)]
         )
     joined = [
         tuple(torch.cat(tensors) for tensors in zip(*level, strict=True))
@@ -51,7 +51,7 @@ def likelihoods_without(
         for index, level in enumerate(joined)
     ]
     every = model.alignment.mixtures_without(
-        model, category, model.packed(x), [rest for rest, _ in parts]
+        model, category, model.features_of(x), [rest for rest, _ in parts]
     )
     for (rest, rows), mixtures in zip(parts, every, strict=True):
         held = ~torch.isin(rows, rest)

@@ -17,14 +17,14 @@ from avalanche_ad.models.hgad.mixture import (
 )
 from avalanche_ad.models.scoring import negative_entropy
 
-__all__ = ["Latents", "LevelLatents", "MeanLatents"]
+__all__ = ["Latents"]
 
 _FAR = 1e9  # a squared distance whose posterior is 0, its logarithm finite
 
 
 @dataclass(frozen=True)
 class LevelLatents:
-    """Dense latents of one feature level, with the mixture they are judged by.
+    """Dense latents of one feature level, with the mixture they are scored by.
 
     :param z: latents (N, H, W, D).
     :param log_det: log |det ∂z/∂x| (N, H, W).
@@ -53,6 +53,12 @@ class Latents:
     :param levels: one entry per feature level, finest first.
     :param known: indices (C,) of the categories the mixtures know, ascending; row c of
         a level's centres belongs to category ``known[c]``.
+
+    >>> z = torch.zeros(1, 2, 2, 3)
+    >>> centers, logits = torch.zeros(2, 1, 3), torch.zeros(2, 1)
+    >>> level = LevelLatents(z, z[..., 0], centers, logits[:, 0], logits)
+    >>> Latents([level], torch.arange(2)).negative_entropy()[0].mean()  # −log 2
+    tensor(-0.6931)
     """
 
     levels: Sequence[LevelLatents]

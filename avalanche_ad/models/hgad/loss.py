@@ -29,6 +29,9 @@ class HGADTerms(NamedTuple):
     ``inter`` L_g, ``mutual_information`` L_mi (to be maximised), ``entropy`` L_e,
     ``intra`` L_gi and ``likelihood`` L_z; the last two are zero while the inner
     mixture is left out.
+
+    >>> HGADTerms._fields
+    ('inter', 'mutual_information', 'entropy', 'intra', 'likelihood')
     """
 
     inter: Tensor
@@ -150,6 +153,14 @@ class FlowGMMLoss(nn.Module):
     terms without a graph, (levels, 5), named by ``term_names``.
 
     Source: Yao et al., ECCV 2024, Eq. 11.
+
+    >>> from avalanche_ad import FlowGMM
+    >>> from avalanche_ad.features import FeatureLayout
+    >>> model = FlowGMM(FeatureLayout(((2, 2, 4),)), couplings=2, condition_channels=4)
+    >>> model.add_categories([0, 1])
+    >>> criterion = FlowGMMLoss(reduction="none")
+    >>> criterion(model(torch.zeros(2, 16)), torch.tensor([0, 1])).shape
+    torch.Size([2])
     """
 
     term_names = HGADTerms._fields

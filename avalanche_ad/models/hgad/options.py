@@ -18,6 +18,9 @@ class FlowGMMOptions(DensityOptions):
     Benchmarks and strategies share the section, so some of it may not be read:
     ``likelihood_map`` is of scores without position calibration, ``pattern_period`` of
     centres that start in the pattern.
+
+    >>> FlowGMMOptions(couplings=8).centers_per_category
+    10
     """
 
     type: str = "flow_gmm"

@@ -87,6 +87,14 @@ class PackNetFlowGMM(FlowGMM):
 
     Source: Mallya and Lazebnik, "PackNet: Adding Multiple Tasks to a Single Network by
     Iterative Pruning", CVPR 2018, arXiv 1711.05769.
+
+    >>> layout = FeatureLayout(((2, 2, 4),))
+    >>> model = PackNetFlowGMM(layout, couplings=2, condition_channels=4)
+    >>> model.add_categories([0])
+    >>> model.prune(0.5)
+    >>> model.freeze_pruned()
+    >>> model.task_count
+    1
     """
 
     kind = "packnet_flow_gmm"
@@ -245,12 +253,12 @@ class PackNetFlowGMM(FlowGMM):
     def forward(self, x: Tensor) -> Tensor:
         """Return joint log-likelihoods per image.
 
-        :param x: packed features (N, layout.size).
+        :param x: features (N, layout.size).
         :return: (N, C); −1e4 for categories not seen yet and, in training, for those of
             other tasks. The attribute ``latents`` is a :class:`TaskLatents`, in
             training the current task's :class:`Latents`.
         """
-        x = self.packed(x)
+        x = self.features_of(x)
         if self.training:
             with self.router.showing(self.task_count):
                 return super().forward(x)

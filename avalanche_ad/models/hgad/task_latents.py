@@ -11,7 +11,7 @@ from torch import Tensor
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.hgad.latents import Latents
 
-__all__ = ["TaskLatents", "by_task", "in_order"]
+__all__ = ["by_task", "in_order"]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from avalanche_ad.models.hgad.latents import Latents, MeanLatents
 from avalanche_ad.models.hgad.loss import FlowGMMLoss
 from avalanche_ad.models.hgad.mixture import HierarchicalMixture
 
-__all__ = ["TrainsAsHGAD", "drawn_positions"]
+__all__ = ["drawn_positions"]
 
 
 class TrainsAsHGAD(FlowModel):

@@ -55,6 +55,9 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     :raises TrainingError: after an experience, when a constant or a score of the
         training normals is not finite.
+
+    >>> CalibrationPlugin(mask_size=128, quantile=0.99).thresholds
+    {}
     """
 
     def __init__(

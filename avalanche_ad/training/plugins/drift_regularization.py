@@ -35,16 +35,8 @@ class DriftRegularizationPlugin(StatisticsKeeper, FunctionalRegularizationPlugin
 
     Source of the penalty: Kirichenko et al., HCL-FR, arXiv 2106.12772.
 
-    >>> from avalanche.training.supervised import Naive
-    >>> from avalanche_ad import DynamicFlowGMM, FlowGMMLoss, make_optimizer
-    >>> from avalanche_ad.features import FeatureLayout
-    >>> model = DynamicFlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
-    >>> strategy = Naive(
-    ...     model=model,
-    ...     optimizer=make_optimizer(model),
-    ...     criterion=FlowGMMLoss(),
-    ...     plugins=[DriftRegularizationPlugin(alpha=10.0)],
-    ... )
+    >>> DriftRegularizationPlugin(alpha=10.0, components=5).components
+    5
     """
 
     def __init__(

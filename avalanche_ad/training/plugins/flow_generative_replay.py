@@ -58,7 +58,7 @@ class FlowGenerativeReplayPlugin(FlowRehearsalPlugin[tuple[Tensor, Tensor]]):
     def draw_pool(
         self, model: FlowModel, categories: list[int]
     ) -> tuple[Tensor, Tensor]:
-        """Draw packed features and their categories."""
+        """Draw features and their categories."""
         y = even_categories(categories, self.pool_size).to(model.device)
         parts = [model.sample(part, inner=False) for part in torch.split(y, _CHUNK)]
         return torch.cat(parts), y

@@ -27,16 +27,8 @@ class SelfGenerativeReplayPlugin(GenerativeReplayPlugin):  # type: ignore[misc]
     Source: Shin et al., "Continual Learning with Deep Generative Replay", NeurIPS
     2017, arXiv 1705.08690.
 
-    >>> from avalanche.training.supervised import Naive
-    >>> from avalanche_ad import DynamicFlowGMM, FlowGMMLoss, make_optimizer
-    >>> from avalanche_ad.features import FeatureLayout
-    >>> model = DynamicFlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
-    >>> strategy = Naive(
-    ...     model=model,
-    ...     optimizer=make_optimizer(model),
-    ...     criterion=FlowGMMLoss(),
-    ...     plugins=[SelfGenerativeReplayPlugin(replay_size=8)],
-    ... )
+    >>> SelfGenerativeReplayPlugin(replay_size=8).replay_size
+    8
     """
 
     def __init__(

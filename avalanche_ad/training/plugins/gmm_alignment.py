@@ -68,7 +68,7 @@ class GMMAlignmentPlugin(StatisticsKeeper):
 
     and how a mixture is fitted to latents is the ``update``: ``"moments"`` of each
     group (of the statistics, the components' own moments under the flow: their affine
-    part is exact, and samples judge only what bends, see
+    part is exact, and samples estimate only what bends, see
     :func:`~avalanche_ad.models.alignment.mixtures.pushed_moments`; a real image's
     latents are grouped by EM), ``"em"``: stepwise EM in minibatches, or
     ``"gradient"``: ``steps`` gradient steps on the mixture as it was, the flow held; a
@@ -85,6 +85,11 @@ class GMMAlignmentPlugin(StatisticsKeeper):
         aligned mixtures too.
     :raises TrainingError: for an unknown source or update, or an option that has no
         effect with them.
+
+    >>> GMMAlignmentPlugin(update="em", steps=10)
+    Traceback (most recent call last):
+    ...
+    avalanche_ad.errors.TrainingError: ... steps = 10 has no effect with update...
     """
 
     aligns = True
@@ -304,12 +309,12 @@ def drawn_features(
 
     :param model: a model.
     :param index: level.
-    :param x: packed features (N, size).
+    :param x: features (N, size).
     :param count: how many at most.
     :return: (count, D), and the position of each (count,).
     """
     height, width, _ = model.layout.levels[index]
-    level = model.layout.unpack(x)[index].flatten(0, 2)
+    level = model.layout.unflatten(x)[index].flatten(0, 2)
     rows = torch.randperm(len(level))[:count].to(level.device)
     return level[rows], rows % (height * width)
 

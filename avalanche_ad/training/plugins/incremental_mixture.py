@@ -43,6 +43,9 @@ class IncrementalMixturePlugin(StatisticsKeeper):
     :param samples: latents per category and level that a mixture starts from.
     :param options: see :class:`StatisticsKeeper`; ``components`` are those of the
         mixtures too.
+
+    >>> IncrementalMixturePlugin(every=4, statistics="low_rank").components
+    10
     """
 
     aligns = True

@@ -62,6 +62,9 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
     :param seed: decides the vectors used and the start of the EM; the model's by
         default.
     :param others: of the class that comes next in a subclass of several.
+
+    >>> StatisticsKeeper(statistics="low_rank").option("rank")
+    16
     """
 
     # statistics of more images take the place of a stray few's
@@ -187,7 +190,7 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
         stream.
 
         :param model: what they are kept with.
-        :param features: packed features (N, size) by category.
+        :param features: features (N, size) by category.
         """
         device = model.device
         if model.alignment.statistics is None:

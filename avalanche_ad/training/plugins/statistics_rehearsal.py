@@ -24,7 +24,7 @@ class StatisticsRehearsalPlugin(
     """Train on samples of earlier categories' feature statistics beside the new images.
 
     The backbone is frozen, so statistics of its features never drift, as those of
-    latents do. Each step adds the criterion's loss of a minibatch of packed features
+    latents do. Each step adds the criterion's loss of a minibatch of features
     drawn from them, even over the categories learned,
 
         L = L(x, y) + α · L(x̃, ỹ),   x̃ ~ p(features | ỹ),
@@ -40,16 +40,8 @@ class StatisticsRehearsalPlugin(
     The idea is that of prototype augmentation (Zhu et al., PASS, CVPR 2021), here with
     a density of every position's features.
 
-    >>> from avalanche.training.supervised import Naive
-    >>> from avalanche_ad import DynamicFlowGMM, FlowGMMLoss, make_optimizer
-    >>> from avalanche_ad.features import FeatureLayout
-    >>> model = DynamicFlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
-    >>> strategy = Naive(
-    ...     model=model,
-    ...     optimizer=make_optimizer(model),
-    ...     criterion=FlowGMMLoss(),
-    ...     plugins=[StatisticsRehearsalPlugin(batch_size=16)],
-    ... )
+    >>> StatisticsRehearsalPlugin(statistics="low_rank").option("rank")
+    16
     """
 
     def __init__(
@@ -67,7 +59,7 @@ class StatisticsRehearsalPlugin(
     def draw_pool(
         self, model: FlowModel, categories: list[int]
     ) -> tuple[Tensor, Tensor]:
-        """Draw packed features and their categories."""
+        """Draw features and their categories."""
         statistics = model.alignment.statistics
         assert statistics is not None
         y = even_categories(categories, self.pool_size)

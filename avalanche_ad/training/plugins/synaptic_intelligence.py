@@ -26,16 +26,8 @@ class SynapticIntelligencePlugin(_SynapticIntelligence):  # type: ignore[misc]
     Source: Zenke et al., "Continual Learning Through Synaptic Intelligence", ICML
     2017, arXiv 1703.04200.
 
-    >>> from avalanche.training.supervised import Naive
-    >>> from avalanche_ad import DynamicFlowGMM, FlowGMMLoss, make_optimizer
-    >>> from avalanche_ad.features import FeatureLayout
-    >>> model = DynamicFlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2)
-    >>> strategy = Naive(
-    ...     model=model,
-    ...     optimizer=make_optimizer(model),
-    ...     criterion=FlowGMMLoss(),
-    ...     plugins=[SynapticIntelligencePlugin(si_lambda=0.5)],
-    ... )
+    >>> SynapticIntelligencePlugin(si_lambda=0.5).si_lambda
+    [0.5]
     """
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:

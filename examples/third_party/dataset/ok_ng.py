@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from avalanche_ad.datasets import DiskReader, Problem, Sample
-from avalanche_ad.datasets.scanning import Found, choose_categories
+from avalanche_ad.datasets.scanning import Scan, choose_categories
 
 
 class OkNgReader(DiskReader):
@@ -22,7 +22,7 @@ class OkNgReader(DiskReader):
         super().__init__(root, categories)
         self.ending = ending
 
-    def scan(self) -> Found:
+    def scan(self) -> Scan:
         """Yield samples and problems."""
         known = sorted(path.parent.name for path in self.root.glob("*/learn"))
         if not known:

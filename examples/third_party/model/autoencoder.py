@@ -59,8 +59,8 @@ class Autoencoder(AnomalyModel):
 
     def forward(self, x: Tensor) -> Tensor:
         known, levels = self.known_categories, []
-        unpacked = self.layout.unpack(self.packed(x))
-        for table, level in zip(self.bottlenecks, unpacked, strict=True):
+        features = self.layout.unflatten(self.features_of(x))
+        for table, level in zip(self.bottlenecks, features, strict=True):
             down = table.down[known]
             code = torch.einsum("nhwd,cdk->nhwck", level, down)
             rebuilt = torch.einsum("nhwck,cdk->nhwcd", code, down)

@@ -55,15 +55,15 @@ class MemoryBank(AnomalyModel):
     def fit_experience(self, batches):
         for category, x in by_category(batches).items():
             generator = torch.Generator().manual_seed(self.seed + category)
-            for bank, level in zip(self.banks, self.layout.unpack(x), strict=True):
+            for bank, level in zip(self.banks, self.layout.unflatten(x), strict=True):
                 rows = level.flatten(0, 2)
                 drawn = torch.randint(len(rows), (self.vectors,), generator=generator)
                 bank.set_rows(category, rows=rows[drawn.to(rows.device)])
 
     def forward(self, x: Tensor) -> Tensor:
         known, levels = self.known_categories, []
-        unpacked = self.layout.unpack(self.packed(x))
-        for bank, level in zip(self.banks, unpacked, strict=True):
+        features = self.layout.unflatten(self.features_of(x))
+        for bank, level in zip(self.banks, features, strict=True):
             nearest = [
                 torch.cdist(level.flatten(1, 2), bank.rows[c]).amin(2) for c in known
             ]

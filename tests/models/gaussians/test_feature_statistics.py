@@ -19,11 +19,11 @@ def features(count=40, seed=0):
         field = 3 * torch.randn(height, width, channels, generator=own)
         noise = torch.randn(count, height, width, channels, generator=generator)
         levels.append(field + noise @ mixing)
-    return LAYOUT.pack(levels)
+    return LAYOUT.flatten(levels)
 
 
 def moments(x, index):
-    rows = LAYOUT.unpack(x)[index].flatten(0, 2)
+    rows = LAYOUT.unflatten(x)[index].flatten(0, 2)
     return rows.mean(0), torch.cov(rows.T)
 
 
@@ -54,7 +54,9 @@ def test_the_mean_field_knows_where_things_are():
     kept = FeatureStatistics(LAYOUT, 1, mean_field=True)
     kept.fit_category(0, x)
     drawn = kept.sample(torch.zeros(2000, dtype=torch.long))
-    for found, expected in zip(LAYOUT.unpack(drawn), LAYOUT.unpack(x), strict=True):
+    for found, expected in zip(
+        LAYOUT.unflatten(drawn), LAYOUT.unflatten(x), strict=True
+    ):
         torch.testing.assert_close(found.mean(0), expected.mean(0), atol=0.5, rtol=0.05)
 
 

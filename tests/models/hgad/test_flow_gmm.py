@@ -20,7 +20,7 @@ def test_output_is_the_mean_log_likelihood_under_the_main_centres(flow_gmm, feat
     x = features(3).double()
     output = model(x)
     per_level = []
-    for index, level in enumerate(model.layout.unpack(x)):
+    for index, level in enumerate(model.layout.unflatten(x)):
         mixture = model.mixtures[index]
         z, log_det = model.latent_level(index, level)
         columns = [
@@ -213,7 +213,7 @@ def test_state_dict_round_trip(flow_gmm, layout, features):
 
 
 def test_packed_features_of_another_layout_are_refused(flow_gmm):
-    with pytest.raises(ValueError, match=r"expected packed features of shape \(N, 120"):
+    with pytest.raises(ValueError, match=r"expected features of shape \(N, 120"):
         flow_gmm()(torch.zeros(2, 7))
 
 
@@ -298,7 +298,7 @@ def aligned(flow_gmm):
     return model
 
 
-def test_an_aligned_category_is_judged_by_its_mixture(aligned, flow_gmm, features):
+def test_an_aligned_category_is_scored_by_its_mixture(aligned, flow_gmm, features):
     x = features(4)
     plain = flow_gmm(known=(0, 1, 3)).eval()
     with torch.no_grad():
@@ -307,7 +307,7 @@ def test_an_aligned_category_is_judged_by_its_mixture(aligned, flow_gmm, feature
             chosen = torch.full((4,), category)
             levels = aligned.log_likelihood_levels(latents_of(output), chosen)
             old = plain.log_likelihood_levels(latents_of(before), chosen)
-            for index, features_ in enumerate(aligned.layout.unpack(x)):
+            for index, features_ in enumerate(aligned.layout.unflatten(x)):
                 if category == 1:
                     assert torch.equal(levels[index], old[index])
                     continue

@@ -179,7 +179,7 @@ def test_a_task_of_one_category_leaves_the_likelihood_for_all(packnet, features)
     assert torch.equal(maps(), maps("likelihood"))
 
 
-def test_images_of_several_tasks_are_judged_each_by_its_own(packnet, features):
+def test_images_of_several_tasks_are_scored_each_by_its_own(packnet, features):
     model = packnet()
     x, category = features(6), torch.tensor([3, 0, 4, 5, 1, 0])
     output = model(x)
@@ -200,7 +200,7 @@ def test_images_of_several_tasks_are_judged_each_by_its_own(packnet, features):
             torch.testing.assert_close(level[row], value[0])
 
 
-def test_aligned_mixtures_judge_each_image_by_its_own_likelihood(packnet, features):
+def test_aligned_mixtures_score_each_image_by_its_own_likelihood(packnet, features):
     model = packnet()
     for mixture in model.alignment.start(1, model.num_categories):
         for c in range(6):

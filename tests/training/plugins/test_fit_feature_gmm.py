@@ -14,9 +14,9 @@ def fitted(monkeypatch):
     calls = []
     fit = FeatureGMM.fit_category
 
-    def noted(self, category, packed):
-        calls.append((category, len(packed)))
-        fit(self, category, packed)
+    def noted(self, category, features):
+        calls.append((category, len(features)))
+        fit(self, category, features)
 
     monkeypatch.setattr(FeatureGMM, "fit_category", noted)
     return calls

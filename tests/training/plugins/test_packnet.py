@@ -64,7 +64,7 @@ def strategy_of(make_strategy):
     return make
 
 
-def judged(model, x, categories):
+def scored(model, x, categories):
     """Per-category log-likelihoods and score maps, every bit of them."""
     model.eval()
     output = model(x)
@@ -94,10 +94,10 @@ def test_not_a_bit_of_an_old_task_moves(
     strategy = strategy_of(model, PLUGINS[plugin](), OPTIMIZERS[optimizer])
     x = torch.stack([item[0] for item in first.dataset])[::6]
     strategy.train(first)
-    before = judged(model, x, (0, 1))
+    before = scored(model, x, (0, 1))
     flows = [p.detach().clone() for p in model.flows.parameters()]
     strategy.train(second)
-    after = judged(model, x, (0, 1))
+    after = scored(model, x, (0, 1))
     assert len(before) == 6
     assert all(map(torch.equal, after, before))
     moved = [
@@ -199,9 +199,9 @@ def test_an_evaluation_in_the_middle_of_training(stream, make_packnet, strategy_
     first, second = benchmark.train_stream
     strategy.train(first, eval_streams=[benchmark.test_stream[:1]])
     x = torch.stack([item[0] for item in first.dataset])[::6]
-    before = judged(model, x, (0, 1))
+    before = scored(model, x, (0, 1))
     strategy.train(second, eval_streams=[benchmark.test_stream])
-    assert all(map(torch.equal, judged(model, x, (0, 1)), before))
+    assert all(map(torch.equal, scored(model, x, (0, 1)), before))
 
 
 def test_joint_training_is_one_task(stream, make_packnet, strategy_of, make_strategy):

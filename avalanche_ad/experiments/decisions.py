@@ -1,4 +1,4 @@
-"""From scores to verdicts: which threshold an image's score is held against."""
+"""From scores to decisions: which threshold an image's score is held against."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from avalanche_ad.errors import (
 )
 from avalanche_ad.models.thresholds import FalseAlarms, HeldOutScores
 
-__all__ = ["Threshold", "Verdicts"]
+__all__ = ["DecisionThresholds", "Threshold"]
 
 _log = logging.getLogger(__name__)
 
@@ -63,13 +63,19 @@ class Threshold:
         return cls(score=value)
 
 
-class Verdicts:
+class DecisionThresholds:
     """The thresholds of a saved run, and what is known of normals' scores.
 
     :param run: the run's folder.
     :param description: what its ``model.json`` holds.
     :param threshold: which of them to take.
     :param warn: whether to tell of thresholds that are missing or worth little.
+
+    >>> kept = {"f1max": {"cable": 2.5}, "quantile": {}}
+    >>> description = {"categories": ["cable"], "thresholds": kept}
+    >>> thresholds = DecisionThresholds(Path("run"), description, Threshold(f1max=True))
+    >>> thresholds.decide("cable", 3.0)
+    {'threshold': 2.5, 'anomalous': True}
     """
 
     def __init__(
@@ -79,7 +85,7 @@ class Verdicts:
         threshold: Threshold,
         warn: bool = True,
     ) -> None:
-        honest = {
+        unseen = {
             *description.get("fresh", ()),
             *(
                 name
@@ -96,7 +102,7 @@ class Verdicts:
             name: HeldOutScores(scores)
             for name, scores in dict(description.get("held_out", {})).items()
         }
-        self.trained_on = {name: name not in honest for name in names}
+        self.trained_on = {name: name not in unseen for name in names}
         self.level: float | None = None
         if threshold.score is not None:
             self.limits = dict.fromkeys(names, threshold.score)
@@ -106,7 +112,7 @@ class Verdicts:
             if none and warn:
                 _log.warning(
                     "%s has no f1max threshold for %s, whose test split had no defects "
-                    "or was not there: no verdict",
+                    "or was not there: no decision",
                     run,
                     ", ".join(none),
                 )
@@ -151,20 +157,20 @@ class Verdicts:
                 "--threshold quantile or f1max, or run the experiment again"
             )
 
-    def verdict(self, category: str, score: float) -> dict[str, Any]:
-        """Return threshold and verdict, and what is known of normals' scores."""
+    def decide(self, category: str, score: float) -> dict[str, Any]:
+        """Return threshold and decision, and what is known of normals' scores."""
         limit, held_out = self.limits.get(category), self.held_out.get(category)
-        found: dict[str, Any] = {
+        decision: dict[str, Any] = {
             "threshold": limit,
             "anomalous": None if limit is None else score >= limit,
         }
         if held_out is not None:
-            found["normals_above"] = round(held_out.share_above(score), 6)
+            decision["normals_above"] = round(held_out.share_above(score), 6)
             if limit is not None:
                 alarms = _rounded(held_out.false_alarms(limit, self.level))
                 trained_on = self.trained_on[category]
-                found["false_alarms"] = {**alarms, "trained_on": trained_on}
-        return found
+                decision["false_alarms"] = {**alarms, "trained_on": trained_on}
+        return decision
 
 
 def _rounded(alarms: FalseAlarms) -> dict[str, float]:
