@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Annotated, Any, Literal
@@ -52,6 +53,8 @@ def list_(
 
 
 def _rows(what: str) -> Iterator[Row]:
+    if what == "scores":
+        yield from _maps()
     if what in REGISTRIES:
         module, _, name = REGISTRIES[what].rpartition(".")
         yield from _registered(getattr(import_module(module), name))
@@ -70,8 +73,27 @@ def _rows(what: str) -> Iterator[Row]:
 
 
 def _registered(found: Registry[Any]) -> Iterator[Row]:
-    """Yield what a registry has; other packages are named, and not imported."""
+    """Yield what a registry has; other packages say it themselves, not imported."""
     for name in found.names():
-        own = found.own.get(name)
-        said = inspect.getdoc(own) if own else None
-        yield name, (said or "").partition("\n")[0], found.origin(name)
+        own, entry = found.own.get(name), found.others.get(name)
+        said = (inspect.getdoc(own) or "").partition("\n")[0] if own else ""
+        if own is None and entry is not None and entry.dist is not None:
+            said = entry.dist.metadata.get("Summary") or ""
+        yield name, _plain(said), found.origin(name)
+
+
+def _plain(text: str) -> str:
+    """Return a docstring's line without its marks."""
+    return re.sub(r":\w+:`~?\.?([^`]*)`|``([^`]*)``", r"\1\2", text)
+
+
+def _maps() -> Iterator[Row]:
+    """Yield the maps of the package's models, each of which is a score as well."""
+    from avalanche_ad.models.registry import MODELS
+
+    kinds: dict[str, list[str]] = {}
+    for kind, made in MODELS.own.items():
+        for name in made.maps:
+            kinds.setdefault(name, []).append(kind)
+    for name, of in kinds.items():
+        yield name, f"The map of {', '.join(of)}.", ""

@@ -97,7 +97,10 @@ class DiskReader(DatasetReader):
 
         :raises DatasetError: at the first thing that would break training.
         """
-        return DiskData.open(self.name, report_unreadable(self.scan)())
+        found = DiskData.open(self.name, report_unreadable(self.scan)())
+        if not found.samples:
+            raise DatasetError(str(self._nothing()))
+        return found
 
     def check(self, progress: Progress | None = None) -> list[Problem]:
         """Return every problem of the folders, then of the files; errors first.
@@ -106,10 +109,16 @@ class DiskReader(DatasetReader):
         """
         found = list(report_unreadable(self.scan)())
         samples = tuple(item for item in found if isinstance(item, Sample))
+        if not found:
+            found.append(self._nothing())
         structure = [item for item in found if isinstance(item, Problem)]
         content = find_problems(DiskData(self.name, samples), progress)
         # both passes meet a mask that is missing
         return _errors_first([*dict.fromkeys(structure + content)])
+
+    def _nothing(self) -> Problem:
+        """Return what to say where a scan finds nothing, not even a problem."""
+        return Problem(self.root, f"no image of the data set {self.name!r} found")
 
 
 def _errors_first(problems: Sequence[Problem]) -> list[Problem]:

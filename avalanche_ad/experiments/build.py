@@ -34,6 +34,7 @@ from avalanche_ad.features import Backbone, FeatureCache, make_backbone
 from avalanche_ad.features.registry import check_backbone
 from avalanche_ad.models import AnomalyModel
 from avalanche_ad.models.registry import MODELS
+from avalanche_ad.models.scores import score_named
 from avalanche_ad.recipes import (
     BenchmarkRecipe,
     ExperimentRecipe,
@@ -179,8 +180,8 @@ def build_model(
     plain, options = MODELS.find(recipe.model.type).built_from(recipe.model)
     options["seed"] = seed
     count = len(benchmark.category_names)
-    made = dynamic(plain)(benchmark.layout, num_categories=count, **options)
-    return made, options
+    arguments = {"layout": benchmark.layout, "num_categories": count, **options}
+    return _made(dynamic(plain), arguments, f"model {recipe.model.type!r}"), options
 
 
 def build_strategy(
@@ -271,6 +272,9 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
         features.backbone, features.options, folders.get("features.backbone")
     )
     model = MODELS.find(stream.model.type, folders.get("model.type"))
+    if stream.model.score_kind is not None:
+        folder = folders.get("model.score_kind")
+        score_named(stream.model.score_kind, model.maps, folder)
     made, _ = model.built_from(stream.model)
     if stream.blurry and not made.repeats_categories:
         raise RecipeError(

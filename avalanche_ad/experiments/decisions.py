@@ -135,7 +135,7 @@ class DecisionThresholds:
             seen = [name for name in self.limits if self.trained_on[name]]
             if seen and warn:
                 _log.warning(
-                    "the thresholds of %s are of images that its flow was trained on "
+                    "the thresholds of %s are of images that its model was fitted to "
                     "(%s), and more of other normals pass them: `avalanche-ad "
                     "calibrate %s NEW_NORMALS` takes them from new ones",
                     run,

@@ -23,6 +23,7 @@ from avalanche_ad.datasets.loading import (
 )
 from avalanche_ad.errors import (
     DatasetError,
+    RecipeError,
     ResultsError,
     writing,
 )
@@ -102,7 +103,14 @@ def predict_images(
             f"{run}: model.json is damaged or not one of this version "
             f"({type(error).__name__}: {error}); run the experiment again"
         ) from None
-    backbone = make_backbone(made, **options)
+    try:
+        model.score_of()  # which may be another package's, as the backbone
+        backbone = make_backbone(made, **options)
+    except RecipeError as error:
+        raise ResultsError(
+            f"{run}: {error}; what another package brings is there when that package "
+            "is installed, or its module on PYTHONPATH"
+        ) from error
     features, now = None, features_id(backbone)
     if (run / "results.json").is_file():  # or a model kept without its results
         features = read_results(run)["versions"].get("features")

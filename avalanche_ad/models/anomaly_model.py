@@ -80,6 +80,11 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
     ) -> None:
         super().__init__()
         self.layout = layout
+        if not getattr(self, "maps", ()):
+            raise TrainingError(
+                f"{type(self).__name__} offers no map: set maps = (…) to the names "
+                "that normality_levels takes"
+            )
         self.score_kind = score_kind or self.maps[0]
         self.smoothing_sigma = smoothing_sigma
         self.position_calibration = position_calibration

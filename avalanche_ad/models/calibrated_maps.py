@@ -83,6 +83,11 @@ class CalibratedMaps(nn.Module):
         with evaluating(self):
             for x, category in batches:
                 latents = latents_of(self(x))
+                if latents is None:
+                    raise TrainingError(
+                        f"{type(self).__name__}.forward attached no latents to its "
+                        "output: let it return attach_latents(output, …)"
+                    )
                 for name, parts in found.items():
                     parts.append(self.normality_levels(name, latents, category))
                 seen.append(category)

@@ -102,8 +102,8 @@ def load_model(
         raise
     except RecipeError as error:
         raise ResultsError(
-            f"{description_file}: {error}; a model of another package needs that "
-            "package installed, or its module on PYTHONPATH"
+            f"{description_file}: {error}; what another package brings is there when "
+            "that package is installed, or its module on PYTHONPATH"
         ) from error
     except (
         OSError,

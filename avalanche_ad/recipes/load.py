@@ -10,7 +10,7 @@ from typing import Any, Literal
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.recipes.merge import STREAM_KEYS, over, replaced
 from avalanche_ad.recipes.model_options import check_model, model_class
-from avalanche_ad.recipes.overrides import apply_override, parsed
+from avalanche_ad.recipes.overrides import TYPES, apply_override, parsed
 from avalanche_ad.recipes.schema import (
     BenchmarkRecipe,
     ExperimentRecipe,
@@ -30,7 +30,13 @@ __all__ = ["list_recipes", "load_experiment", "read_toml"]
 _PACKAGE = Path(__file__).resolve().parent
 _NOT_INHERITED = ("title", "published")
 # What names a class; its module may be beside the file that states it.
-_NAMES = ("dataset", "model.type", "features.backbone", "extra_metrics")
+_NAMES = (
+    "dataset",
+    "model.type",
+    "model.score_kind",
+    "features.backbone",
+    "extra_metrics",
+)
 
 
 def list_recipes(kind: Literal["strategies", "benchmarks"]) -> dict[str, Path]:
@@ -102,7 +108,9 @@ def load_experiment(
     if STREAM_KEYS & own.keys():
         gone |= {"published"} - own.keys()
     stream = {key: value for key, value in stream.items() if key not in gone}
-    for override, (path, value) in zip(overrides, changes, strict=True):
+    told = zip(overrides, changes, strict=True)
+    # a type first, whose options may stand before it
+    for override, (path, value) in sorted(told, key=lambda one: one[1][0] not in TYPES):
         apply_override(stream, learner, override, path, value, strategy_name)
     where = str(benchmark_file)
     if overrides:
@@ -147,7 +155,7 @@ def _check_names(
         features = recipe.features
         check_backbone(features.backbone, features.options, _folder(stated[key]))
         key = "model.score_kind"
-        check_model(recipe.model, _folder(stated["model.type"]))
+        check_model(recipe.model, _folder(stated[key]))
         key = "extra_metrics"
         if recipe.extra_metrics:
             names = (*DEFAULT_METRICS, *recipe.extra_metrics)

@@ -45,11 +45,11 @@ def check_model(options: ModelOptions, folder: Path | None = None) -> None:
     """Refuse a score that a model cannot have.
 
     :param options: of ``[model]``.
-    :param folder: that of the recipe which states its type.
+    :param folder: that of the recipe which states the score, where its module may be.
     :raises RecipeError: when the score is unknown, or of maps that the model has not.
     """
     from avalanche_ad.models.scores import score_named
 
     if options.score_kind is not None:
-        made = model_class(options.type, folder)
+        made = model_class(options.type)  # known by now
         score_named(options.score_kind, made.maps, folder)

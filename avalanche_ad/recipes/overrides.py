@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from avalanche_ad.errors import RecipeError
+from avalanche_ad.recipes.merge import over
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,6 +48,10 @@ def parsed(override: str) -> tuple[list[str], Any]:
         return path, text
 
 
+TYPES = (["model", "type"], ["features", "backbone"])
+"""Keys that take the place of what belonged to the value before."""
+
+
 def apply_override(
     stream: dict[str, Any],
     learner: dict[str, Any],
@@ -82,6 +87,10 @@ def apply_override(
         stream[path[0]] = value
     elif path[0] == "options":
         _set(learner, path, value, override)
+    elif path in TYPES:
+        section, key = path
+        own = {section: stream.get(section, {})}
+        stream[section] = over(own, {section: {key: value}})[section]
     elif path[0] in (
         *("features", "model", "training"),
         *("synthetic", "dataset_options"),

@@ -138,10 +138,20 @@ class Registry(Generic[T]):
         if own is not None:
             return own
         if offered:
-            return self._loaded(offered[0])
+            return self._whole(self._loaded(offered[0]), name)
         if "." in name:
-            return resolve(name, (self.base,), self.sort, folder, self.such_as)
+            found = resolve(name, (self.base,), self.sort, folder, self.such_as)
+            return self._whole(found, name)
         raise RecipeError(unknown(self.sort, name, self.names(), self.also))
+
+    def _whole(self, found: type[T], name: str) -> type[T]:
+        """Refuse a class that lacks something of what each of the sort has."""
+        if lacks := sorted(getattr(found, "__abstractmethods__", ())):
+            raise RecipeError(
+                f"{self.sort} {name!r} is not whole: {found.__name__} lacks "
+                f"{', '.join(lacks)}, which every {self.sort} has"
+            )
+        return found
 
     def _loaded(self, entry: EntryPoint) -> type[T]:
         """Return the class of another package's entry point."""

@@ -34,7 +34,7 @@ def copy(trained_run, tmp_path):
 
 def test_the_threshold_is_an_order_statistic_of_the_new_scores(copy, normals, caplog):
     lines = list(predict_images(copy, normals))
-    assert "its flow was trained on" in caplog.text
+    assert "its model was fitted to" in caplog.text
     assert all(line["false_alarms"]["trained_on"] for line in lines)
     rows, unread = calibrate_run(copy, normals)
     assert unread == []

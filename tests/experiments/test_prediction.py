@@ -513,7 +513,7 @@ def test_what_was_held_out_is_taken_from_the_run_not_the_model(
         for line in predict_images(run, files):
             assert line["false_alarms"]["trained_on"] == (honest is others)
         told = sorted(found if honest is others else others)
-        assert f"flow was trained on ({', '.join(told)})" in caplog.text
+        assert f"its model was fitted to ({', '.join(told)})" in caplog.text
 
 
 def test_a_category_without_a_threshold_is_told_of(described, images, caplog):

@@ -230,7 +230,8 @@ def flow_model_of(strategy: Any) -> FlowModel:
     model = strategy.model
     if not isinstance(model, FlowModel):
         raise TrainingError(
-            "this experiment looks into the flow and the mixture of a model, and a "
-            f"{type(model).__name__} has no flow: use another strategy, such as naive"
+            "this experiment looks into the flow and the mixture of a model, and "
+            f"{model.kind} has no flow: use the [model] type of a benchmark that comes "
+            "with the package"
         )
     return model
