@@ -78,7 +78,7 @@ def _registered(found: Registry[Any]) -> Iterator[Row]:
         own, entry = found.own.get(name), found.others.get(name)
         said = (inspect.getdoc(own) or "").partition("\n")[0] if own else ""
         if own is None and entry is not None and entry.dist is not None:
-            said = entry.dist.metadata.get("Summary") or ""
+            said = entry.dist.metadata["Summary"] or ""
         yield name, _plain(said), found.origin(name)
 
 

@@ -80,8 +80,8 @@ class DiskReader(DatasetReader):
     ...     def scan(self):
     ...         for path in sorted(self.root.glob("*.png")):
     ...             yield Sample(path, category="part", split="train")
-    >>> Flat(".").open().name
-    'flat'
+    >>> print(Flat("nowhere").check()[0])
+    nowhere: no image of the data set 'flat' found
     """
 
     @abstractmethod

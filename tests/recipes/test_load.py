@@ -17,9 +17,9 @@ from avalanche_ad.models.hgad.options import FlowGMMOptions
 from avalanche_ad.recipes import (
     list_recipes,
     load_experiment,
-    model_options,
     read_toml,
 )
+from avalanche_ad.registry import Registry
 from avalanche_ad.training import DynamicFlowGMM
 
 STREAM = """\
@@ -438,8 +438,8 @@ def test_options_of_another_backbone_are_not_inherited(based):
     )
     found = based('[features]\nbackbone = "filterbank"\n', after=features).features
     assert (found.backbone, found.dtype, found.options) == ("filterbank", "float32", {})
-    found = based("[features.options]\npretrained = false\n", after=features).features
-    assert found.options == {"stages": [1], "pretrained": False}
+    found = based("[features.options]\nrandom = true\n", after=features).features
+    assert found.options == {"stages": [1], "random": True}
 
 
 @pytest.mark.parametrize(
@@ -502,7 +502,7 @@ def test_published_numbers_go_when_the_stream_is_another(stream, override, kept)
         ("title = 'x'\ndataset = 'visa'\nmodel = 3\n", ["key 'model'", "got 3"]),
         (
             "title = 'x'\ndataset = 'visa'\n[model]\ntype = 'cnn'\n",
-            ["'model'", "'cnn'", "there are flow_gmm"],
+            ["'model'", "'cnn'", "feature_gmm, flow_gmm"],
         ),
         (
             "title = 'x'\ndataset = 'visa'\n[model]\ncomponents = 3\n",
@@ -565,7 +565,7 @@ def test_a_wrong_strategy_is_refused(stream, learner, content, words):
         ("training.epochs.x=3", ["'epochs' holds no keys"]),
         ("model=3", ["key 'model'", "got 3"]),
         ("plugins.0.mem_size=3", ["has no plugins"]),
-        ("model.type=feature_gmm", ["unknown key 'model.couplings'"]),
+        ("model.type=feature_gm", ["unknown model 'feature_gm' (did you mean"]),
         ("n_tasks=3", ["unknown key 'n_tasks'"]),
         ("base=synthetic_5x3", ["a base belongs in a file", "TOML"]),
         ("base.title=x", ["a base belongs in a file"]),
@@ -618,7 +618,7 @@ def test_settings_of_the_model_that_exclude_each_other(strategy, override, words
 @pytest.mark.parametrize("strategy", ["packnet", "packnet_flow_only"])
 def test_packnet_does_not_learn_a_blurry_stream(strategy):
     recipe = load_experiment("synthetic_5x3_blurry", strategy)
-    with pytest.raises(RecipeError, match="PackNet cannot learn .* set blurry = 0"):
+    with pytest.raises(RecipeError, match="cannot learn .* set blurry = 0"):
         check_strategy(recipe)
     check_strategy(load_experiment("synthetic_5x3_blurry", strategy, ["blurry=0"]))
     check_strategy(load_experiment("synthetic_5x3_blurry", "naive"))
@@ -743,18 +743,16 @@ def test_resolve_returns_the_class():
 @pytest.fixture
 def asked(monkeypatch):
     """Return where each name's class was looked for."""
-    found = {}
+    found, find = {}, Registry.find
+    in_its_place = {"dataset": "visa", "backbone": "embedded", "model": "flow_gmm"}
 
-    def note(name, *rest):
-        found[name] = rest[-1] if rest else None
+    def noted(registry, name, folder=None):
+        if name in registry.own:
+            return find(registry, name)
+        found.setdefault(name, folder)
+        return find(registry, in_its_place[registry.sort])
 
-    def options(name, folder=None):
-        note(name, folder)
-        return model_options("flow_gmm")
-
-    monkeypatch.setattr("avalanche_ad.recipes.load.check_dataset_name", note)
-    monkeypatch.setattr("avalanche_ad.recipes.load.check_backbone", note)
-    monkeypatch.setattr("avalanche_ad.recipes.schema.model_options", options)
+    monkeypatch.setattr(Registry, "find", noted)
     return found
 
 
@@ -774,7 +772,8 @@ def test_names_are_looked_up_beside_the_file_that_states_them(tmp_path, asked):
     stream = str(c / "heir.toml")
     recipe = load_experiment(stream, "naive")
     assert asked == {"mine.A": a, "mine.M": a, "o.B": c}
-    assert recipe.folders == {"dataset": a, "model.type": a, "features.backbone": c}
+    named = ("dataset", "model.type", "features.backbone")
+    assert [recipe.folders[name] for name in named] == [a, a, c]
     assert recipe.benchmark.model.type == "mine.M"
     recipe = load_experiment(stream, str(d / "learner.toml"))
     assert recipe.benchmark.model.type == "mine.N"
@@ -786,7 +785,20 @@ def test_names_are_looked_up_beside_the_file_that_states_them(tmp_path, asked):
 def test_names_of_recipes_of_the_package_have_no_folder(asked):
     recipe = load_experiment("synthetic_5x3", "naive")
     assert recipe.folders == {}
-    assert asked == {"synthetic": None, "flow_gmm": None, "embedded": None}
+    assert asked == {}
+
+
+def test_another_type_set_takes_its_options_with_it(stream):
+    found = load_experiment(
+        stream(), "naive", ["model.components=3", "model.type=feature_gmm"]
+    )
+    assert found.benchmark.model == FeatureGMMOptions(components=3)
+    assert found.benchmark.training.epochs == 0
+    features = "[features.options]\nstrides = [8]\n"
+    found = load_experiment(
+        stream(after=features), "naive", ["features.backbone=filterbank"]
+    )
+    assert found.benchmark.features.options == {}
 
 
 @pytest.mark.parametrize(

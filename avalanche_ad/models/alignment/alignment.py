@@ -75,7 +75,6 @@ class Alignment(LoadsWhole):
     """
 
     statistics: FeatureStatistics | None
-    place: Tensor
 
     def __init__(self, layout: FeatureLayout) -> None:
         super().__init__()
@@ -84,8 +83,7 @@ class Alignment(LoadsWhole):
         self.trains_flow = False
         self.register_module("statistics", None)
         self.mixtures = nn.ModuleList()
-        # where new mixtures go
-        self.register_buffer("place", torch.zeros(()), persistent=False)
+        self._place = torch.zeros(())  # where new mixtures go
 
     def __len__(self) -> int:
         """Return the number of levels that have mixtures: all or none."""
@@ -128,7 +126,7 @@ class Alignment(LoadsWhole):
 
     def _empty(self, components: int) -> nn.ModuleList:
         return nn.ModuleList(
-            CategoryMixtures(channels, components).to(self.place)
+            CategoryMixtures(channels, components).to(self._place)
             for _, _, channels in self.layout.levels
         )
 
@@ -193,7 +191,7 @@ class Alignment(LoadsWhole):
             drawn from (count,).
         """
         assert self.statistics is not None
-        device = self.place.device
+        device = self._place.device
         height, width, _ = self.layout.levels[index]
         categories = torch.full((count,), category, device=device)
         positions = torch.randint(height * width, (count,)).to(device)
@@ -274,6 +272,11 @@ class Alignment(LoadsWhole):
 
     # State ----------------------------------------------------------------------
 
+    def _apply(self, fn, *args, **kwargs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002, ANN003, ANN202
+        """Move to a device, or to another type of number, what comes later too."""
+        self._place = fn(self._place)
+        return super()._apply(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
+
     def memory(self) -> dict[str, list[Tensor]]:
         """Return what has to be kept to learn on, see :class:`AnomalyModel`.
 
@@ -321,7 +324,7 @@ class Alignment(LoadsWhole):
             for buffer, new in zip(own.buffers(), like.buffers(), strict=True)
         ):
             return own
-        return like.to(self.place.device)
+        return like.to(self._place.device)
 
 
 def _recipe(values: object) -> AlignmentRecipe:
