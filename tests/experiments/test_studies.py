@@ -141,7 +141,7 @@ def test_an_unknown_experiment_is_told_with_the_nearest():
 
 @pytest.mark.parametrize("name", LOOKS_INSIDE)
 def test_a_model_without_a_flow_is_told(tiny_stream, cache, tmp_path, name):
-    with pytest.raises(TrainingError, match="strategy of the flow_gmm model"):
+    with pytest.raises(TrainingError, match="feature_gmm has no flow"):
         study_on(tiny_stream, cache, name, [0], tmp_path, "feature_gmm")
     assert not list(tmp_path.iterdir())
 
