@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,9 @@ class DatasetReader(ABC):
     def __init_subclass__(cls) -> None:
         if "name" not in vars(cls):
             cls.name = cls.__name__
+        for taken in ("folder", "image_size"):
+            if taken in inspect.signature(cls).parameters:
+                raise TypeError(f"{cls.__name__}: an option cannot be named {taken}")
 
     def __init__(
         self,

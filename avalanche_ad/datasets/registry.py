@@ -9,8 +9,10 @@ from avalanche_ad.datasets.disk import Problem
 from avalanche_ad.datasets.reader import DatasetReader
 from avalanche_ad.datasets.sample import AnomalyData
 from avalanche_ad.datasets.validation import Progress
+from avalanche_ad.errors import DatasetError
 from avalanche_ad.registry import Registry
 from avalanche_ad.registry.arguments import check_options
+from avalanche_ad.registry.building import built
 
 __all__ = ["DATASETS", "check_dataset", "open_dataset"]
 
@@ -48,7 +50,11 @@ def open_dataset(
     >>> open_dataset("synthetic", categories=["gear", "bolt"], seed=1).categories
     ('gear', 'bolt')
     """
-    return _reader(name, root, categories, folder, options).open(image_size)
+    reader = _reader(name, root, categories, folder, options)
+    given = {"image_size": image_size}
+    what = f"dataset {name!r}"
+    found: AnomalyData = built(reader.open, given, what, "cannot be read", DatasetError)
+    return found
 
 
 def check_dataset(
@@ -69,7 +75,13 @@ def check_dataset(
     :raises RecipeError: when the name or an option is unknown.
     :raises DatasetError: when the folder is not given.
     """
-    return _reader(name, root, categories, folder, options).check(progress)
+    reader = _reader(name, root, categories, folder, options)
+    given = {"progress": progress}
+    what = f"dataset {name!r}"
+    problems: list[Problem] = built(
+        reader.check, given, what, "cannot be checked", DatasetError
+    )
+    return problems
 
 
 def _reader(
@@ -81,4 +93,6 @@ def _reader(
 ) -> DatasetReader:
     made = DATASETS.find(name, folder)
     check_options(made, options, f"dataset {name!r}", ("root", "categories"))
-    return made(root, categories, **options)
+    given = {"root": root, "categories": categories, **options}
+    reader: DatasetReader = built(made, given, f"dataset {name!r}")
+    return reader

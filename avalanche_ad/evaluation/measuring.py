@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy.typing as npt
@@ -45,7 +45,7 @@ def level_values(
         if metric.needs_both and curve.missing:
             found[metric.name] = None
         elif isinstance(metric, CurveMetric):
-            found[metric.name] = metric.of_curve(curve)
+            found[metric.name] = _checked(metric, metric.of_curve, curve)
         else:
             found[metric.name] = computed(metric, curve.scores, curve.labels)
     return found
@@ -58,8 +58,14 @@ def computed(
 
     :raises AvalancheADError: when it is none, or computing it fails.
     """
+    return _checked(metric, metric.compute, scores, labels)
+
+
+def _checked(
+    metric: AnomalyMetric, compute: Callable[..., Any], *of: object
+) -> float | None:
     try:
-        value = metric.compute(scores, labels)
+        value = compute(*of)
         number = None if value is None else float(value)
     except AvalancheADError:
         raise

@@ -27,11 +27,10 @@ from avalanche_ad.benchmarks import AnomalyBenchmark
 from avalanche_ad.benchmarks.items import FeatureSource
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.features import Backbone
-from avalanche_ad.models.memory import kept_tensors
+from avalanche_ad.models.memory import KINDS, kept_tensors
 
 __all__ = ["KINDS", "memory_bytes", "memory_mb"]
 
-KINDS = ("exemplars", "statistics", "parameters")
 # of a strategy: what lasts for a step or an experience
 _PASSING = {
     "adapted_dataset",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from avalanche_ad.datasets import (
     category_digests,
     open_dataset,
 )
-from avalanche_ad.errors import AvalancheADError, RecipeError
+from avalanche_ad.errors import RecipeError
 from avalanche_ad.evaluation import DEFAULT_METRICS, AnomalyMetric
 from avalanche_ad.evaluation.registry import find_metrics
 from avalanche_ad.experiments.provenance import features_id
@@ -44,6 +43,7 @@ from avalanche_ad.registry.arguments import (
     check_names,
     check_types,
 )
+from avalanche_ad.registry.building import built
 from avalanche_ad.training import dynamic, make_optimizer
 from avalanche_ad.training.plugins import (
     CalibrationPlugin,
@@ -181,7 +181,16 @@ def build_model(
     options["seed"] = seed
     count = len(benchmark.category_names)
     arguments = {"layout": benchmark.layout, "num_categories": count, **options}
-    return _made(dynamic(plain), arguments, f"model {recipe.model.type!r}"), options
+    what = f"model {recipe.model.type!r}"
+    model: AnomalyModel = built(dynamic(plain), arguments, what)
+    model.memory()  # told now if it is of no kind there is
+    for name, value in model.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise RecipeError(
+                f"{what} cannot be saved: {name} of its state is no tensor; plain "
+                "values are made one by avalanche_ad.models.settings.settings_tensor"
+            )
+    return model, options
 
 
 def build_strategy(
@@ -202,7 +211,7 @@ def build_strategy(
     """
     training = recipe.benchmark.training
     plugins = [
-        _made(made, _objects(made, arguments, recipe.folder), f"plugin {made.__name__}")
+        built(made, _objects(made, arguments, recipe.folder), f"plugin {made.__name__}")
         for made, arguments in _plugins(recipe)
     ]
     criterion = model.criterion(**training.model_dump())
@@ -241,7 +250,7 @@ def build_strategy(
         **recipe.strategy.options,
     }
     check_arguments(strategy, arguments, "strategy")
-    return _made(strategy, arguments, f"strategy {strategy.__name__}")
+    return built(strategy, arguments, f"strategy {strategy.__name__}")
 
 
 def check_strategy(recipe: ExperimentRecipe) -> None:
@@ -283,7 +292,7 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
             "set blurry = 0, or take another strategy"
         )
     keepers = [
-        _made(made, arguments, f"plugin {made.__name__}")
+        built(made, arguments, f"plugin {made.__name__}")
         for made, arguments in plugins
         if issubclass(made, StatisticsKeeper)
     ]
@@ -371,22 +380,9 @@ def _objects(
     plugin: type, arguments: dict[str, Any], folder: Path | None
 ) -> dict[str, Any]:
     """Build the storage policies that tables among a plugin's arguments describe."""
-    built = dict(arguments)
+    made_of = dict(arguments)
     for name, value in arguments.items():
         if isinstance(value, dict):
             made, own = _storage_policy(value, plugin, name, folder)
-            built[name] = _made(made, own, f"storage policy {made.__name__}")
-    return built
-
-
-def _made(made: type, arguments: dict[str, Any], what: str) -> Any:
-    try:
-        return made(**arguments)
-    except AvalancheADError:
-        raise
-    except Exception as error:  # whatever a class of the user's own does
-        # an assertion without words: the line says what was expected
-        line = traceback.extract_tb(error.__traceback__)[-1].line
-        reason = str(error).splitlines()[0] if str(error) else line
-        name = type(error).__name__
-        raise RecipeError(f"{what} cannot be built: {reason or name}") from error
+            made_of[name] = built(made, own, f"storage policy {made.__name__}")
+    return made_of

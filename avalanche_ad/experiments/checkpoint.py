@@ -127,6 +127,12 @@ def load_checkpoint(
             )
     except Exception as error:  # what it refers to may have changed in any way
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if "avalanche_ad." in reason and isinstance(
+            error, (ModuleNotFoundError, AttributeError)
+        ):
+            raise ResultsError(
+                f"it was written by another version of avalanche_ad ({reason})"
+            ) from error
         raise StaleCheckpointError(
             f"what it refers to has changed: {reason}"
         ) from error

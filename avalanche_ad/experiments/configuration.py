@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ _NAMES = {"benchmark_name": "benchmark", "strategy_name": "strategy's name"}
 _STREAM = {
     *("benchmark", "dataset", "categories", "n_experiences", "classes_per_experience"),
     *("experiences", "class_order", "order_seed", "blurry", "blurry_seed"),
-    *("forward_transfer", "synthetic", "data"),
+    *("forward_transfer", "synthetic", "dataset_options", "data"),
 }
 """What says which images arrive when, and nothing of how they are learned."""
 _UNSET = object()
@@ -110,6 +111,10 @@ def updated_configuration(configuration: Mapping[str, Any]) -> Mapping[str, Any]
     whole = {key: value for key, value in configuration.items() if key != "data"}
     try:
         model = {**_BEFORE, **whole["benchmark"]["model"]}
+        # what a record names is not imported for reading it
+        module = str(model.get("type", "")).rpartition(".")[0]
+        if module and module not in sys.modules:
+            return configuration
         recipe = ExperimentRecipe.model_validate(
             {
                 **whole,

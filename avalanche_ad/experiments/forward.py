@@ -85,7 +85,8 @@ def untrained_values(
                     first.dataset, images_per_category
                 ).items()
             )
-        rows = evaluate_apart(strategy, model, metrics, tests[1:])
+        known = len(model.known_categories)
+        rows = evaluate_apart(strategy, model, metrics, tests[1:]) if known else []
     for task in range(1, len(tests)):
         own = [row for row in rows if row["experience"] == task]
         for name in metrics.names:

@@ -122,13 +122,15 @@ def save_run_model(
         # prediction may run in another folder
         weights = Path(features["options"]["weights"]).resolve()
         features["options"]["weights"] = str(weights)
-    model = state.strategy.model
-    # by its path where it has no name of its own
-    own = MODELS.own.get(getattr(model, "kind", "")) is type(model).plain
+    model, asked = state.strategy.model, recipe.benchmark.model.type
+    made, name = getattr(type(model), "plain", type(model)), asked
+    if MODELS.find(asked) is not made:  # one of several that the type stands for
+        own = MODELS.own.get(made.kind) is made
+        name = made.kind if own else f"{made.__module__}.{made.__qualname__}"
     save_model(
         model,
         folder.partial,
-        model.kind if own else recipe.benchmark.model.type,
+        name,
         state.options,
         {
             "categories": list(benchmark.category_names),

@@ -40,6 +40,7 @@ __all__ = ["compare", "published_note"]
 
 _STREAM = {  # what decides which images arrive when
     "dataset",
+    "dataset_options",
     "categories",
     "n_experiences",
     "classes_per_experience",

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from avalanche_ad.errors import AvalancheADError, RecipeError
-from avalanche_ad.features.backbone import Backbone, first_line
+from avalanche_ad.features.backbone import Backbone
 from avalanche_ad.registry import Registry
 from avalanche_ad.registry.arguments import check_options
+from avalanche_ad.registry.building import built
 
 __all__ = ["BACKBONES", "check_backbone", "make_backbone"]
 
@@ -40,13 +40,8 @@ def make_backbone(name: str, /, folder: Path | None = None, **options: Any) -> B
     """
     made, given = _found(name, folder)
     check_options(made, options, f"backbone {name!r}", given)
-    try:
-        return made(**given, **options)
-    except AvalancheADError:
-        raise
-    except Exception as error:  # whatever a class of another package does
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise RecipeError(f"backbone {name!r} cannot be built: {reason}") from error
+    backbone: Backbone = built(made, {**given, **options}, f"backbone {name!r}")
+    return backbone
 
 
 def check_backbone(

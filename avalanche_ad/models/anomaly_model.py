@@ -16,15 +16,13 @@ from avalanche_ad.models.held_out import held_out_scores
 from avalanche_ad.models.image_prediction import PredictsImages
 from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.loading import LoadsWhole
-from avalanche_ad.models.losses import ModelLoss
+from avalanche_ad.models.losses import MASKED, ModelLoss
 from avalanche_ad.models.memory import tensors_of
 from avalanche_ad.models.scores import Score, score_named
 from avalanche_ad.models.scoring import AnomalyScores
 from avalanche_ad.registry.options import ModelOptions
 
 __all__ = ["MASKED", "AnomalyModel"]
-
-MASKED = -1e4  # affinity to a category not seen yet: finite, so softmax stays so
 
 
 class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):

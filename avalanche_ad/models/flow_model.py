@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.alignment import Alignment
 from avalanche_ad.models.alignment.mixtures import AlignedCovariance
 from avalanche_ad.models.density_model import DensityModel
@@ -91,8 +92,9 @@ class FlowModel(DensityModel):
         """Return where each category lies in a level's latent space, (C, D).
 
         :param index: level.
+        :raises TrainingError: for a model that has no such place.
         """
-        raise NotImplementedError
+        raise TrainingError(f"{self.kind} has no centre of each category")
 
     def named_parts(self, categories: Sequence[int]) -> dict[str, list[Tensor]]:
         """Return the parameters by the part of the model that they are of.

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from avalanche_ad.models.latents import attach_latents, latents_of
 
-__all__ = ["ModelLoss", "image_loss", "reduced", "with_columns"]
+__all__ = ["MASKED", "ModelLoss", "image_loss", "reduced", "with_columns"]
 
 
-_LEAST = -1e4  # as of a category not seen yet
+MASKED = -1e4  # affinity to a category not seen yet: finite, so softmax stays so
 
 
 class _HasLoss(Protocol):
@@ -62,7 +62,7 @@ def with_columns(output: Tensor, target: Tensor) -> Tensor:
     last = int(target.max()) if len(target) else -1
     if (missing := last + 1 - output.shape[1]) <= 0:
         return output
-    wider = F.pad(output, (0, missing), value=_LEAST)
+    wider = F.pad(output, (0, missing), value=MASKED)
     return attach_latents(wider, latents_of(output))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from avalanche_ad.errors import RecipeError, ResultsError
 from avalanche_ad.features.layout import FeatureLayout
@@ -36,10 +37,13 @@ def save_model(
     :param options: the arguments it was built with, but layout and categories.
     :param extra: anything else that prediction needs, as JSON values.
     """
-    state = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in model.state_dict().items()
-    }
+    state: dict[str, Tensor] = {}
+    met: set[int] = set()
+    for key, tensor in model.state_dict().items():
+        kept = tensor.detach().cpu().contiguous()
+        # safetensors holds no memory twice
+        state[key] = kept.clone() if kept.data_ptr() in met else kept
+        met.add(kept.data_ptr())
     # not save_file, whose errors are no OSError, whose own file stays after a kill, and
     # which writes for the owner alone, whatever the umask says
     (folder / _WEIGHTS).write_bytes(save(state))

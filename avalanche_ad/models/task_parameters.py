@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = ["FREE", "OF_TASKS", "PrunedLinear", "TaskModule", "TaskRouter", "pruned"]
 

@@ -32,6 +32,7 @@ _NOT_INHERITED = ("title", "published")
 # What names a class; its module may be beside the file that states it.
 _NAMES = (
     "dataset",
+    "dataset_options",
     "model.type",
     "model.score_kind",
     "features.backbone",
@@ -75,9 +76,11 @@ def load_experiment(
 
     A benchmark goes over its ``base``. The strategy's ``[model]`` and ``[training]`` go
     over the benchmark's; a model of another type replaces the benchmark's model
-    altogether. Overrides come last, in their order; a key of the stream replaces others
-    as it does over a ``base``, and one that changes which images arrive when takes the
-    published numbers away, for they are of the stream as it was. A model that is not
+    altogether. Overrides come last, in their order, but ``model.type`` and
+    ``features.backbone``, which come before their options; a key of the stream replaces
+    others as it does over a ``base``, and one that changes which images arrive when
+    takes the published numbers away, for they are of the stream as it was. A model that
+    is not
     trained, as ``feature_gmm``, has 0 epochs whatever the recipes and overrides say.
 
     :param benchmark: a name that ``list_recipes`` knows, or the path of a TOML file.

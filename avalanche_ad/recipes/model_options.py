@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from avalanche_ad.errors import RecipeError
 from avalanche_ad.registry.options import ModelOptions
 
 if TYPE_CHECKING:
@@ -25,7 +26,18 @@ def model_class(name: object, folder: Path | None = None) -> type[AnomalyModel]:
     """
     from avalanche_ad.models.registry import MODELS
 
-    return MODELS.find(name, folder)
+    made = MODELS.find(name, folder)
+    maps, options = getattr(made, "maps", ()), getattr(made, "Options", None)
+    lacks = ""
+    if not isinstance(getattr(made, "kind", None), str):
+        lacks = "kind, its name"
+    elif not (isinstance(maps, tuple) and maps):
+        lacks = "maps, a tuple of their names"
+    elif not (isinstance(options, type) and issubclass(options, ModelOptions)):
+        lacks = "Options, a subclass of ModelOptions"
+    if lacks:
+        raise RecipeError(f"model {name!r}: {made.__name__} lacks {lacks}")
+    return made
 
 
 def model_options(name: object, folder: Path | None = None) -> type[ModelOptions]:

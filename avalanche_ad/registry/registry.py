@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cached_property
@@ -81,8 +82,12 @@ class Registry(Generic[T]):
                 continue
             module = importlib.import_module(f"{self._folder}.{entry.name}")
             for value in vars(module).values():
-                if self._is_own(value, module.__name__) and self._name(value):
-                    found[self._name(value)] = value
+                name = self._name(value) if self._is_own(value, module.__name__) else ""
+                if name and found.setdefault(name, value) is not value:
+                    raise RecipeError(
+                        f"{self.sort} {name!r} is in {found[name].__module__} and in "
+                        f"{value.__module__}: give one another {self.named_by}"
+                    )
         return found
 
     def _is_own(self, value: object, module: str) -> bool:
@@ -128,15 +133,20 @@ class Registry(Generic[T]):
             raise RecipeError(f"expected the name of a {self.sort}, got {name!r}")
         offered = [one for one in entry_points(group=self.group) if one.name == name]
         own = self.own.get(name)
-        if len(offered) + (own is not None) > 1:
-            by = ["avalanche_ad"] if own else []
-            by += [entry.dist.name if entry.dist else entry.value for entry in offered]
+        by = [entry.dist.name if entry.dist else entry.value for entry in offered]
+        if own is not None:
+            if by:
+                warnings.warn(
+                    f"{self.sort} {name!r} is the package's own; that of "
+                    f"{' and '.join(by)} goes by its dotted path",
+                    stacklevel=2,
+                )
+            return own
+        if len(offered) > 1:
             raise RecipeError(
                 f"{self.sort} {name!r} is offered by {' and '.join(by)}: give the "
                 "dotted path of the class that is meant, or uninstall one of them"
             )
-        if own is not None:
-            return own
         if offered:
             return self._whole(self._loaded(offered[0]), name)
         if "." in name:

@@ -9,6 +9,7 @@ from typing import get_args
 import numpy as np
 from matplotlib.figure import Figure
 
+from avalanche_ad.errors import TrainingError
 from avalanche_ad.experiments.studies.bench import Bench, Measurements, flow_model_of
 from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.models.density_model import ScoreKind
@@ -22,6 +23,12 @@ KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
 def measure(bench: Bench, seed: int) -> Measurements:
     """Score task 1 before and after the centres of task 2 came, the flow untouched."""
     strategy = bench.strategy(seed)
+    if not isinstance(strategy.model, ScopedEntropy):
+        raise TrainingError(
+            "this experiment sets which categories a model's entropy is over, and "
+            f"{strategy.model.kind} has no such setting: take the flow of a benchmark "
+            "that comes with the package"
+        )
     for _ in bench.learn(strategy, last=0):
         bench.report("expansion", 1, 2)
     before = copy.deepcopy(flow_model_of(strategy))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avalanche_ad.errors import TrainingError
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.anomaly_model import MASKED, AnomalyModel
 from avalanche_ad.models.calibrated_maps import Levels
@@ -148,6 +149,11 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
             return cls, arguments
         from avalanche_ad.models.hgad.packnet_flow_gmm import PackNetFlowGMM
 
+        if cls not in (FlowGMM, PackNetFlowGMM):
+            raise TrainingError(
+                f"packnet is of flow_gmm, and {cls.__name__} is another model: leave "
+                "it out"
+            )
         if options.packnet == "flow":
             arguments["own_mixtures"] = False
         return PackNetFlowGMM, arguments

@@ -61,3 +61,9 @@ class PackNetFlowGMMOptions(FlowGMMOptions):
 
     type: str = "packnet_flow_gmm"
     packnet: bool | Literal["flow"] = True
+
+    @model_validator(mode="after")
+    def _is_packnet(self) -> PackNetFlowGMMOptions:
+        if not self.packnet:
+            raise ValueError("packnet = false is type = 'flow_gmm'")
+        return self

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
@@ -15,8 +13,6 @@ from avalanche_ad.models.latents import attach_latents, latents_of
 class AutoencoderOptions(ModelOptions):
     """``[model]`` of type ``autoencoder``."""
 
-    type: Literal["autoencoder"] = "autoencoder"
-    score_kind: str = "error"
     width: int = 16
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
@@ -16,8 +14,6 @@ from avalanche_ad.models.latents import attach_latents
 class MemoryBankOptions(ModelOptions):
     """``[model]`` of type ``memory_bank``."""
 
-    type: Literal["memory_bank"] = "memory_bank"
-    score_kind: str = "distance"
     vectors: int = 200
 
 
