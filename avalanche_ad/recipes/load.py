@@ -80,8 +80,7 @@ def load_experiment(
     ``features.backbone``, which come before their options; a key of the stream replaces
     others as it does over a ``base``, and one that changes which images arrive when
     takes the published numbers away, for they are of the stream as it was. A model that
-    is not
-    trained, as ``feature_gmm``, has 0 epochs whatever the recipes and overrides say.
+    is not trained, as ``feature_gmm``, has 0 epochs whatever is said.
 
     :param benchmark: a name that ``list_recipes`` knows, or the path of a TOML file.
     :param strategy: likewise.
