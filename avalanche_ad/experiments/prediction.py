@@ -32,7 +32,7 @@ from avalanche_ad.experiments.provenance import features_id
 from avalanche_ad.experiments.results import read_results
 from avalanche_ad.features import make_backbone
 from avalanche_ad.models.anomaly_model import AnomalyModel
-from avalanche_ad.models.storage import load_model
+from avalanche_ad.models.storage import load_model, with_way
 from avalanche_ad.reporting.figures import save_heat_map
 
 __all__ = ["predict_images"]
@@ -107,10 +107,7 @@ def predict_images(
         model.score_of()  # which may be another package's, as the backbone
         backbone = make_backbone(made, **options)
     except RecipeError as error:
-        raise ResultsError(
-            f"{run}: {error}; what another package brings is there when that package "
-            "is installed, or its module on PYTHONPATH"
-        ) from error
+        raise ResultsError(f"{run}: {with_way(error)}") from error
     features, now = None, features_id(backbone)
     if (run / "results.json").is_file():  # or a model kept without its results
         features = read_results(run)["versions"].get("features")

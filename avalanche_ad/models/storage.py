@@ -16,7 +16,7 @@ from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.registry import MODELS
 
-__all__ = ["load_model", "save_model"]
+__all__ = ["load_model", "save_model", "with_way"]
 
 _WEIGHTS, _DESCRIPTION = "model.safetensors", "model.json"
 
@@ -57,6 +57,17 @@ def save_model(
     }
     text = json.dumps(description, indent=1, allow_nan=False)
     (folder / _DESCRIPTION).write_text(text + "\n", "utf-8")
+
+
+def with_way(error: RecipeError) -> str:
+    """Return what is missing, and how what another package brings comes back."""
+    said = str(error)
+    if "PYTHONPATH" in said:
+        return said
+    return (
+        f"{said}; what another package brings is there when that package is installed, "
+        "or its module on PYTHONPATH"
+    )
 
 
 def load_model(
@@ -105,10 +116,7 @@ def load_model(
     except ResultsError:
         raise
     except RecipeError as error:
-        raise ResultsError(
-            f"{description_file}: {error}; what another package brings is there when "
-            "that package is installed, or its module on PYTHONPATH"
-        ) from error
+        raise ResultsError(f"{description_file}: {with_way(error)}") from error
     except (
         OSError,
         SafetensorError,

@@ -179,7 +179,8 @@ def _stated(content: Mapping[str, Any], file: Path) -> dict[str, Path]:
 
 
 def _within(name: str, path: Sequence[str]) -> bool:
-    return f"{name}.".startswith(f"{'.'.join(path)}.")
+    own, set_ = f"{name}.", f"{'.'.join(path)}."
+    return own.startswith(set_) or set_.startswith(own)
 
 
 def _folder(file: Path) -> Path | None:

@@ -35,7 +35,9 @@ def score_named(name: str, maps: Sequence[str], folder: Path | None = None) -> S
     if "." not in name and name not in SCORES.names():
         fitting = [one for one in SCORES.own.values() if set(one.maps) <= set(maps)]
         raise RecipeError(
-            unknown("score", name, (*maps, *(one.name for one in fitting)))
+            unknown(
+                "score", name, (*maps, *(one.name for one in fitting), *SCORES.others)
+            )
         )
     score = SCORES.find(name, folder)()
     if missing := [one for one in score.maps if one not in maps]:

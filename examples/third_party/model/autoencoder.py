@@ -5,9 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from avalanche_ad.models import AnomalyModel, ModelOptions
-from avalanche_ad.models.category_table import CategoryTable
-from avalanche_ad.models.latents import attach_latents, latents_of
+from avalanche_ad.models import (
+    MASKED,
+    AnomalyModel,
+    CategoryTable,
+    ModelOptions,
+    attach_latents,
+    latents_of,
+)
 
 
 class AutoencoderOptions(ModelOptions):
@@ -61,7 +66,7 @@ class Autoencoder(AnomalyModel):
             code = torch.einsum("nhwd,cdk->nhwck", level, down)
             rebuilt = torch.einsum("nhwck,cdk->nhwcd", code, down)
             levels.append((level[..., None, :] - rebuilt).square().mean(-1))
-        output = x.new_full((len(x), self.num_categories), -1e4)
+        output = x.new_full((len(x), self.num_categories), MASKED)
         near = -torch.stack([level.mean((1, 2)) for level in levels]).sum(0)
         return attach_latents(output.index_copy(1, known, near), (levels, known))
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from avalanche_ad.models import AnomalyModel, ModelOptions
-from avalanche_ad.models.batches import by_category
-from avalanche_ad.models.category_table import CategoryTable
-from avalanche_ad.models.latents import attach_latents
+from avalanche_ad.models import (
+    MASKED,
+    AnomalyModel,
+    CategoryTable,
+    ModelOptions,
+    attach_latents,
+    by_category,
+)
 
 
 class MemoryBankOptions(ModelOptions):
@@ -64,7 +68,7 @@ class MemoryBank(AnomalyModel):
                 torch.cdist(level.flatten(1, 2), bank.rows[c]).amin(2) for c in known
             ]
             levels.append(torch.stack(nearest, -1).view(*level.shape[:3], len(known)))
-        output = x.new_full((len(x), self.num_categories), -1e4)
+        output = x.new_full((len(x), self.num_categories), MASKED)
         output[:, known] = -sum(level.mean((1, 2)) for level in levels)
         return attach_latents(output, levels)
 

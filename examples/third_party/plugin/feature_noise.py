@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from avalanche.core import SupervisedPlugin
+from pydantic import Field
 
 
 class FeatureNoise(SupervisedPlugin):
@@ -12,7 +15,8 @@ class FeatureNoise(SupervisedPlugin):
     :param scale: standard deviation of the noise.
     """
 
-    def __init__(self, scale: float = 0.01) -> None:
+    # what a value may be is said by its type; a recipe's is held against it
+    def __init__(self, scale: Annotated[float, Field(ge=0, le=1)] = 0.01) -> None:
         super().__init__()
         self.scale = scale
 
