@@ -56,7 +56,7 @@ def test_a_path_and_an_instance_do_as_well(monkeypatch):
     [
         (["aupr"], r"unknown metric 'aupr' \(did you mean 'aupro'\?\)"),
         (["no_module.Mine"], "no module 'no_module'"),
-        (["avalanche_ad.evaluation.CurveMetric"], "cannot be made without arguments"),
+        (["avalanche_ad.evaluation.CurveMetric"], "CurveMetric lacks of_curve"),
         (["aupro", AUPRO(0.1)], "there is a metric 'aupro' already"),
         ([made(name="Big")], "expected a name of lower-case letters"),
         ([made(name=None)], "expected a name of lower-case letters"),

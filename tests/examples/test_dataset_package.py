@@ -70,7 +70,7 @@ def test_a_run_learns_it(cli, parts, tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ("ending = 'jpg'", "cap"),
+        ("ending = 'jpg'", "no image of the data set 'ok_ng' found"),
         ("ending = 3", "ending should be a valid string, got 3"),
         ("endings = 'jpg'", "has no option 'endings' (did you mean 'ending'?)"),
     ],
