@@ -725,9 +725,24 @@ def _(place):
     return place.learner("[options]\nmomentum = 0.9\n")
 
 
-@wrong(RECIPES, "a model without what fits it", "own", "FitFeatureGMMPlugin")
+@wrong(RECIPES, "a model of another's that lacks what each has", "DensityModel lacks")
 def _(place):
-    return place.learner("[model]\ntype = 'feature_gmm'\n")
+    return place.learner("[model]\ntype = 'avalanche_ad.models.DensityModel'\n")
+
+
+@wrong(RECIPES, "a score that a model has not", "'model.score_kind'", "'product'")
+def _(place):
+    return place.run("--set", "model.score_kind=produkt")
+
+
+@wrong(RECIPES, "an option that a data set has not", "'dataset_options'", "no option")
+def _(place):
+    return place.run("--set", "dataset_options.colour=red")
+
+
+@wrong(RECIPES, "a metric that there is not", "'extra_metrics'", "'pixel_auroc'")
+def _(place):
+    return place.run("--set", 'extra_metrics=["pixel_aurok"]')
 
 
 @wrong(RECIPES, "a number that is not finite", "'training.gradient_clip'", "finite")
@@ -740,7 +755,9 @@ def _(place):
     return place.run("--set", "class_order=[]")
 
 
-@wrong(RECIPES, "a plugin for another model", "fits a FeatureGMM", "type =")
+@wrong(
+    RECIPES, "a plugin for another model", "fits a model that is not trained", "type ="
+)
 def _(place):
     return place.plugin("avalanche_ad.training.plugins.FitFeatureGMMPlugin")
 
@@ -1134,8 +1151,8 @@ def _(place):
 @wrong(
     ARGUMENTS,
     "an experiment on a model without a flow",
-    "FlowGMM",
-    "such as naive",
+    "feature_gmm has no flow",
+    "[model] type",
 )
 def _(place):
     learner = ("-b", place.stream, "-s", "feature_gmm")
