@@ -293,7 +293,7 @@ def finished_learner(
             f"{run}: {type(strategy).__name__} learns from all images at once and has "
             "no state to go on from: run the longer stream as a whole"
         )
-    if getattr(strategy.model, "categories_at_start", False):
+    if strategy.model.categories_at_start:
         raise ResultsError(
             f"{run}: its model was made for {strategy.model.num_categories} categories "
             "(categories_at_start) and has no room for more: run the longer stream as "

@@ -66,6 +66,8 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
     """Whether gradient steps train it; else :meth:`fit_experience` fits it."""
     repeats_categories: ClassVar[bool] = True
     """Whether a category may come back in a later experience."""
+    categories_at_start: bool = False
+    """Whether all categories are started at once, and there is no room for more."""
     starts_from_features: bool = False
     """Whether :meth:`add_categories` needs the categories' features."""
 

@@ -23,7 +23,7 @@ KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
 def measure(bench: Bench, seed: int) -> Measurements:
     """Score task 1 before and after the centres of task 2 came, the flow untouched."""
     strategy = bench.strategy(seed)
-    if not isinstance(strategy.model, ScopedEntropy):
+    if not isinstance(flow_model_of(strategy), ScopedEntropy):
         raise TrainingError(
             "this experiment sets which categories a model's entropy is over, and "
             f"{strategy.model.kind} has no such setting: take the flow of a benchmark "

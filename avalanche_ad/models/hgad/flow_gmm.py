@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_ad.errors import TrainingError
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.anomaly_model import MASKED, AnomalyModel
+from avalanche_ad.models.anomaly_model import MASKED
 from avalanche_ad.models.calibrated_maps import Levels
 from avalanche_ad.models.density_model import LikelihoodMap
 from avalanche_ad.models.hgad.earlier_states import updated
@@ -30,7 +29,6 @@ from avalanche_ad.models.hgad.options import FlowGMMOptions
 from avalanche_ad.models.hgad.training import TrainsAsHGAD, drawn_positions
 from avalanche_ad.models.latents import attach_latents
 from avalanche_ad.models.scoped_entropy import ScopedEntropy
-from avalanche_ad.registry.options import ModelOptions
 
 __all__ = ["FlowGMM"]
 
@@ -64,11 +62,10 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
     :param score_kind: see :class:`DensityModel`, as ``smoothing_sigma``,
         ``likelihood_map`` and ``position_calibration``.
     :param seed: decides initial weights and centres.
-    :param categories_at_start: start all ``num_categories`` at once, which says how
-        many will come: what needs outputs of one fixed meaning, such as distillation
-        of the outputs of categories still to come. They are known from then on, take
-        part in the posterior and may be inferred before they are learned; an image
-        taken for one that never was is scored by the largest calibrated constant.
+    :param categories_at_start: start all ``num_categories`` at once, for what needs
+        outputs of one fixed meaning, such as distillation of the outputs of categories
+        still to come. They may be inferred before they are learned; an image taken for
+        one that never was is scored by the largest calibrated constant.
 
     Source: Yao et al., "Hierarchical Gaussian Mixture Normalizing Flow Modeling for
     Unified Anomaly Detection", ECCV 2024, arXiv 2403.13349.
@@ -114,6 +111,7 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
         self.pattern_period = pattern_period
         self.position_fraction = position_fraction
         self.seed = seed
+        self.categories_at_start = categories_at_start
         self.flows = nn.ModuleList()
         self.mixtures = nn.ModuleList()
         for index, (height, width, channels) in enumerate(layout.levels):
@@ -137,26 +135,6 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
         self.resize(num_categories)
         if categories_at_start:
             self.add_categories(range(num_categories))
-
-    @classmethod
-    def built_from(
-        cls, options: ModelOptions
-    ) -> tuple[type[AnomalyModel], dict[str, Any]]:
-        """Return this class, or with ``packnet`` that whose tasks own their parts."""
-        assert isinstance(options, FlowGMMOptions)
-        arguments = options.model_dump(exclude={"type", "packnet"})
-        if not options.packnet:
-            return cls, arguments
-        from avalanche_ad.models.hgad.packnet_flow_gmm import PackNetFlowGMM
-
-        if cls not in (FlowGMM, PackNetFlowGMM):
-            raise TrainingError(
-                f"packnet is of flow_gmm, and {cls.__name__} is another model: leave "
-                "it out"
-            )
-        if options.packnet == "flow":
-            arguments["own_mixtures"] = False
-        return PackNetFlowGMM, arguments
 
     @property
     def starts_from_features(self) -> bool:  # type: ignore[override]

@@ -8,10 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avalanche_ad.errors import TrainingError
+from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.models.hgad.latents import Latents, MeanLatents
 from avalanche_ad.models.hgad.loss import FlowGMMLoss
 from avalanche_ad.models.hgad.mixture import HierarchicalMixture
+from avalanche_ad.models.hgad.options import FlowGMMOptions
+from avalanche_ad.registry.options import ModelOptions
 
 __all__ = ["drawn_positions"]
 
@@ -27,6 +31,26 @@ class TrainsAsHGAD(FlowModel):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._mean_latents = MeanLatents()
+
+    @classmethod
+    def built_from(
+        cls, options: ModelOptions
+    ) -> tuple[type[AnomalyModel], dict[str, Any]]:
+        """Return this class, or with ``packnet`` that whose tasks own their parts."""
+        assert isinstance(options, FlowGMMOptions)
+        arguments = options.model_dump(exclude={"type", "packnet"})
+        if not options.packnet:
+            return cls, arguments
+        from avalanche_ad.models.hgad.packnet_flow_gmm import PackNetFlowGMM
+
+        if cls.kind not in ("flow_gmm", PackNetFlowGMM.kind):
+            raise TrainingError(
+                f"packnet is of flow_gmm, and {cls.__name__} is another model: leave "
+                "it out"
+            )
+        if options.packnet == "flow":
+            arguments["own_mixtures"] = False
+        return PackNetFlowGMM, arguments
 
     def criterion(self, **options: Any) -> nn.Module:
         """Return HGAD's loss with the weights and the smoothing of ``[training]``."""
