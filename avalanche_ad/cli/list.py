@@ -13,7 +13,7 @@ from rich.table import Table
 
 from avalanche_ad.cli.output import print_table
 from avalanche_ad.errors import RecipeError
-from avalanche_ad.registry import Registry, unknown
+from avalanche_ad.registry import Registry, brought_by, unknown
 
 __all__ = ["REGISTRIES", "list_"]
 
@@ -74,12 +74,12 @@ def _rows(what: str) -> Iterator[Row]:
 
 def _registered(found: Registry[Any]) -> Iterator[Row]:
     """Yield what a registry has; other packages say it themselves, not imported."""
-    for name in found.names():
-        own, entry = found.own.get(name), found.others.get(name)
-        said = (inspect.getdoc(own) or "").partition("\n")[0] if own else ""
-        if own is None and entry is not None and entry.dist is not None:
-            said = entry.dist.metadata["Summary"] or ""
-        yield name, _plain(said), found.origin(name)
+    for name, own in found.own.items():
+        yield name, _plain((inspect.getdoc(own) or "").partition("\n")[0]), ""
+    for name, entry in found.others.items():
+        if name not in found.own:
+            said = entry.dist.metadata["Summary"] if entry.dist else ""
+            yield name, _plain(said or ""), brought_by(entry)
 
 
 def _plain(text: str) -> str:

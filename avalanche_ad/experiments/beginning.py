@@ -20,14 +20,10 @@ from avalanche_ad.experiments.build import (
     build_strategy,
     planned_experiences,
 )
-from avalanche_ad.experiments.checkpoint_plugin import (
-    CheckpointPlugin,
-)
+from avalanche_ad.experiments.checkpoint_plugin import CheckpointPlugin
 from avalanche_ad.experiments.folder import RunFolder
 from avalanche_ad.experiments.progress_plugin import ProgressPlugin
-from avalanche_ad.experiments.results import (
-    read_results,
-)
+from avalanche_ad.experiments.results import read_results
 from avalanche_ad.experiments.run_state import (
     RunState,
     finished_learner,

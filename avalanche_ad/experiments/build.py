@@ -30,14 +30,13 @@ from avalanche_ad.experiments.unsupported import (
     resolve,
 )
 from avalanche_ad.features import Backbone, FeatureCache, make_backbone
-from avalanche_ad.features.registry import check_backbone
 from avalanche_ad.models import AnomalyModel
 from avalanche_ad.models.registry import MODELS
-from avalanche_ad.models.scores import score_named
 from avalanche_ad.recipes import (
     BenchmarkRecipe,
     ExperimentRecipe,
 )
+from avalanche_ad.recipes.names import LOOKUPS
 from avalanche_ad.registry.arguments import (
     check_arguments,
     check_names,
@@ -261,7 +260,10 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
     :raises TrainingError: when plugins contradict each other, or an option has no
         effect.
     """
-    build_metrics(recipe)
+    stream = recipe.benchmark
+    # modules beside the recipes' files are found by their names alone from here on
+    for key, look_up in LOOKUPS.items():
+        look_up(stream, recipe.folders.get(key))
     plugins = _plugins(recipe)
     strategy = _strategy(recipe)
     check_names(strategy, recipe.strategy.options, "strategy")
@@ -272,19 +274,7 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
             "[training]"
         )
     _check_values(strategy, recipe.strategy.options, "strategy")
-    stream = recipe.benchmark
-    # modules beside the recipes' files are found by their names alone from here on
-    folders = recipe.folders
-    DATASETS.find(stream.dataset, folders.get("dataset"))
-    features = stream.features
-    check_backbone(
-        features.backbone, features.options, folders.get("features.backbone")
-    )
-    model = MODELS.find(stream.model.type, folders.get("model.type"))
-    if stream.model.score_kind is not None:
-        folder = folders.get("model.score_kind")
-        score_named(stream.model.score_kind, model.maps, folder)
-    made, _ = model.built_from(stream.model)
+    made, _ = MODELS.find(stream.model.type).built_from(stream.model)
     if stream.blurry and not made.repeats_categories:
         raise RecipeError(
             f"the model {made.kind} cannot learn a stream with blurry = "

@@ -25,9 +25,7 @@ from avalanche_ad.experiments.results import (
     has_results,
     read_results,
 )
-from avalanche_ad.experiments.run_state import (
-    learner_id,
-)
+from avalanche_ad.experiments.run_state import learner_id
 from avalanche_ad.recipes import ExperimentRecipe
 
 __all__ = [

@@ -8,9 +8,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from avalanche_ad.datasets.loading import (
-    IMAGE_SUFFIXES,
-)
+from avalanche_ad.datasets.loading import IMAGE_SUFFIXES
 from avalanche_ad.datasets.scanning import is_system_file
 from avalanche_ad.errors import (
     DatasetError,

@@ -11,9 +11,7 @@ import torch
 
 from avalanche_ad.benchmarks import AnomalyBenchmark
 from avalanche_ad.experiments.accounting import memory_mb
-from avalanche_ad.experiments.configuration import (
-    run_configuration,
-)
+from avalanche_ad.experiments.configuration import run_configuration
 from avalanche_ad.experiments.folder import RunFolder
 from avalanche_ad.experiments.fresh_normals import FINGERPRINT
 from avalanche_ad.experiments.own_code import own_code

@@ -49,9 +49,7 @@ from avalanche_ad.experiments.provenance import (
     git_commit,
 )
 from avalanche_ad.experiments.recording import run_identity, run_results, save_run_model
-from avalanche_ad.experiments.results import (
-    write_json,
-)
+from avalanche_ad.experiments.results import write_json
 from avalanche_ad.experiments.run_state import (
     Checkpoints,
     only,

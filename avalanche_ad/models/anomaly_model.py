@@ -16,7 +16,7 @@ from avalanche_ad.models.held_out import held_out_scores
 from avalanche_ad.models.image_prediction import PredictsImages
 from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.loading import LoadsWhole
-from avalanche_ad.models.losses import MASKED, ModelLoss
+from avalanche_ad.models.losses import MASKED, ModelLoss, image_loss
 from avalanche_ad.models.memory import tensors_of
 from avalanche_ad.models.scores import Score, score_named
 from avalanche_ad.models.scoring import AnomalyScores
@@ -164,7 +164,7 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
         :param output: what :meth:`forward` returned, (N, C).
         :param target: category indices (N,).
         """
-        return -output.gather(1, target[:, None]).squeeze(1)
+        return image_loss(output, target)
 
     def criterion(self, **options: Any) -> nn.Module:
         """Return what strategies are given as ``criterion(output, target)``.

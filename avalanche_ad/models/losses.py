@@ -9,7 +9,14 @@ from torch.nn import functional as F
 
 from avalanche_ad.models.latents import attach_latents, latents_of
 
-__all__ = ["MASKED", "ModelLoss", "image_loss", "reduced", "with_columns"]
+__all__ = [
+    "MASKED",
+    "ModelLoss",
+    "checked_reduction",
+    "image_loss",
+    "reduced",
+    "with_columns",
+]
 
 
 MASKED = -1e4  # affinity to a category not seen yet: finite, so softmax stays so
@@ -35,11 +42,7 @@ class ModelLoss(nn.Module):
 
     def __init__(self, model: _HasLoss, reduction: str = "mean") -> None:
         super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(
-                f"expected reduction 'mean', 'sum' or 'none', got {reduction!r}"
-            )
-        self.reduction = reduction
+        self.reduction = checked_reduction(reduction)
         self._model = (model,)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
@@ -64,6 +67,18 @@ def with_columns(output: Tensor, target: Tensor) -> Tensor:
         return output
     wider = F.pad(output, (0, missing), value=MASKED)
     return attach_latents(wider, latents_of(output))
+
+
+def checked_reduction(reduction: str) -> str:
+    """Return a reduction that :func:`reduced` knows.
+
+    :raises ValueError: for another.
+    """
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(
+            f"expected reduction 'mean', 'sum' or 'none', got {reduction!r}"
+        )
+    return reduction
 
 
 def reduced(loss: Tensor, reduction: str) -> Tensor:

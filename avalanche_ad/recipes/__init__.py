@@ -6,9 +6,7 @@ whole before anything runs; unknown keys, wrong types and unknown names are refu
 """
 
 from avalanche_ad.recipes.load import list_recipes, load_experiment, read_toml
-from avalanche_ad.recipes.model_options import (
-    model_options,
-)
+from avalanche_ad.recipes.model_options import model_options
 from avalanche_ad.recipes.schema import (
     BenchmarkRecipe,
     ExperimentRecipe,

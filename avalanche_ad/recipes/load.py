@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.recipes.merge import STREAM_KEYS, over, replaced
-from avalanche_ad.recipes.model_options import check_model, model_class
+from avalanche_ad.recipes.model_options import model_class
+from avalanche_ad.recipes.names import LOOKUPS
 from avalanche_ad.recipes.overrides import TYPES, apply_override, parsed
 from avalanche_ad.recipes.schema import (
     BenchmarkRecipe,
@@ -18,7 +19,6 @@ from avalanche_ad.recipes.schema import (
 )
 from avalanche_ad.recipes.validation import validated
 from avalanche_ad.registry import unknown
-from avalanche_ad.registry.arguments import check_options
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,15 +29,6 @@ __all__ = ["list_recipes", "load_experiment", "read_toml"]
 
 _PACKAGE = Path(__file__).resolve().parent
 _NOT_INHERITED = ("title", "published")
-# What names a class; its module may be beside the file that states it.
-_NAMES = (
-    "dataset",
-    "dataset_options",
-    "model.type",
-    "model.score_kind",
-    "features.backbone",
-    "extra_metrics",
-)
 
 
 def list_recipes(kind: Literal["strategies", "benchmarks"]) -> dict[str, Path]:
@@ -122,7 +113,7 @@ def load_experiment(
         untrained = whole.training.model_copy(update={"epochs": 0})
         whole = whole.model_copy(update={"training": untrained})
     strategy_recipe = validated(StrategyRecipe, learner, where)
-    set_ = {name for path, _ in changes for name in _NAMES if _within(name, path)}
+    set_ = {name for path, _ in changes for name in LOOKUPS if _within(name, path)}
     _check_names(whole, stated, dict.fromkeys(set_, where))
     files = {"strategy": strategy_file, **stated}
     folders = {key: _folder(file) for key, file in files.items()}
@@ -143,34 +134,18 @@ def _check_names(
     :param stated: the file that states each name.
     :param places: where it is stated instead, for errors.
     """
-    from avalanche_ad.datasets.registry import DATASETS
-    from avalanche_ad.evaluation.registry import DEFAULT_METRICS, find_metrics
-    from avalanche_ad.features.registry import check_backbone
-
-    key = "dataset"
-    try:
-        reader = DATASETS.find(recipe.dataset, _folder(stated[key]))
-        key = "dataset_options"
-        called = f"dataset {recipe.dataset!r}"
-        check_options(reader, recipe.dataset_options, called, ("root", "categories"))
-        key = "features.backbone"
-        features = recipe.features
-        check_backbone(features.backbone, features.options, _folder(stated[key]))
-        key = "model.score_kind"
-        check_model(recipe.model, _folder(stated[key]))
-        key = "extra_metrics"
-        if recipe.extra_metrics:
-            names = (*DEFAULT_METRICS, *recipe.extra_metrics)
-            find_metrics(names, _folder(stated[key]))
-    except RecipeError as error:
-        where = places.get(key, stated.get(key, stated["model.type"]))
-        raise RecipeError(f"{where}: key {key!r}: {error}") from None
+    for key, look_up in LOOKUPS.items():
+        try:
+            look_up(recipe, _folder(stated[key]))
+        except RecipeError as error:
+            where = places.get(key, stated[key])
+            raise RecipeError(f"{where}: key {key!r}: {error}") from None
 
 
 def _stated(content: Mapping[str, Any], file: Path) -> dict[str, Path]:
     """Return those of the names of classes that a file states, each with the file."""
     found = {}
-    for name in _NAMES:
+    for name in LOOKUPS:
         section, _, key = name.partition(".")
         table = content.get(section, {})
         if key in table if key and isinstance(table, dict) else section in content:
@@ -217,7 +192,7 @@ def _read_stream(
     :return: the content, without ``base``, and the file that states each name.
     """
     content = read_toml(path)
-    stated = dict.fromkeys(_NAMES, path)
+    stated = dict.fromkeys(LOOKUPS, path)
     base = content.pop("base", None)
     if base is not None:
         file = _base_file(base, path)

@@ -11,7 +11,7 @@ from avalanche_ad.registry.options import ModelOptions
 if TYPE_CHECKING:
     from avalanche_ad.models import AnomalyModel
 
-__all__ = ["DEFAULT_MODEL", "check_model", "model_class", "model_options"]
+__all__ = ["DEFAULT_MODEL", "model_class", "model_options"]
 
 DEFAULT_MODEL = "flow_gmm"
 """The type of a ``[model]`` that names none."""
@@ -51,17 +51,3 @@ def model_options(name: object, folder: Path | None = None) -> type[ModelOptions
     'FlowGMMOptions'
     """
     return model_class(name, folder).Options
-
-
-def check_model(options: ModelOptions, folder: Path | None = None) -> None:
-    """Refuse a score that a model cannot have.
-
-    :param options: of ``[model]``.
-    :param folder: that of the recipe which states the score, where its module may be.
-    :raises RecipeError: when the score is unknown, or of maps that the model has not.
-    """
-    from avalanche_ad.models.scores import score_named
-
-    if options.score_kind is not None:
-        made = model_class(options.type)  # known by now
-        score_named(options.score_kind, made.maps, folder)

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.registry.dotted_path import resolve
 
-__all__ = ["Registry", "unknown"]
+__all__ = ["Registry", "brought_by", "unknown"]
 
 T = TypeVar("T")
 
@@ -116,9 +116,7 @@ class Registry(Generic[T]):
     def origin(self, name: str) -> str:
         """Return the distribution that brings a name, empty for the package's own."""
         entry = self.others.get(name)
-        if name in self.own or entry is None:
-            return ""
-        return entry.dist.name if entry.dist else entry.value
+        return "" if name in self.own or entry is None else brought_by(entry)
 
     def find(self, name: object, folder: Path | None = None) -> type[T]:
         """Return the class of a name.
@@ -133,7 +131,7 @@ class Registry(Generic[T]):
             raise RecipeError(f"expected the name of a {self.sort}, got {name!r}")
         offered = [one for one in entry_points(group=self.group) if one.name == name]
         own = self.own.get(name)
-        by = [entry.dist.name if entry.dist else entry.value for entry in offered]
+        by = [brought_by(entry) for entry in offered]
         if own is not None:
             if by:
                 warnings.warn(
@@ -169,6 +167,11 @@ class Registry(Generic[T]):
         path = entry.value.replace(":", ".")
         what = f"{self.sort} {entry.name!r}{by}:"
         return resolve(path, (self.base,), what)
+
+
+def brought_by(entry: EntryPoint) -> str:
+    """Return the distribution that declares an entry point."""
+    return entry.dist.name if entry.dist else entry.value
 
 
 def unknown(what: str, name: str, known: Iterable[str], also: str = "") -> str:

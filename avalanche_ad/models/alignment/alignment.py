@@ -166,17 +166,24 @@ class Alignment(LoadsWhole):
         :param seed: of the samples.
         """
         assert self.statistics is not None
+        recipe = AlignmentRecipe(samples, covariance, seed)
         mixtures = self.start(self.statistics.components, num_categories)
         assert isinstance(model, nn.Module)
         with evaluating(model):
             for category in self.statistics.categories.tolist():
                 with seeded(seed * 1009 + category):
                     for index, mixture in enumerate(mixtures):
-                        found = self.moments(model, index, category, samples)
-                        kept = kept_covariance(found.covariance, covariance)
-                        roots = precision_roots(kept)
-                        mixture.put(category, found.weight, found.mean, roots)
-        self.recipe = AlignmentRecipe(samples, covariance, seed)
+                        fitted = self._fitted(model, index, category, recipe)
+                        mixture.put(category, *fitted)
+        self.recipe = recipe
+
+    def _fitted(
+        self, model: MapsFeatures, index: int, category: int, recipe: AlignmentRecipe
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return weights, means and precision roots that follow from statistics."""
+        found = self.moments(model, index, category, recipe.samples)
+        kept = kept_covariance(found.covariance, recipe.covariance)
+        return found.weight, found.mean, precision_roots(kept)
 
     def latents(
         self, model: MapsFeatures, index: int, category: int, count: int
@@ -249,15 +256,13 @@ class Alignment(LoadsWhole):
         """
         assert self.statistics is not None
         assert self.recipe is not None
-        samples, form, seed = self.recipe
+        recipe = self.recipe
         for without in self.statistics.without(category, x, parts):
             found = []
-            with self._statistics_of(without), seeded(seed * 1009 + category):
+            with self._statistics_of(without), seeded(recipe.seed * 1009 + category):
                 for index, (_, _, width) in enumerate(self.layout.levels):
-                    moments = self.moments(model, index, category, samples)
-                    roots = precision_roots(kept_covariance(moments.covariance, form))
-                    mixture = CategoryMixtures(width, without.components)
-                    mixture.to(x.device).put(0, moments.weight, moments.mean, roots)
+                    mixture = CategoryMixtures(width, without.components).to(x.device)
+                    mixture.put(0, *self._fitted(model, index, category, recipe))
                     found.append(mixture)
             yield found
 

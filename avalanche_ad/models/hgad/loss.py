@@ -17,7 +17,12 @@ from avalanche_ad.models.hgad.mixture import (
     squared_distances,
 )
 from avalanche_ad.models.latents import latents_of
-from avalanche_ad.models.losses import image_loss, reduced, with_columns
+from avalanche_ad.models.losses import (
+    checked_reduction,
+    image_loss,
+    reduced,
+    with_columns,
+)
 from avalanche_ad.models.scoring import negative_entropy
 
 __all__ = ["FlowGMMLoss", "HGADTerms", "aligned_loss", "hgad_terms"]
@@ -175,14 +180,10 @@ class FlowGMMLoss(nn.Module):
         image_level: bool = False,
     ) -> None:
         super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(
-                f"expected reduction 'mean', 'sum' or 'none', got {reduction!r}"
-            )
         self.lambda1 = lambda1
         self.lambda2 = lambda2
         self.smoothing = smoothing
-        self.reduction = reduction
+        self.reduction = checked_reduction(reduction)
         self.image_level = image_level
         self.intra = True
         self.listeners: list[Callable[[Latents, Tensor], None]] = []

@@ -2,9 +2,7 @@
 
 from avalanche_ad.training.plugins.calibration import CalibrationPlugin
 from avalanche_ad.training.plugins.center_freeze import CenterFreezePlugin
-from avalanche_ad.training.plugins.drift_regularization import (
-    DriftRegularizationPlugin,
-)
+from avalanche_ad.training.plugins.drift_regularization import DriftRegularizationPlugin
 from avalanche_ad.training.plugins.entropy_calibration import EntropyCalibrationPlugin
 from avalanche_ad.training.plugins.finite_loss import FiniteLossPlugin
 from avalanche_ad.training.plugins.fit_experience import (
@@ -21,18 +19,14 @@ from avalanche_ad.training.plugins.functional_regularization import (
 from avalanche_ad.training.plugins.generative_replay import SelfGenerativeReplayPlugin
 from avalanche_ad.training.plugins.gmm_alignment import GMMAlignmentPlugin
 from avalanche_ad.training.plugins.gradient_clipping import GradientClippingPlugin
-from avalanche_ad.training.plugins.incremental_mixture import (
-    IncrementalMixturePlugin,
-)
+from avalanche_ad.training.plugins.incremental_mixture import IncrementalMixturePlugin
 from avalanche_ad.training.plugins.intra_class_warmup import IntraClassWarmupPlugin
 from avalanche_ad.training.plugins.latent_pseudo_rehearsal import (
     LatentPseudoRehearsalPlugin,
 )
 from avalanche_ad.training.plugins.packnet import PackNetPlugin
 from avalanche_ad.training.plugins.schedule import WarmupCosinePlugin
-from avalanche_ad.training.plugins.statistics_rehearsal import (
-    StatisticsRehearsalPlugin,
-)
+from avalanche_ad.training.plugins.statistics_rehearsal import StatisticsRehearsalPlugin
 from avalanche_ad.training.plugins.synaptic_intelligence import (
     SynapticIntelligencePlugin,
 )
