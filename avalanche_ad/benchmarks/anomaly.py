@@ -306,7 +306,7 @@ def _mask(
         return np.zeros((size, size), dtype=np.bool_)
     mask, found = mask_and_remarks(data, sample)
     for remark in found:
-        where = sample.mask_path or sample.path
+        where = next(iter(sample.mask_paths), sample.path)
         remarks.add("mask", sample.category, [where], remark)
     expected = image_size_of(sample.path) if sample.path.is_file() else mask.shape
     if mask.shape != expected:

@@ -43,8 +43,9 @@ def category_digests(
 
 def _mask(data: AnomalyData, sample: Sample) -> str | None:
     """Return a digest of an image's mask, None where there is nothing to add."""
-    if sample.mask_path is not None:
-        return file_digest(sample.mask_path) if sample.mask_path.is_file() else None
+    if sample.mask_paths:
+        digests = [file_digest(path) for path in sample.mask_paths if path.is_file()]
+        return "+".join(digests) or None
     if not sample.is_anomaly:
         return None
     pixels = data.mask(sample)

@@ -113,11 +113,21 @@ class DiskData:
 
         :raises DatasetError: as ``mask``.
         """
-        if sample.mask_path is not None:
-            return read_mask(sample.mask_path, sample.path)
-        if sample.is_anomaly:
-            raise DatasetError(f"{sample.path}: anomalous image without mask")
-        return np.zeros(image_size(sample.path), dtype=np.bool_), []
+        if not sample.mask_paths:
+            if sample.is_anomaly:
+                raise DatasetError(f"{sample.path}: anomalous image without mask")
+            return np.zeros(image_size(sample.path), dtype=np.bool_), []
+        mask, remarks = read_mask(sample.mask_paths[0], sample.path)
+        for path in sample.mask_paths[1:]:
+            further, found = read_mask(path, sample.path)
+            if further.shape != mask.shape:
+                raise DatasetError(
+                    f"{path}: mask of {further.shape[1]}x{further.shape[0]} pixels; "
+                    f"expected {mask.shape[1]}x{mask.shape[0]}, the size of "
+                    f"{sample.mask_paths[0]}"
+                )
+            mask, remarks = mask | further, remarks + found
+        return mask, remarks
 
     def fingerprint(self, sample: Sample) -> str:
         """Return a hexadecimal digest of the file's content and the loading rules.

@@ -25,7 +25,8 @@ class Sample:
     :param category: the product category, for example ``"bottle"``.
     :param split: ``"train"`` (always normal) or ``"test"``.
     :param defect_type: ``"good"`` or the name of the defect.
-    :param mask_path: the mask file of an anomalous image, ``None`` for a normal one.
+    :param mask_paths: the mask files of an anomalous image, whose defect is what any
+        of them shows; none for a normal image.
 
     >>> Sample(Path("0.png"), "cable", "test", defect_type="cut").is_anomaly
     True
@@ -35,7 +36,7 @@ class Sample:
     category: str
     split: Split
     defect_type: str = GOOD
-    mask_path: Path | None = None
+    mask_paths: tuple[Path, ...] = ()
 
     @property
     def is_anomaly(self) -> bool:
@@ -78,5 +79,5 @@ class AnomalyData(Protocol):
     def fingerprint(self, sample: Sample) -> str:
         """Return a hexadecimal digest of all that decides the image's pixels.
 
-        Of those of its mask as well, where ``mask_path`` names one that is no file.
+        Of those of its mask as well, where ``mask_paths`` names some that are no files.
         """

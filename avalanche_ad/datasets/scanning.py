@@ -240,7 +240,7 @@ def _pair_masks(
         names = [name.format(stem=stem) for name in layout.mask_stems]
         name = next((name for name in names if name in masks), None)
         mask = masks[name] if name else mask_folder / f"{names[0]}.png"
-        sample = Sample(path, category, "test", defect, mask)
+        sample = Sample(path, category, "test", defect, (mask,))
         if name is None:
             yield missing_mask(sample)
         yield sample
@@ -253,11 +253,10 @@ def _pair_masks(
 def missing_mask(sample: Sample) -> Problem:
     """Return the problem of an anomalous image whose mask file does not exist.
 
-    :param sample: its ``mask_path`` is where the mask should be.
+    :param sample: its ``mask_paths`` are where the masks should be.
     """
-    return Problem(
-        sample.path, f"anomalous image without mask; expected {sample.mask_path}"
-    )
+    missing = next(path for path in sample.mask_paths if not path.is_file())
+    return Problem(sample.path, f"anomalous image without mask; expected {missing}")
 
 
 def is_system_file(path: Path, root: Path | None = None) -> bool:

@@ -162,11 +162,11 @@ class SyntheticAD:
 
 def _sample(category: str, split: Split, kind: str, number: int) -> Sample:
     root = Path("synthetic") / category
-    mask = None
+    masks: tuple[Path, ...] = ()
     if kind != GOOD:
-        mask = root / "ground_truth" / kind / f"{number:03d}_mask.png"
+        masks = (root / "ground_truth" / kind / f"{number:03d}_mask.png",)
     path = root / split / kind / f"{number:03d}.png"
-    return Sample(path, category, split, kind, mask)
+    return Sample(path, category, split, kind, masks)
 
 
 def _check_count(name: str, value: int, least: int) -> None:

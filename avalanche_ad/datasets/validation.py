@@ -90,11 +90,11 @@ def _check_mask(
     data: AnomalyData, sample: Sample, size: Sequence[int] | None, remarks: Remarks
 ) -> Iterator[Problem]:
     """Check the mask of an anomalous image; ``size`` is the image's, if it is known."""
-    mask_path = sample.mask_path
-    if mask_path and sample.path.is_file() and not mask_path.is_file():
+    on_disk = sample.path.is_file()
+    if on_disk and any(not path.is_file() for path in sample.mask_paths):
         yield missing_mask(sample)
         return
-    where = mask_path or sample.path
+    where = next(iter(sample.mask_paths), sample.path)
     try:
         mask, found = mask_and_remarks(data, sample)
     except DatasetError as error:
@@ -111,7 +111,7 @@ def mask_of_another_size(
 ) -> Problem:
     """Return the problem of a mask whose size is not its image's, (height, width)."""
     return Problem(
-        sample.mask_path or sample.path,
+        next(iter(sample.mask_paths), sample.path),
         f"mask of {_show(found)} pixels; expected {_show(expected)}, the size of "
         f"{sample.path}",
     )

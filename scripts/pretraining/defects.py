@@ -109,8 +109,8 @@ class PhotographDefects:
             ]
             for split, defect, number in plan:
                 path = Path(category) / split / defect / f"{number:03d}.png"
-                mask = path if defect != GOOD else None
-                found.append(Sample(path, category, split, defect, mask))
+                masks = (path,) if defect != GOOD else ()
+                found.append(Sample(path, category, split, defect, masks))
         return tuple(
             sorted(
                 found, key=lambda s: (s.category, s.split, s.defect_type, str(s.path))

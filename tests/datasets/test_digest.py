@@ -114,7 +114,7 @@ def test_fingerprints_that_are_known_are_not_made_again(root, monkeypatch):
     monkeypatch.setattr(digest_module, "file_digest", noted)
     monkeypatch.setattr(DiskData, "fingerprint", None)
     assert category_digests(data, fingerprints=known) == before
-    masks = [sample.mask_path for sample in data.samples if sample.is_anomaly]
+    masks = [sample.mask_paths[0] for sample in data.samples if sample.is_anomaly]
     assert read == masks
 
 
@@ -135,7 +135,7 @@ def test_masks_in_memory_count_by_their_pixels(root):
         def __init__(self, value):
             samples = open_dataset("folder", root).samples
             self.samples = [
-                dataclasses.replace(sample, mask_path=None)
+                dataclasses.replace(sample, mask_paths=())
                 for sample in samples
                 if sample.category == "bolt"
             ]

@@ -25,7 +25,9 @@ def told(caplog):
         for sample in data.samples:
             if sample.is_anomaly:
                 for remark in mask_and_remarks(data, sample)[1]:
-                    remarks.add("mask", sample.category, [sample.mask_path], remark)
+                    remarks.add(
+                        "mask", sample.category, list(sample.mask_paths), remark
+                    )
         with caplog.at_level(logging.WARNING, "avalanche_ad"):
             tell(data, data.samples, remarks)
         assert all(hasattr(record, "note") for record in caplog.records)

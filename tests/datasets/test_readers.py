@@ -68,7 +68,7 @@ def test_reader_gives_sound_data(case):
         image, mask = data.image(sample), data.mask(sample)
         assert image.shape == (*mask.shape, 3)
         assert mask.any() == sample.is_anomaly
-        assert sample.is_anomaly == (sample.mask_path is not None)
+        assert sample.is_anomaly == bool(sample.mask_paths)
     digests = {data.fingerprint(sample) for sample in data.samples}
     assert len(digests) == len(data.samples)
 
@@ -180,7 +180,7 @@ def test_folder_takes_a_mask_named_like_its_image(folder_tree):
     mask = root / "gear/ground_truth/hole/000_mask.png"
     mask.rename(mask.with_name("000.png"))
     found = [
-        s.mask_path
+        s.mask_paths[0]
         for s in open_dataset("folder", root).samples
         if s.defect_type == "hole"
     ]
@@ -245,7 +245,7 @@ def test_folder_that_may_not_be_read(folder_tree, monkeypatch):
 
 def test_btad_masks_keep_their_own_extension(btad_tree):
     masks = [
-        s.mask_path.name
+        s.mask_paths[0].name
         for s in open_dataset("btad", btad_tree).samples
         if s.is_anomaly
     ]
@@ -272,7 +272,7 @@ def test_visa_finds_the_mask_that_the_table_leaves_out(visa_tree):
     (anomaly,) = (
         s for s in open_dataset("visa", root, ["pcb1"]).samples if s.is_anomaly
     )
-    assert anomaly.mask_path == root / mask
+    assert anomaly.mask_paths == (root / mask,)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_samples_are_complete_sorted_and_unique(small):
     assert len({s.path for s in samples}) == len(samples) == 15 * (3 + 2 + 10)
     for sample in samples:
         assert sample.split == "test" or not sample.is_anomaly
-        assert (sample.mask_path is not None) == sample.is_anomaly
+        assert bool(sample.mask_paths) == sample.is_anomaly
         assert not sample.path.exists()
 
 
@@ -265,9 +265,9 @@ def test_written_files_give_the_same_bytes(tiny, tmp_path):
     for sample in tiny.samples:
         path = root / sample.path.relative_to("synthetic")
         assert np.array_equal(np.asarray(Image.open(path)), tiny.image(sample))
-        if sample.mask_path is not None:
+        if sample.mask_paths:
             mask = np.asarray(
-                Image.open(root / sample.mask_path.relative_to("synthetic"))
+                Image.open(root / sample.mask_paths[0].relative_to("synthetic"))
             )
             assert np.array_equal(mask, tiny.mask(sample) * np.uint8(255))
     files = [path for path in root.rglob("*") if path.is_file()]

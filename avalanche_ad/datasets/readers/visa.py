@@ -104,7 +104,7 @@ def _check_category(root: Path, category: str, samples: list[Sample]) -> Scan:
             if not sample.path.is_file():
                 yield Problem(sample.path, f"image named in {_TABLE} not found")
                 continue
-            if sample.mask_path is not None and not sample.mask_path.is_file():
+            if any(not path.is_file() for path in sample.mask_paths):
                 yield missing_mask(sample)
             yield sample
     named = {sample.path for sample in samples}
@@ -183,5 +183,5 @@ def _read_row(
             table, f"line {line}: anomalous image {image} in the train split"
         )
     standard = Path(category, "Data", "Masks", "Anomaly", f"{Path(image).stem}.png")
-    mask_path = root / (mask or standard)
-    return Sample(root / image, category, split, defect_type, mask_path)
+    masks = (root / (mask or standard),)
+    return Sample(root / image, category, split, defect_type, masks)
