@@ -15,6 +15,7 @@ from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.position_calibration import (
     PositionCalibration,
     mean_and_deviation,
+    no_quieter_than_typical,
 )
 from avalanche_ad.models.scoring import normality_map
 from avalanche_ad.models.storage import load_model, save_model
@@ -62,6 +63,38 @@ def test_maps_without_any_variance_stay_finite(count):
     torch.testing.assert_close(standard, torch.zeros(count, 4, 4), atol=1e-3, rtol=0)
 
 
+def standard_of(level):
+    """What a position is standardised by, written out."""
+    mean, deviation = mean_and_deviation(level)
+    typical = np.median(mean.detach().numpy()), np.median(deviation.detach().numpy())
+    return mean.clamp(max=float(typical[0])), deviation.clamp(min=float(typical[1]))
+
+
+def test_positions_have_effects_of_one_sign():
+    mean, deviation = maps(2, (7, 5)).unbind(0)
+    deviation = deviation.abs() + 0.1
+    found, spread = no_quieter_than_typical(mean, deviation)
+    unusual = mean < mean.quantile(0.5)
+    torch.testing.assert_close(found[unusual], mean[unusual])
+    assert float(found.max()) == pytest.approx(float(mean.quantile(0.5)))
+    noisy = deviation > deviation.quantile(0.5)
+    torch.testing.assert_close(spread[noisy], deviation[noisy])
+    assert float(spread.min()) == pytest.approx(float(deviation.quantile(0.5)))
+
+
+def test_a_still_background_is_not_held_to_more_than_the_part():
+    """Its faint noise stays below what normals of the part have anyway."""
+    part = torch.zeros(12, 12)
+    part[:, 4:] = 1  # two thirds of the image; the rest is always still
+    levels = [torch.randn(40, 12, 12) * (0.01 + part) - part]
+    calibration = PositionCalibration([(12, 12)])
+    calibration.fit(0, levels)
+    faint = -5 * 0.01 * torch.ones(1, 12, 12)  # five deviations of the background
+    score = -calibration([faint], torch.zeros(1, dtype=torch.long))[0][0]
+    normals = -calibration(levels, torch.zeros(40, dtype=torch.long))[0]
+    assert float(score[:, :2].max()) < float(normals[:, :, 6:].quantile(0.5))
+
+
 def test_a_category_has_its_own_and_a_stranger_the_mean():
     statistics = PositionCalibration([(6, 5), (3, 3)])
     levels = {c: [maps(8, (6, 5), c) + c, maps(8, (3, 3), c) * (c + 1)] for c in (0, 2)}
@@ -72,7 +105,7 @@ def test_a_category_has_its_own_and_a_stranger_the_mean():
     for index, level in enumerate(statistics(test, category)):
         rows = {}
         for c in levels:
-            mean, deviation = mean_and_deviation(levels[c][index])
+            mean, deviation = standard_of(levels[c][index])
             largest = ((levels[c][index] - mean) / deviation).max()
             rows[c] = torch.stack([mean + largest * deviation, deviation])
         stranger = torch.stack(list(rows.values())).mean(0)
@@ -132,7 +165,7 @@ def test_scores_are_of_what_is_standardised(kind, layout, features):
         ):
             parts = []
             for row, c in enumerate(category.tolist()):
-                mean, deviation = mean_and_deviation(own[y == c])
+                mean, deviation = standard_of(own[y == c])
                 largest = ((own[y == c] - mean) / deviation).max()
                 standard = (level[row] - mean) / deviation - largest
                 parts.append(1 + standard.clamp(max=0))
