@@ -28,7 +28,7 @@ def _split(
     root: str | Path,
     n_experiences: int | None,
     options: dict[str, Any],
-    **reader_options: object,
+    **reader_options: Any,
 ) -> AnomalyBenchmark:
     """Open a data set and split it; no categories but those named need be on disk."""
     named = [name for names in options.get("experiences") or () for name in names]

@@ -28,7 +28,7 @@ class Region:
     :param saturation: the share of them, in (0, 1], that finds it whole.
     :param kind: the kind of anomaly that its image shows, ``""`` if there is but one.
 
-    >>> Region(np.eye(4) > 0, saturation=0.5).resized(8).mask.sum()
+    >>> int(Region(np.eye(4) > 0, saturation=0.5).resized(8).mask.sum())
     16
     """
 
@@ -49,7 +49,12 @@ class Region:
 
 @runtime_checkable
 class RegionData(Protocol):
-    """A data set that knows the regions of its anomalous images."""
+    """A data set that knows the regions of its anomalous images.
+
+    >>> from avalanche_ad.datasets.readers.mvtec_loco import LOCOData
+    >>> isinstance(LOCOData("mvtec_loco", ()), RegionData)
+    True
+    """
 
     def regions(self, sample: Sample) -> Sequence[Region]:
         """Return the defects of an image at its own size; none of a normal one."""
