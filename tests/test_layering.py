@@ -41,7 +41,9 @@ LIGHT = (
     "evaluation.detection",
     "evaluation.measures",
     "evaluation.measuring",
+    "evaluation.overlap_curve",
     "evaluation.registry",
+    "evaluation.saturated_overlap",
     "reporting",
 )
 """Modules that come without Avalanche."""

@@ -9,8 +9,12 @@ import pytest
 
 from avalanche_ad.benchmarks import split_categories
 from avalanche_ad.datasets.readers.btad import BTAD_CATEGORIES
+from avalanche_ad.datasets.readers.mpdd import MPDD_CATEGORIES
 from avalanche_ad.datasets.readers.mvtec_3d import MVTEC_3D_CATEGORIES
 from avalanche_ad.datasets.readers.mvtec_ad import MVTEC_AD_CATEGORIES
+from avalanche_ad.datasets.readers.mvtec_ad_2 import MVTEC_AD_2_CATEGORIES
+from avalanche_ad.datasets.readers.mvtec_loco import MVTEC_LOCO_CATEGORIES
+from avalanche_ad.datasets.readers.real_iad import REAL_IAD_CATEGORIES
 from avalanche_ad.datasets.readers.visa import VISA_CATEGORIES
 from avalanche_ad.datasets.synthetic import SYNTHETIC_CATEGORIES
 from avalanche_ad.experiments.runner import run_experiment
@@ -41,6 +45,10 @@ OFFICIAL = {
     "visa": VISA_CATEGORIES,
     "btad": BTAD_CATEGORIES,
     "mvtec_3d": MVTEC_3D_CATEGORIES,
+    "mpdd": MPDD_CATEGORIES,
+    "mvtec_ad_2": MVTEC_AD_2_CATEGORIES,
+    "mvtec_loco": MVTEC_LOCO_CATEGORIES,
+    "real_iad": REAL_IAD_CATEGORIES,
     "synthetic": SYNTHETIC_CATEGORIES,
 }
 STREAMS = list(list_recipes("benchmarks"))
@@ -109,7 +117,9 @@ def test_a_name_says_sizes_or_it_does_not(name, sizes):
 
 
 def test_the_shipped_names_say_sizes():
-    assert {*PROTOCOLS, "surfaces_3x2", "synthetic_5x3_online"} <= set(SIZED)
+    further = {"loco_1x5", "mpdd_1x6", "mvtecad2_1x8", "realiad_1x30"}
+    others = {*further, "surfaces_3x2", "synthetic_5x3_online"}
+    assert {*PROTOCOLS, *others} <= set(SIZED)
 
 
 @pytest.mark.parametrize("name", SIZED)

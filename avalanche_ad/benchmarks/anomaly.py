@@ -26,6 +26,7 @@ from avalanche_ad.benchmarks.items import (
     TrainItems,
 )
 from avalanche_ad.benchmarks.order import split_categories
+from avalanche_ad.benchmarks.regions import PackedRegions
 from avalanche_ad.datasets.digest import category_digests
 from avalanche_ad.datasets.loading import image_size as image_size_of
 from avalanche_ad.datasets.masks import resize_mask
@@ -62,6 +63,7 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
     :param learned: how many of the first experiences were learned elsewhere and hold
         no image.
     :param training_images: fingerprints of each category's training images.
+    :param regions: defects of the test images, by path, if the data set knows them.
 
     >>> from avalanche_ad.datasets import SyntheticAD
     >>> counts = {"train_images": 2, "test_normals": 1, "test_anomalies": 1}
@@ -84,6 +86,7 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
         digests: Mapping[str, str] | None = None,
         learned: int = 0,
         training_images: Mapping[str, Sequence[str]] | None = None,
+        regions: PackedRegions | None = None,
     ) -> None:
         super().__init__(list(streams))
         self.experiences = tuple(tuple(names) for names in experiences)
@@ -91,6 +94,7 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
         self.image_size = image_size
         self.mask_size = mask_size
         self.learned = learned
+        self.regions = regions
         self.training_images = {
             name: list(images) for name, images in (training_images or {}).items()
         }
@@ -295,6 +299,11 @@ def anomaly_benchmark(
             ]
             for name in names
         },
+        PackedRegions(
+            data,
+            (s for own in by_category.values() for s in own if s.split == "test"),
+            mask_size,
+        ),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,29 @@ from avalanche_ad.datasets.synthetic import SyntheticAD
 __all__ = [
     "SplitBTAD",
     "SplitFolder",
+    "SplitMPDD",
     "SplitMVTec3D",
     "SplitMVTecAD",
+    "SplitMVTecAD2",
+    "SplitMVTecLOCO",
+    "SplitRealIAD",
     "SplitSyntheticAD",
     "SplitVisA",
 ]
 
 
-def _selection(options: dict[str, Any]) -> Sequence[str] | None:
-    """Return the categories a stream names, so that no others need be on disk."""
+def _split(
+    name: str,
+    root: str | Path,
+    n_experiences: int | None,
+    options: dict[str, Any],
+    **reader_options: Any,
+) -> AnomalyBenchmark:
+    """Open a data set and split it; no categories but those named need be on disk."""
     named = [name for names in options.get("experiences") or () for name in names]
-    return options.get("class_order") or named or None
+    chosen = options.get("class_order") or named or None
+    data = open_dataset(name, root, chosen, **reader_options)
+    return anomaly_benchmark(data, n_experiences=n_experiences, **options)
 
 
 def SplitMVTecAD(  # noqa: N802
@@ -39,11 +50,7 @@ def SplitMVTecAD(  # noqa: N802
     :param dataset_root: the folder with the 15 category folders.
     :param options: what :func:`anomaly_benchmark` takes.
     """
-    return anomaly_benchmark(
-        open_dataset("mvtec_ad", dataset_root, _selection(options)),
-        n_experiences=n_experiences,
-        **options,
-    )
+    return _split("mvtec_ad", dataset_root, n_experiences, options)
 
 
 def SplitVisA(  # noqa: N802
@@ -58,11 +65,7 @@ def SplitVisA(  # noqa: N802
     :param dataset_root: the folder with ``split_csv`` and the category folders.
     :param options: what :func:`anomaly_benchmark` takes.
     """
-    return anomaly_benchmark(
-        open_dataset("visa", dataset_root, _selection(options)),
-        n_experiences=n_experiences,
-        **options,
-    )
+    return _split("visa", dataset_root, n_experiences, options)
 
 
 def SplitBTAD(  # noqa: N802
@@ -77,11 +80,7 @@ def SplitBTAD(  # noqa: N802
     :param dataset_root: the folder with ``01``, ``02`` and ``03``.
     :param options: what :func:`anomaly_benchmark` takes.
     """
-    return anomaly_benchmark(
-        open_dataset("btad", dataset_root, _selection(options)),
-        n_experiences=n_experiences,
-        **options,
-    )
+    return _split("btad", dataset_root, n_experiences, options)
 
 
 def SplitMVTec3D(  # noqa: N802
@@ -96,11 +95,72 @@ def SplitMVTec3D(  # noqa: N802
     :param dataset_root: the folder with the 10 category folders.
     :param options: what :func:`anomaly_benchmark` takes.
     """
-    return anomaly_benchmark(
-        open_dataset("mvtec_3d", dataset_root, _selection(options)),
-        n_experiences=n_experiences,
-        **options,
-    )
+    return _split("mvtec_3d", dataset_root, n_experiences, options)
+
+
+def SplitMVTecLOCO(  # noqa: N802
+    n_experiences: int | None = None,
+    *,
+    dataset_root: str | Path,
+    **options: Any,
+) -> AnomalyBenchmark:
+    """Split MVTec LOCO AD's 5 categories into experiences.
+
+    :param n_experiences: see :func:`SplitMVTecAD`.
+    :param dataset_root: the folder with the 5 category folders.
+    :param options: what :func:`anomaly_benchmark` takes.
+    """
+    return _split("mvtec_loco", dataset_root, n_experiences, options)
+
+
+def SplitMVTecAD2(  # noqa: N802
+    n_experiences: int | None = None,
+    *,
+    dataset_root: str | Path,
+    **options: Any,
+) -> AnomalyBenchmark:
+    """Split MVTec AD 2's 8 categories into experiences.
+
+    :param n_experiences: see :func:`SplitMVTecAD`.
+    :param dataset_root: the folder with the 8 category folders.
+    :param options: what :func:`anomaly_benchmark` takes.
+    """
+    return _split("mvtec_ad_2", dataset_root, n_experiences, options)
+
+
+def SplitMPDD(  # noqa: N802
+    n_experiences: int | None = None,
+    *,
+    dataset_root: str | Path,
+    **options: Any,
+) -> AnomalyBenchmark:
+    """Split MPDD's 6 categories into experiences.
+
+    :param n_experiences: see :func:`SplitMVTecAD`.
+    :param dataset_root: the folder with the 6 category folders.
+    :param options: what :func:`anomaly_benchmark` takes.
+    """
+    return _split("mpdd", dataset_root, n_experiences, options)
+
+
+def SplitRealIAD(  # noqa: N802
+    n_experiences: int | None = None,
+    *,
+    dataset_root: str | Path,
+    images: str = "realiad_256",
+    tables: str = "realiad_jsons",
+    **options: Any,
+) -> AnomalyBenchmark:
+    """Split Real-IAD's 30 categories into experiences.
+
+    :param n_experiences: see :func:`SplitMVTecAD`.
+    :param dataset_root: the folder with ``realiad_jsons`` and the images' folder.
+    :param images: folder of the images, which says their size.
+    :param tables: folder of the tables, ``"realiad_jsons_sv"`` for one side alone.
+    :param options: what :func:`anomaly_benchmark` takes.
+    """
+    given = {"images": images, "tables": tables}
+    return _split("real_iad", dataset_root, n_experiences, options, **given)
 
 
 def SplitFolder(  # noqa: N802
@@ -115,11 +175,7 @@ def SplitFolder(  # noqa: N802
     :param dataset_root: the folder with one folder per category.
     :param options: what :func:`anomaly_benchmark` takes.
     """
-    return anomaly_benchmark(
-        open_dataset("folder", dataset_root, _selection(options)),
-        n_experiences=n_experiences,
-        **options,
-    )
+    return _split("folder", dataset_root, n_experiences, options)
 
 
 def SplitSyntheticAD(  # noqa: N802

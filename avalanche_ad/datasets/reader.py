@@ -79,6 +79,8 @@ class DatasetReader(ABC):
 class DiskReader(DatasetReader):
     """Read images and masks from a folder; a subclass says which, by :meth:`scan`.
 
+    :cvar data: the class of its data set, for one that knows more than its masks.
+
     >>> class Flat(DiskReader):
     ...     name = "flat"
     ...     def scan(self):
@@ -87,6 +89,8 @@ class DiskReader(DatasetReader):
     >>> print(Flat("nowhere").check()[0])
     nowhere: no image of the data set 'flat' found
     """
+
+    data: ClassVar[type[DiskData]] = DiskData
 
     @abstractmethod
     def scan(self) -> Scan:
@@ -101,7 +105,7 @@ class DiskReader(DatasetReader):
 
         :raises DatasetError: at the first thing that would break training.
         """
-        found = DiskData.open(self.name, report_unreadable(self.scan)())
+        found = self.data.open(self.name, report_unreadable(self.scan)())
         if not found.samples:
             raise DatasetError(str(self._nothing()))
         return found
@@ -116,7 +120,7 @@ class DiskReader(DatasetReader):
         if not found:
             found.append(self._nothing())
         structure = [item for item in found if isinstance(item, Problem)]
-        content = find_problems(DiskData(self.name, samples), progress)
+        content = find_problems(self.data(self.name, samples), progress)
         # both passes meet a mask that is missing
         return _errors_first([*dict.fromkeys(structure + content)])
 

@@ -27,6 +27,8 @@ __all__ = [
     "find_folders",
     "ignored",
     "is_system_file",
+    "list_images",
+    "missing_category",
     "missing_mask",
     "missing_root",
     "report_unreadable",
@@ -56,6 +58,9 @@ class Layout:
     :param masks: folder of a defect's masks below the category; ``{defect}`` is filled.
     :param mask_stems: names of an image's mask without its extension, the first that
         exists is taken; ``{stem}`` is filled.
+    :param mask_folders: whether an image has a folder of masks instead of one mask, by
+        the same name.
+    :param test: folder of the test images below the category.
     :param unused: folders of a category that are known to be no part of it.
 
     >>> Layout(masks="masks/{defect}").masks.format(defect="cut")
@@ -66,6 +71,8 @@ class Layout:
     images: str = "."
     masks: str = "ground_truth/{defect}"
     mask_stems: tuple[str, ...] = ("{stem}_mask",)
+    mask_folders: bool = False
+    test: str = "test"
     unused: tuple[str, ...] = ()
 
 
@@ -156,13 +163,21 @@ def scan_official(
         if isinstance(category, Problem):
             yield category
         elif not (root / category).is_dir():
-            yield Problem(
-                root / category,
-                f"folder of category {category!r} not found; unpack it there, or name "
-                "the categories to use",
-            )
+            yield missing_category(root / category)
         else:
             yield from scan_category(root / category, category, layout)
+
+
+def missing_category(folder: Path) -> Problem:
+    """Return the problem of a category whose folder is not there.
+
+    :param folder: where it should be; its name is the category's.
+    """
+    return Problem(
+        folder,
+        f"folder of category {folder.name!r} not found; unpack it there, or name the "
+        "categories to use",
+    )
 
 
 @report_unreadable
@@ -175,18 +190,24 @@ def scan_category(folder: Path, category: str, layout: Layout) -> Scan:
     """
     yield from _scan_train(folder / "train", category, layout)
     yield from _scan_test(folder, category, layout)
-    masks = Path(layout.masks).parts[0]
-    known = ("train", "test", masks, *layout.unused)
-    yield from unknown_folders(folder, known, "neither train nor test")
-    if masks != "test":
-        used = [path.name for path in find_folders(folder / "test")]
-        reason = "masks without a folder of this name in test"
-        yield from unknown_folders(folder / masks, (*used, layout.good), reason)
+    test, masks = folder / layout.test, _masks_folder(folder, layout)
+    top = masks.relative_to(folder).parts[0]
+    known = ("train", layout.test, top, *layout.unused)
+    yield from unknown_folders(folder, known, f"neither train nor {layout.test}")
+    if masks != test:
+        used = [path.name for path in find_folders(test)]
+        reason = f"masks without a folder of this name in {layout.test}"
+        yield from unknown_folders(masks, (*used, layout.good), reason)
+
+
+def _masks_folder(folder: Path, layout: Layout) -> Path:
+    """Return the folder that holds those of the defects' masks."""
+    return folder / layout.masks.partition("{defect}")[0]
 
 
 def _scan_train(folder: Path, category: str, layout: Layout) -> Scan:
     good = folder / layout.good / layout.images
-    images, problems = _list_images(good)
+    images, problems = list_images(good)
     yield from problems
     if not images:
         deeper = count_images(good)
@@ -205,10 +226,12 @@ def _scan_train(folder: Path, category: str, layout: Layout) -> Scan:
 
 
 def _scan_test(folder: Path, category: str, layout: Layout) -> Scan:
-    test = folder / "test"
+    test = folder / layout.test
     empty = True
     for defect in find_folders(test):
-        images, problems = _list_images(defect / layout.images)
+        if defect == _masks_folder(folder, layout):
+            continue
+        images, problems = list_images(defect / layout.images)
         yield from problems
         if not images:
             # what there is in folders inside it has been counted
@@ -233,7 +256,10 @@ def _pair_masks(
 ) -> Scan:
     """Yield the anomalous images of one defect, each with its mask."""
     mask_folder = folder / layout.masks.format(defect=defect)
-    masks, problems = _list_images(mask_folder)
+    if layout.mask_folders:
+        yield from _pair_folders(mask_folder, category, defect, images)
+        return
+    masks, problems = list_images(mask_folder)
     yield from problems
     used = set()
     for stem, path in images.items():
@@ -248,6 +274,21 @@ def _pair_masks(
     for name, mask in masks.items():
         if name not in used:
             yield ignored(mask, "mask without an image")
+
+
+def _pair_folders(
+    mask_folder: Path, category: str, defect: str, images: dict[str, Path]
+) -> Scan:
+    """Yield the anomalous images of one defect, each with a folder of masks."""
+    for stem, path in images.items():
+        masks, problems = list_images(mask_folder / stem)
+        yield from problems
+        paths = tuple(masks.values()) or (mask_folder / stem / "000.png",)
+        sample = Sample(path, category, "test", defect, paths)
+        if not masks:
+            yield missing_mask(sample)
+        yield sample
+    yield from unknown_folders(mask_folder, tuple(images), "masks without an image")
 
 
 def missing_mask(sample: Sample) -> Problem:
@@ -345,8 +386,11 @@ def _is_image_name(name: str) -> bool:
     return suffix in IMAGE_SUFFIXES and not is_system_file(Path(name))
 
 
-def _list_images(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
-    """Return a folder's images by stem, sorted by name, and what is odd about it."""
+def list_images(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
+    """Return a folder's images by stem, sorted by name, and what is odd about it.
+
+    :param folder: the folder; may be missing.
+    """
     images: dict[str, Path] = {}
     problems = []
     entries = folder.iterdir() if folder.is_dir() else iter(())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy.typing as npt
 
+from avalanche_ad.datasets.regions import Region
 from avalanche_ad.evaluation.detection import DetectionCurve
 
-__all__ = ["AnomalyMetric", "CurveMetric"]
+__all__ = ["AnomalyMetric", "CurveMetric", "RegionMetric"]
 
 
 class AnomalyMetric(ABC):
@@ -80,3 +82,32 @@ class CurveMetric(AnomalyMetric):
     @abstractmethod
     def of_curve(self, curve: DetectionCurve) -> float | None:
         """Return the value, ``None`` where it is undefined."""
+
+
+class RegionMetric(AnomalyMetric):
+    """A metric of pixels that counts defects one by one, where they are known.
+
+    Where the data set offers :class:`~avalanche_ad.datasets.regions.RegionData`,
+    :meth:`of_regions` is called; with masks alone :meth:`compute`.
+
+    >>> class Defects(RegionMetric):
+    ...     name = "defects"
+    ...     def of_regions(self, scores, regions):
+    ...         return float(sum(len(own) for own in regions))
+    ...     def compute(self, scores, labels):
+    ...         return None
+    >>> Defects().level
+    'pixel'
+    """
+
+    level = "pixel"
+
+    @abstractmethod
+    def of_regions(
+        self, scores: npt.NDArray[Any], regions: Sequence[Sequence[Region]]
+    ) -> float | None:
+        """Return the value, ``None`` where it is undefined.
+
+        :param scores: (N, H, W), higher is more anomalous.
+        :param regions: of every image, its defects (H, W); none of a normal image.
+        """

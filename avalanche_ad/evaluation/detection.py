@@ -19,6 +19,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from avalanche_ad.errors import AvalancheADError
+from avalanche_ad.evaluation.overlap_curve import area_to_limit, check_limit
 
 __all__ = [
     "BinaryMetrics",
@@ -222,18 +223,9 @@ class DetectionCurve:
         # overlap
         share = 1 / (np.bincount(region, minlength=count) * count)
         overlap = np.cumsum(share[region[counts.order]])[counts.last]
-        # The curve runs level up to the normal pixels strictly above a threshold, then
-        # in a straight line over those that tie with it.
-        ends = np.column_stack((counts.above, counts.false)).ravel() / counts.negatives
-        x = np.concatenate(([0.0], ends, [1.0]))
-        y = np.concatenate(([0.0, 0.0], np.repeat(overlap, 2)))
-        inside = int(np.searchsorted(x, fpr_limit, side="right"))
-        at_limit = np.interp(
-            fpr_limit, x[inside - 1 : inside + 1], y[inside - 1 : inside + 1]
+        return area_to_limit(
+            counts.above, counts.false, counts.negatives, overlap, fpr_limit
         )
-        x = np.append(x[:inside], fpr_limit)
-        y = np.append(y[:inside], at_limit)
-        return float(np.sum(np.diff(x) * (y[1:] + y[:-1]))) / 2 / fpr_limit
 
     def _check_maps(self, fpr_limit: float) -> None:
         if self.labels.ndim != 3:
@@ -241,8 +233,7 @@ class DetectionCurve:
                 "expected score maps and masks of shape (N, H, W), got "
                 f"{self.labels.shape}"
             )
-        if not 0 < fpr_limit <= 1:
-            raise AvalancheADError(f"expected fpr_limit in (0, 1], got {fpr_limit}")
+        check_limit(fpr_limit)
 
 
 def binary_metrics(scores: npt.ArrayLike, labels: npt.ArrayLike) -> BinaryMetrics:
@@ -376,13 +367,23 @@ def _checked(
     scores: npt.ArrayLike, labels: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]:
     """Return both as arrays, keeping the precision of floating-point scores."""
-    score = np.asarray(scores)
-    label = np.asarray(labels)
+    score, label = np.asarray(scores), np.asarray(labels)
     if score.shape != label.shape:
         raise AvalancheADError(
             f"expected scores and labels of one shape, got {score.shape} and "
             f"{label.shape}"
         )
+    if label.dtype != np.bool_:
+        label = label.astype(np.bool_)
+    return check_scores(score), label
+
+
+def check_scores(scores: npt.ArrayLike) -> npt.NDArray[np.floating]:
+    """Return scores as an array of floating point, their precision kept.
+
+    :raises AvalancheADError: when one is not finite.
+    """
+    score = np.asarray(scores)
     if not np.issubdtype(score.dtype, np.floating):
         score = score.astype(np.float64)
     if score.dtype == np.float16:
@@ -393,6 +394,4 @@ def _checked(
             f"expected finite scores, got {broken} of {score.size} that are NaN or "
             "infinite; look for a diverged model or an empty mixture component"
         )
-    if label.dtype != np.bool_:
-        label = label.astype(np.bool_)
-    return score, label
+    return score

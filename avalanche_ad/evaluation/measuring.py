@@ -8,8 +8,13 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
+from avalanche_ad.datasets.regions import Region
 from avalanche_ad.errors import AvalancheADError
-from avalanche_ad.evaluation.anomaly_metric import AnomalyMetric, CurveMetric
+from avalanche_ad.evaluation.anomaly_metric import (
+    AnomalyMetric,
+    CurveMetric,
+    RegionMetric,
+)
 from avalanche_ad.evaluation.detection import DetectionCurve
 
 __all__ = ["computed", "level_values"]
@@ -20,6 +25,7 @@ def level_values(
     level: Literal["image", "pixel"],
     scores: npt.NDArray[Any],
     labels: npt.NDArray[Any],
+    regions: Sequence[Sequence[Region]] | None = None,
 ) -> dict[str, float | None]:
     """Compute the metrics of one level, and the threshold at F1-max.
 
@@ -27,6 +33,7 @@ def level_values(
     :param level: of the scores.
     :param scores: (N,) of images or (N, H, W) of pixels, higher is more anomalous.
     :param labels: of the same shape, true where anomalous.
+    :param regions: of every image, its defects, if the data set knows them.
     :return: by name, and ``LEVEL_threshold``; nothing without a metric of the level.
     :raises AvalancheADError: when a score is not finite or a metric fails.
 
@@ -46,6 +53,10 @@ def level_values(
             found[metric.name] = None
         elif isinstance(metric, CurveMetric):
             found[metric.name] = _checked(metric, metric.of_curve, curve)
+        elif isinstance(metric, RegionMetric) and regions is not None:
+            found[metric.name] = _checked(
+                metric, metric.of_regions, curve.scores, regions
+            )
         else:
             found[metric.name] = computed(metric, curve.scores, curve.labels)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,13 +13,15 @@ from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name, stream_type
 
+from avalanche_ad.datasets.regions import Region
 from avalanche_ad.errors import AvalancheADError, counted
-from avalanche_ad.evaluation.anomaly_metric import AnomalyMetric
+from avalanche_ad.evaluation.anomaly_metric import AnomalyMetric, RegionMetric
 from avalanche_ad.evaluation.continual import difference, mean_defined
 from avalanche_ad.evaluation.csv_logger import learning_experience
 from avalanche_ad.evaluation.detection import UndefinedMetricWarning, missing_class
 from avalanche_ad.evaluation.measures.aupro import AUPRO
 from avalanche_ad.evaluation.measuring import computed, level_values
+from avalanche_ad.evaluation.region_order import next_regions, regions_of
 from avalanche_ad.evaluation.registry import (
     DEFAULT_METRICS,
     ORACLE,
@@ -130,6 +132,7 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
         self._warned: set[str] = set()
         self._start_evaluation()
         self._gathered: dict[int, list[Arrays]] = {}
+        self._regions: Iterator[list[Region]] | None = None
 
     def result(self) -> dict[str, float]:
         """Return the mean over all categories of the latest evaluation."""
@@ -167,6 +170,8 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
     def before_eval_exp(self, strategy: Any) -> None:
         """Drop what an interrupted evaluation may have left."""
         self._gathered = {}
+        wanted = any(isinstance(metric, RegionMetric) for metric in self.metrics)
+        self._regions = regions_of(strategy.experience) if wanted else None
 
     def after_eval_iteration(self, strategy: Any) -> None:
         """Score the minibatch and keep scores, masks and flags on the CPU."""
@@ -178,6 +183,8 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
         batch: Arrays = {"is_anomaly": is_anomaly.bool().cpu().numpy()}
         if pixels:
             batch["mask"] = mask.bool().cpu().numpy()
+        if self._regions is not None:
+            batch["regions"] = next_regions(self._regions, batch["mask"])
         size = tuple(mask.shape[-2:])
         scores = _score(strategy, size, None)
         batch["inferred"] = scores.category.cpu().numpy()
@@ -290,8 +297,13 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
         found: Values = {}
         for level, (scores, labels) in _PARTS.items():
             if self._wants(level):
+                regions = data.get("regions") if level == "pixel" else None
                 found |= level_values(
-                    self.metrics, level, data[scores + suffix], data[labels]
+                    self.metrics,
+                    level,
+                    data[scores + suffix],
+                    data[labels],
+                    None if regions is None else list(regions),
                 )
         return {key + suffix: value for key, value in found.items()}
 

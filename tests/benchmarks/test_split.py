@@ -1,17 +1,26 @@
 import csv
+import json
 
 import pytest
 
 from avalanche_ad.benchmarks import (
     SplitBTAD,
     SplitFolder,
+    SplitMPDD,
     SplitMVTec3D,
     SplitMVTecAD,
+    SplitMVTecAD2,
+    SplitMVTecLOCO,
+    SplitRealIAD,
     SplitSyntheticAD,
     SplitVisA,
 )
+from avalanche_ad.datasets.readers.mpdd import MPDD_CATEGORIES as MPDD
 from avalanche_ad.datasets.readers.mvtec_3d import MVTEC_3D_CATEGORIES as MVTEC_3D
 from avalanche_ad.datasets.readers.mvtec_ad import MVTEC_AD_CATEGORIES as MVTEC_AD
+from avalanche_ad.datasets.readers.mvtec_ad_2 import (
+    MVTEC_AD_2_CATEGORIES as MVTEC_AD_2,
+)
 from avalanche_ad.datasets.readers.visa import VISA_CATEGORIES as VISA
 from avalanche_ad.errors import DatasetError
 
@@ -104,6 +113,67 @@ def test_mvtec_3d(tmp_path, image_file, mask_file):
     check(SplitMVTec3D(4, dataset_root=tmp_path, **SIZES), [3, 3, 2, 2], MVTEC_3D)
 
 
+def test_mpdd(mvtec_tree):
+    check(SplitMPDD(2, dataset_root=mvtec_tree(MPDD), **SIZES), [3, 3], MPDD)
+
+
+def test_mvtec_ad_2(tmp_path, image_file, mask_file):
+    for category in MVTEC_AD_2:
+        base = tmp_path / category
+        for name in ("train/good/0", "test_public/good/0", "test_public/bad/0"):
+            image_file(base / f"{name}.png")
+        mask_file(base / "test_public/ground_truth/bad/0_mask.png")
+    stream = SplitMVTecAD2(2, dataset_root=tmp_path, **SIZES)
+    check(stream, [4, 4], MVTEC_AD_2)
+    assert not stream.regions
+
+
+def test_mvtec_loco(tmp_path, image_file, mask_file):
+    names = ("pushpins", "screw_bag")
+    defect = {"pixel_value": 255, "saturation_threshold": 5}
+    defect["relative_saturation"] = False
+    for category in names:
+        base = tmp_path / category
+        for name in ("train/good/0", "test/good/0", "test/logical_anomalies/0"):
+            image_file(base / f"{name}.png")
+        for number in range(2):
+            mask_file(base / f"ground_truth/logical_anomalies/0/{number}.png")
+        (base / "defects_config.json").write_text(json.dumps([defect]))
+    stream = SplitMVTecLOCO(2, dataset_root=tmp_path, class_order=names, **SIZES)
+    check(stream, [1, 1], names)
+    regions = stream.regions[stream.test_stream[1].dataset.path[-1]]
+    assert [(r.mask.sum(), r.saturation) for r in regions] == [(20, 0.25)] * 2
+
+
+def test_real_iad(tmp_path, image_file, mask_file):
+    folder = tmp_path / "realiad_512/usb"
+    for name in ("0.jpg", "1.jpg", "2.jpg"):
+        image_file(folder / name)
+    mask_file(folder / "2.png")
+    entries = [
+        {"anomaly_class": kind, "image_path": f"{number}.jpg", "mask_path": mask}
+        for number, (kind, mask) in enumerate(
+            [("OK", None), ("OK", None), ("AK", "2.png")]
+        )
+    ]
+    table = {
+        "meta": {"prefix": "usb/", "normal_class": "OK"},
+        "train": entries[:1],
+        "test": entries[1:],
+    }
+    path = tmp_path / "realiad_jsons_sv/usb.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(table))
+    stream = SplitRealIAD(
+        dataset_root=tmp_path,
+        images="realiad_512",
+        tables="realiad_jsons_sv",
+        experiences=[["usb"]],
+        **SIZES,
+    )
+    check(stream, [1], ["usb"])
+
+
 def test_synthetic():
     stream = SplitSyntheticAD(
         image_size=32,
@@ -118,7 +188,11 @@ def test_synthetic():
 
 
 @pytest.mark.parametrize(
-    "builder", [SplitMVTecAD, SplitVisA, SplitBTAD, SplitMVTec3D, SplitFolder]
+    "builder",
+    [
+        *(SplitMVTecAD, SplitVisA, SplitBTAD, SplitMVTec3D, SplitFolder),
+        *(SplitMVTecLOCO, SplitMVTecAD2, SplitMPDD, SplitRealIAD),
+    ],
 )
 def test_a_missing_root_is_told(tmp_path, builder):
     with pytest.raises(DatasetError, match="nowhere"):

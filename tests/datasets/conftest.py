@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -81,6 +82,118 @@ def mvtec_3d_tree(tmp_path: Path) -> Callable[[Sequence[str]], Path]:
                 (base / "xyz").mkdir()
                 (base / "xyz/000.tiff").write_bytes(b"a point cloud, never read")
                 write_mask(base / "gt/000.png", value=255 * folder.endswith("cut"))
+        return root
+
+    return build
+
+
+@pytest.fixture
+def mvtec_ad_2_tree(tmp_path: Path) -> Callable[[Sequence[str]], Path]:
+    def build(categories: Sequence[str]) -> Path:
+        root = tmp_path / "mvtec_ad_2"
+        for category in categories:
+            base = root / category
+            for name in (
+                "train/good/000_regular",
+                "validation/good/001_regular",
+                "test_public/good/000_regular",
+                "test_public/good/000_overexposed",
+                "test_public/bad/000_regular",
+                "test_private/000_regular",
+                "test_private_mixed/000_mixed",
+            ):
+                write_image(base / f"{name}.png")
+            write_mask(base / "test_public/ground_truth/bad/000_regular_mask.png")
+        return root
+
+    return build
+
+
+@pytest.fixture
+def mvtec_loco_tree(tmp_path: Path) -> Callable[[Sequence[str]], Path]:
+    def build(categories: Sequence[str]) -> Path:
+        root = tmp_path / "mvtec_loco"
+        for category in categories:
+            base = root / category
+            for name in (
+                *("train/good/000", "validation/good/000", "test/good/000"),
+                *("test/logical_anomalies/000", "test/structural_anomalies/000"),
+            ):
+                write_image(base / f"{name}.png")
+            masks = base / "ground_truth"
+            write_mask(masks / "logical_anomalies/000/000.png", value=255)
+            pixels = np.zeros((SIZE, SIZE), dtype=np.uint8)
+            pixels[4:12, 5:10] = 254
+            Image.fromarray(pixels).save(masks / "logical_anomalies/000/001.png")
+            write_mask(masks / "structural_anomalies/000/000.png", value=235)
+            config = [
+                ("missing_part", 255, 5, False),
+                ("additional_part", 254, 0.5, True),
+                ("scratch", 235, 1.0, True),
+            ]
+            keys = (
+                *("defect_name", "pixel_value"),
+                *("saturation_threshold", "relative_saturation"),
+            )
+            entries = [dict(zip(keys, entry, strict=True)) for entry in config]
+            (base / "defects_config.json").write_text(json.dumps(entries))
+        return root
+
+    return build
+
+
+@pytest.fixture
+def kolektor_sdd_tree(tmp_path: Path) -> Path:
+    root = tmp_path / "kolektor_sdd"
+    for item in ("kos01", "kos02", "kos05", "kos10"):
+        for part in range(3):
+            write_image(root / item / f"Part{part}.jpg")
+            write_mask(root / item / f"Part{part}_label.bmp", value=255 * (part == 1))
+    return root
+
+
+@pytest.fixture
+def kolektor_sdd2_tree(tmp_path: Path) -> Path:
+    root = tmp_path / "kolektor_sdd2"
+    for name, value in (
+        *(("train/10000", 0), ("train/10001", 255), ("train/10002", 0)),
+        *(("test/20000", 0), ("test/20001", 255)),
+    ):
+        write_image(root / f"{name}.png")
+        write_mask(root / f"{name}_GT.png", value=value)
+    return root
+
+
+@pytest.fixture
+def real_iad_tree(tmp_path: Path) -> Callable[[Sequence[str]], Path]:
+    def build(categories: Sequence[str]) -> Path:
+        root = tmp_path / "real_iad"
+        for category in categories:
+            base = root / "realiad_256" / category
+            entries = {}
+            for name, kind in (
+                *(("train", "OK"), ("train2", "OK"), ("test", "OK"), ("bad", "AK")),
+            ):
+                folder = "OK/S0001" if kind == "OK" else f"NG/{kind}/S0001"
+                path = f"{folder}/{category}_0001_{kind}_{name}_C1.jpg"
+                write_image(base / path)
+                mask = None if kind == "OK" else path.replace(".jpg", ".png")
+                if mask:
+                    write_mask(base / mask)
+                entries[name] = {
+                    "category": category,
+                    "anomaly_class": kind,
+                    "image_path": path,
+                    "mask_path": mask,
+                }
+            table = {
+                "meta": {"prefix": f"{category}/", "normal_class": "OK"},
+                "train": [entries["train"], entries["train2"]],
+                "test": [entries["test"], entries["bad"]],
+            }
+            path = root / "realiad_jsons/realiad_jsons" / f"{category}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(table))
         return root
 
     return build

@@ -14,32 +14,60 @@ from avalanche_ad.datasets import (
     Sample,
     open_dataset,
 )
+from avalanche_ad.datasets.readers.mpdd import MPDD_CATEGORIES
 from avalanche_ad.datasets.readers.mvtec_3d import MVTEC_3D_CATEGORIES
 from avalanche_ad.datasets.readers.mvtec_ad import MVTEC_AD_CATEGORIES
+from avalanche_ad.datasets.readers.mvtec_ad_2 import MVTEC_AD_2_CATEGORIES
+from avalanche_ad.datasets.readers.mvtec_loco import MVTEC_LOCO_CATEGORIES
+from avalanche_ad.datasets.readers.real_iad import REAL_IAD_CATEGORIES
 from avalanche_ad.datasets.readers.visa import VISA_CATEGORIES
 from avalanche_ad.errors import DatasetError
 
-READERS = ("folder", "mvtec_ad", "visa", "btad", "mvtec_3d")
+READERS = (
+    *("folder", "mvtec_ad", "visa", "btad", "mvtec_3d"),
+    *("mpdd", "mvtec_ad_2", "mvtec_loco", "real_iad"),
+    *("kolektor_sdd", "kolektor_sdd2"),
+)
 MISSPELT = {
     "folder": ("gaer", "gear"),
     "mvtec_ad": ("botle", "bottle"),
     "visa": ("cashews", "cashew"),
     "btad": ("1", "01"),
     "mvtec_3d": ("carot", "carrot"),
+    "mpdd": ("tube", "tubes"),
+    "mvtec_ad_2": ("walnut", "walnuts"),
+    "mvtec_loco": ("pushpin", "pushpins"),
+    "real_iad": ("woodstik", "woodstick"),
+    "kolektor_sdd": ("commutators", "commutator"),
+    "kolektor_sdd2": ("surfaces", "surface"),
 }
 
 
+OFFICIAL = {
+    "mvtec_ad": MVTEC_AD_CATEGORIES,
+    "visa": VISA_CATEGORIES,
+    "mvtec_3d": MVTEC_3D_CATEGORIES,
+    "mpdd": MPDD_CATEGORIES,
+    "mvtec_ad_2": MVTEC_AD_2_CATEGORIES,
+    "mvtec_loco": MVTEC_LOCO_CATEGORIES,
+    "real_iad": REAL_IAD_CATEGORIES,
+}
+
+
+def tree_of(request, name, categories=None):
+    """Write the tree of a reader, of all its categories or of some."""
+    like_folder = name in ("mvtec_ad", "mpdd")
+    tree = request.getfixturevalue("folder_tree" if like_folder else f"{name}_tree")
+    if isinstance(tree, Path):
+        return tree
+    categories = categories or OFFICIAL.get(name)
+    return tree(categories) if categories else tree()
+
+
 @pytest.fixture(params=READERS)
-def case(request, folder_tree, btad_tree, visa_tree, mvtec_3d_tree):
+def case(request):
     """A reader's name and a complete tree for it."""
-    root = {
-        "folder": folder_tree,
-        "mvtec_ad": lambda: folder_tree(MVTEC_AD_CATEGORIES),
-        "visa": lambda: visa_tree(VISA_CATEGORIES),
-        "btad": lambda: btad_tree,
-        "mvtec_3d": lambda: mvtec_3d_tree(MVTEC_3D_CATEGORIES),
-    }[request.param]()
-    return request.param, root
+    return request.param, tree_of(request, request.param)
 
 
 def only_error(*arguments) -> str:
@@ -92,11 +120,10 @@ def test_samples_come_in_the_order_promised(case):
 def test_selection_keeps_the_order_of_the_data_set(case):
     name, root = case
     data = open_dataset(name, root)
-    chosen = open_dataset(name, root, [data.categories[1], data.categories[0]])
+    chosen = open_dataset(name, root, data.categories[1::-1])
     assert chosen.categories == data.categories[:2]
-    assert (
-        open_dataset(name, root, data.categories[1]).categories == data.categories[1:2]
-    )
+    one = open_dataset(name, root, data.categories[-1])
+    assert one.categories == data.categories[-1:]
 
 
 def test_data_is_light_to_pickle(case):
@@ -138,21 +165,14 @@ def test_no_category_asked_for(case):
     assert "name at least one" in only_error(name, root, [])
 
 
-@pytest.mark.parametrize("name", ["mvtec_ad", "btad", "mvtec_3d", "visa"])
-def test_missing_category_folder(
-    name, folder_tree, btad_tree, visa_tree, mvtec_3d_tree
-):
-    root, missing = {
-        "mvtec_ad": (lambda: folder_tree(MVTEC_AD_CATEGORIES[1:]), "bottle"),
-        "btad": (lambda: btad_tree, "02"),
-        "mvtec_3d": (lambda: mvtec_3d_tree(MVTEC_3D_CATEGORIES[1:]), "bagel"),
-        "visa": (lambda: visa_tree(VISA_CATEGORIES), "candle"),
-    }[name]
-    root = root()
-    if (root / missing).exists():
-        (root / missing).rename(root / "moved")
+@pytest.mark.parametrize("name", ["btad", *OFFICIAL])
+def test_missing_category_folder(request, name):
+    root = tree_of(request, name)
+    place = root / "realiad_256" if name == "real_iad" else root
+    missing = place / {"btad": ("02",), **OFFICIAL}[name][0]
+    missing.rename(root / "moved")
     message = only_error(name, root)
-    assert f"{missing}: folder of category '{missing}' not found" in message
+    assert message.startswith(f"{missing}: folder of category '{missing.name}' not ")
     assert "name the categories to use" in message
 
 

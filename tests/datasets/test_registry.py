@@ -18,7 +18,10 @@ from avalanche_ad.datasets import (
 )
 from avalanche_ad.errors import DatasetError, RecipeError
 
-ON_DISK = ("btad", "folder", "mvtec_3d", "mvtec_ad", "visa")
+ON_DISK = (
+    *("btad", "folder", "kolektor_sdd", "kolektor_sdd2", "mpdd", "mvtec_3d"),
+    *("mvtec_ad", "mvtec_ad_2", "mvtec_loco", "real_iad", "visa"),
+)
 
 
 def test_names():

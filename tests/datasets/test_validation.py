@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from avalanche_ad.datasets import (
+    DATASETS,
     DiskData,
     Sample,
     check_dataset,
@@ -192,7 +193,10 @@ def test_what_reading_passes_over_is_noted(folder_tree, image_file, mask_file):
     assert all(p.message.startswith("ignored: ") for p in problems)
 
 
-@pytest.mark.parametrize("name", ["mvtec_ad", "visa", "btad", "mvtec_3d", "folder"])
+@pytest.mark.parametrize(
+    "name",
+    [name for name, reader in DATASETS.own.items() if reader.needs_root],
+)
 def test_check_of_a_missing_root_is_one_problem(name, tmp_path):
     (problem,) = check_dataset(name, tmp_path / "nowhere")
     assert problem.severity == "error"

@@ -14,6 +14,7 @@ from avalanche_ad.datasets.scanning import (
     Scan,
     choose_categories,
     is_system_file,
+    missing_category,
     missing_mask,
     missing_root,
     unknown_folders,
@@ -90,11 +91,7 @@ class VisAReader(DiskReader):
 def _check_category(root: Path, category: str, samples: list[Sample]) -> Scan:
     """Yield a category's samples, and what is missing on disk."""
     if not (root / category).is_dir():
-        yield Problem(
-            root / category,
-            f"folder of category {category!r} not found; unpack it there, or name the "
-            "categories to use",
-        )
+        yield missing_category(root / category)
         return
     for split in _SPLITS.values():
         own = [sample for sample in samples if sample.split == split]
