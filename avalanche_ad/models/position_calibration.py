@@ -15,7 +15,7 @@ from avalanche_ad.models.category_table import (
 )
 from avalanche_ad.models.scoring import normality_map
 
-__all__ = ["PositionCalibration", "mean_and_deviation", "no_quieter_than_typical"]
+__all__ = ["PositionCalibration", "at_most_typical", "mean_and_deviation"]
 
 _LEAST_DEVIATION = 1e-3
 """Of normals that hardly differ, as entropies over one category."""
@@ -44,27 +44,24 @@ def mean_and_deviation(
     return mean, variance.sqrt().clamp(min=_LEAST_DEVIATION)
 
 
-def no_quieter_than_typical(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what a position is standardised by: its own values, or the typical ones.
+def at_most_typical(mean: Tensor) -> Tensor:
+    """Return how normal each position is held to be: its own mean, or the typical one.
 
-    m'_p = min(m_p, med m), σ'_p = max(σ_p, med σ), with m_p the mean of how normal
-    position p is, σ_p its deviation, and med the median over positions.
+    m'_p = min(m_p, med_p m), med the median over positions.
 
-    Positions have effects of one sign: the median's position has none, some are less
-    normal or vary more, none is held to more than the typical one. This is the mode of
-    the effects of a hierarchical model of positions under priors that are flat above
-    the median's and zero below. Without it a background that is always still is
-    standardised until its faintest noise is as unusual as a defect of the part.
+    Positions have effects of one sign: some are less normal than the typical position,
+    none is held to more. This is the mode of the effects in a hierarchical model of
+    positions whose prior is flat below the median and zero above it. With effects of
+    both signs a background that is always still is raised to the level of the part on
+    it, and the score map no longer tells the two apart.
 
-    :param mean: (H, W), higher is more normal.
-    :param deviation: (H, W).
-    :return: (H, W) each.
+    :param mean: m (H, W), higher is more normal.
+    :return: (H, W).
 
-    >>> mean, deviation = torch.tensor([[-9.0, -1.0, 0.0]]), torch.tensor([[2.0, 3, 1]])
-    >>> no_quieter_than_typical(mean, deviation)
-    (tensor([[-9., -1., -1.]]), tensor([[2., 3., 2.]]))
+    >>> at_most_typical(torch.tensor([[-9.0, -1.0, 0.0]]))
+    tensor([[-9., -1., -1.]])
     """
-    return mean.minimum(mean.quantile(0.5)), deviation.maximum(deviation.quantile(0.5))
+    return mean.minimum(mean.quantile(0.5))
 
 
 class PositionCalibration(CategoryTable):
@@ -73,8 +70,7 @@ class PositionCalibration(CategoryTable):
     A density that knows no place finds the borders of all images unusual, where a
     network sees its padding and a product ends; that hides what is unusual elsewhere.
     PaDiM (Defard et al., ICPR 2021) keeps a Gaussian for each position; here it is two
-    numbers of the one density, and only positions less normal than the typical one have
-    their own (:func:`no_quieter_than_typical`).
+    numbers of the one density: a deviation, and a mean that is :func:`at_most_typical`.
 
     :param shapes: (H, W) of each level.
 
@@ -101,7 +97,8 @@ class PositionCalibration(CategoryTable):
             (N, H, W) per level.
         """
         for index, level in enumerate(levels):
-            mean, deviation = no_quieter_than_typical(*mean_and_deviation(level))
+            mean, deviation = mean_and_deviation(level)
+            mean = at_most_typical(mean)
             largest = ((level - mean) / deviation).max()
             row = torch.stack([mean + largest * deviation, deviation])
             name = f"level_{index}"
