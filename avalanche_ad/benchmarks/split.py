@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from avalanche_ad.benchmarks.anomaly import AnomalyBenchmark, anomaly_benchmark
 from avalanche_ad.datasets import open_dataset
+from avalanche_ad.datasets.roots import Roots
 from avalanche_ad.datasets.synthetic import SyntheticAD
 
 __all__ = [
@@ -29,14 +29,15 @@ def _selection(options: dict[str, Any]) -> Sequence[str] | None:
 def SplitMVTecAD(  # noqa: N802
     n_experiences: int | None = None,
     *,
-    dataset_root: str | Path,
+    dataset_root: Roots,
     **options: Any,
 ) -> AnomalyBenchmark:
     """Split MVTec AD's 15 categories into experiences.
 
     :param n_experiences: number of experiences; or give ``classes_per_experience`` or
         ``experiences``.
-    :param dataset_root: the folder with the 15 category folders.
+    :param dataset_root: the folder with the 15 category folders, or several that
+        have some each, as in all of these builders.
     :param options: what :func:`anomaly_benchmark` takes.
     """
     return anomaly_benchmark(
@@ -49,7 +50,7 @@ def SplitMVTecAD(  # noqa: N802
 def SplitVisA(  # noqa: N802
     n_experiences: int | None = None,
     *,
-    dataset_root: str | Path,
+    dataset_root: Roots,
     **options: Any,
 ) -> AnomalyBenchmark:
     """Split VisA's 12 categories into experiences, by the official ``1cls.csv``.
@@ -68,7 +69,7 @@ def SplitVisA(  # noqa: N802
 def SplitBTAD(  # noqa: N802
     n_experiences: int | None = None,
     *,
-    dataset_root: str | Path,
+    dataset_root: Roots,
     **options: Any,
 ) -> AnomalyBenchmark:
     """Split BTAD's 3 categories into experiences.
@@ -87,7 +88,7 @@ def SplitBTAD(  # noqa: N802
 def SplitMVTec3D(  # noqa: N802
     n_experiences: int | None = None,
     *,
-    dataset_root: str | Path,
+    dataset_root: Roots,
     **options: Any,
 ) -> AnomalyBenchmark:
     """Split the RGB images of MVTec 3D-AD's 10 categories into experiences.
@@ -106,7 +107,7 @@ def SplitMVTec3D(  # noqa: N802
 def SplitFolder(  # noqa: N802
     n_experiences: int | None = None,
     *,
-    dataset_root: str | Path,
+    dataset_root: Roots,
     **options: Any,
 ) -> AnomalyBenchmark:
     """Split any folder in MVTec AD's layout into experiences.
