@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from avalanche_ad.benchmarks import (
         SplitBTAD,
+        SplitCSV,
         SplitFolder,
         SplitMVTec3D,
         SplitMVTecAD,
@@ -36,6 +37,7 @@ __all__ = [
     "FlowGMM",
     "FlowGMMLoss",
     "SplitBTAD",
+    "SplitCSV",
     "SplitFolder",
     "SplitMVTec3D",
     "SplitMVTecAD",
@@ -55,6 +57,7 @@ _MODULES = {
     "FlowGMM": "models",
     "FlowGMMLoss": "training",
     "SplitBTAD": "benchmarks",
+    "SplitCSV": "benchmarks",
     "SplitFolder": "benchmarks",
     "SplitMVTec3D": "benchmarks",
     "SplitMVTecAD": "benchmarks",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 from avalanche_ad.benchmarks.anomaly import AnomalyBenchmark, anomaly_benchmark
-from avalanche_ad.datasets import open_dataset
+from avalanche_ad.datasets import DATASETS, open_dataset
 from avalanche_ad.datasets.roots import Roots
 from avalanche_ad.datasets.synthetic import SyntheticAD
 
 __all__ = [
     "SplitBTAD",
+    "SplitCSV",
     "SplitFolder",
     "SplitMVTec3D",
     "SplitMVTecAD",
@@ -110,17 +112,41 @@ def SplitFolder(  # noqa: N802
     dataset_root: Roots,
     **options: Any,
 ) -> AnomalyBenchmark:
-    """Split any folder in MVTec AD's layout into experiences.
+    """Split any folder with one folder per category into experiences.
 
     :param n_experiences: see :func:`SplitMVTecAD`.
     :param dataset_root: the folder with one folder per category.
-    :param options: what :func:`anomaly_benchmark` takes.
+    :param options: what :func:`anomaly_benchmark` takes, and the names of folders, see
+        :class:`~avalanche_ad.datasets.readers.folder.FolderReader`.
     """
-    return anomaly_benchmark(
-        open_dataset("folder", dataset_root, _selection(options)),
-        n_experiences=n_experiences,
-        **options,
-    )
+    return _split("folder", n_experiences, dataset_root, options)
+
+
+def SplitCSV(  # noqa: N802
+    n_experiences: int | None = None,
+    *,
+    dataset_root: Roots,
+    **options: Any,
+) -> AnomalyBenchmark:
+    """Split the images that a table names into experiences.
+
+    :param n_experiences: see :func:`SplitMVTecAD`.
+    :param dataset_root: the folder with the table.
+    :param options: what :func:`anomaly_benchmark` takes, and the table's name, see
+        :class:`~avalanche_ad.datasets.readers.csv.CSVReader`.
+    """
+    return _split("csv", n_experiences, dataset_root, options)
+
+
+def _split(
+    name: str, n_experiences: int | None, root: Roots, options: dict[str, Any]
+) -> AnomalyBenchmark:
+    """Split a data set whose reader has options of its own."""
+    taken = inspect.signature(DATASETS.find(name)).parameters
+    own = {key: value for key, value in options.items() if key in taken}
+    rest = {key: value for key, value in options.items() if key not in taken}
+    data = open_dataset(name, root, _selection(rest), **own)
+    return anomaly_benchmark(data, n_experiences=n_experiences, **rest)
 
 
 def SplitSyntheticAD(  # noqa: N802

@@ -99,7 +99,8 @@ def test_a_category_whose_folder_is_broken_is_told_by_its_reader(
     for path in (other / "carrot").rglob("rgb/*"):
         path.unlink()
     message = only_error("mvtec_3d", (root, other), ["bagel", "carrot"])
-    assert message.startswith(f"{other / 'carrot'}") and "no training image" in message
+    assert message.startswith(f"{other / 'carrot'}")
+    assert "no training image" in message
 
 
 def test_a_folder_that_is_not_there_or_holds_nothing(two, tmp_path):
