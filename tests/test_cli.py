@@ -142,7 +142,10 @@ def test_report_writes_one_page_of_a_run_or_of_many(process, trained_run, tmp_pa
     [
         ("strategies", ["naive", "replay", "feature_gmm"]),
         ("benchmarks", ["synthetic_5x3", "mvtec_5x3", "5 tasks of 3"]),
-        ("datasets", ["synthetic", "mvtec_ad", "visa", "btad", "mvtec_3d", "folder"]),
+        (
+            "datasets",
+            ["synthetic", "mvtec_ad", "visa", "btad", "mvtec_3d", "folder", "csv"],
+        ),
         ("backbones", ["embedded", "filterbank", "timm:<model>"]),
         ("plugins", ["GMMAlignmentPlugin", "re-align the mixtures of the flow-GMM"]),
         ("experiments", ["ladder", "how much of forgetting"]),

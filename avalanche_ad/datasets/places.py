@@ -226,8 +226,8 @@ def _scan_abnormal(category: str, found: _Found) -> Scan:
         try:
             masks = known.of(root, path, alone=stems[path.stem] == 1)
         except DatasetError as error:
-            where, _, reason = str(error).partition(": ")
-            yield Problem(Path(where), reason)
+            at, _, reason = str(error).partition(": ")
+            yield Problem(Path(at), reason)
             continue
         if not masks:
             unmasked.append(path)
