@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from avalanche_ad.benchmarks import (
         SplitBTAD,
+        SplitCSV,
         SplitFolder,
         SplitMPDD,
         SplitMVTec3D,
@@ -40,6 +41,7 @@ __all__ = [
     "FlowGMM",
     "FlowGMMLoss",
     "SplitBTAD",
+    "SplitCSV",
     "SplitFolder",
     "SplitMPDD",
     "SplitMVTec3D",
@@ -63,6 +65,7 @@ _MODULES = {
     "FlowGMM": "models",
     "FlowGMMLoss": "training",
     "SplitBTAD": "benchmarks",
+    "SplitCSV": "benchmarks",
     "SplitFolder": "benchmarks",
     "SplitMPDD": "benchmarks",
     "SplitMVTec3D": "benchmarks",

@@ -143,7 +143,7 @@ def test_report_writes_one_page_of_a_run_or_of_many(process, trained_run, tmp_pa
         ("strategies", ["naive", "replay", "feature_gmm"]),
         ("benchmarks", ["synthetic_5x3", "mvtec_5x3", "5 tasks of 3"]),
         ("datasets", ["synthetic", "mvtec_ad", "visa", "btad", "mvtec_3d", "folder"]),
-        ("datasets", ["mvtec_loco", "mvtec_ad_2", "mpdd", "real_iad", "kolektor_sdd2"]),
+        ("datasets", ["mvtec_loco", "mvtec_ad_2", "mpdd", "real_iad", "csv"]),
         ("backbones", ["embedded", "filterbank", "timm:<model>"]),
         ("plugins", ["GMMAlignmentPlugin", "re-align the mixtures of the flow-GMM"]),
         ("experiments", ["ladder", "how much of forgetting"]),

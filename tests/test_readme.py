@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
     """Return where the README's own model and its strategy lie."""
     made = tmp_path_factory.mktemp("own")
     (made / "my_models.py").write_text(blocks("python")[1], "utf-8")
-    (recipe,) = blocks("toml")
+    recipe = blocks("toml")[0]
     (made / "bank.toml").write_text(recipe, "utf-8")
     return made
 

@@ -387,6 +387,38 @@ def _(place):
     return place.run_on(place / "set", recipe)
 
 
+@wrong(DATA, "a category in two data folders", "'bolt'", "is in", "too")
+def _(place):
+    shutil.copytree(place.data() / "bolt", place / "other/bolt")
+    return place.run_on(place / "set", FOLDER, "--data", place / "other")
+
+
+@wrong(DATA, "a category in none of several folders", "'nut'", "set holds bolt")
+def _(place):
+    place.data().joinpath("gear").rename(place / "gear")
+    shutil.copytree(place / "gear", place / "other/gear")
+    recipe = FOLDER + 'class_order = ["gear", "nut"]\n'
+    return place.run_on(place / "other", recipe, "--data", place / "set")
+
+
+@wrong(DATA, "one data folder given twice", "set", "twice")
+def _(place):
+    return place.run_on(place.data(), FOLDER, "--data", place / "set")
+
+
+@wrong(DATA, "folders of a category by names it has not", "<category>/ok", "found")
+def _(place):
+    options = '[dataset_options]\nnormal_dir = "ok"\nabnormal_dir = "ng"\n'
+    return place.run_on(place.data(), FOLDER + options)
+
+
+@wrong(DATA, "a mistake in a table of images", "line 2, column image", "no file")
+def _(place):
+    table = "category,split,label,image\ngear,train,ok,0.png\n"
+    place.write("set/images.csv", table)
+    return place.run_on(place / "set", FOLDER.replace('"folder"', '"csv"'))
+
+
 @wrong(DATA, "an unknown category in the class order", "'bolts'", "did you mean 'bolt'")
 def _(place):
     return place.run_on(place.data(), FOLDER + 'class_order = ["gear", "bolts"]\n')

@@ -4,6 +4,7 @@ from avalanche_ad.benchmarks.anomaly import AnomalyBenchmark, anomaly_benchmark
 from avalanche_ad.benchmarks.order import split_categories
 from avalanche_ad.benchmarks.split import (
     SplitBTAD,
+    SplitCSV,
     SplitFolder,
     SplitMPDD,
     SplitMVTec3D,
@@ -18,6 +19,7 @@ from avalanche_ad.benchmarks.split import (
 __all__ = [
     "AnomalyBenchmark",
     "SplitBTAD",
+    "SplitCSV",
     "SplitFolder",
     "SplitMPDD",
     "SplitMVTec3D",

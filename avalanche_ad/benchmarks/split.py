@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import inspect
 from typing import Any
 
 from avalanche_ad.benchmarks.anomaly import AnomalyBenchmark, anomaly_benchmark
-from avalanche_ad.datasets import open_dataset
+from avalanche_ad.datasets import DATASETS, open_dataset
+from avalanche_ad.datasets.roots import Roots
 from avalanche_ad.datasets.synthetic import SyntheticAD
 
 __all__ = [
     "SplitBTAD",
+    "SplitCSV",
     "SplitFolder",
     "SplitMPDD",
     "SplitMVTec3D",
@@ -24,30 +26,30 @@ __all__ = [
 
 
 def _split(
-    name: str,
-    root: str | Path,
-    n_experiences: int | None,
-    options: dict[str, Any],
-    **reader_options: Any,
+    name: str, root: Roots, n_experiences: int | None, options: dict[str, Any]
 ) -> AnomalyBenchmark:
     """Open a data set and split it; no categories but those named need be on disk."""
-    named = [name for names in options.get("experiences") or () for name in names]
-    chosen = options.get("class_order") or named or None
-    data = open_dataset(name, root, chosen, **reader_options)
-    return anomaly_benchmark(data, n_experiences=n_experiences, **options)
+    taken = inspect.signature(DATASETS.find(name)).parameters
+    own = {key: value for key, value in options.items() if key in taken}
+    rest = {key: value for key, value in options.items() if key not in taken}
+    named = [name for names in rest.get("experiences") or () for name in names]
+    chosen = rest.get("class_order") or named or None
+    data = open_dataset(name, root, chosen, **own)
+    return anomaly_benchmark(data, n_experiences=n_experiences, **rest)
 
 
 def SplitMVTecAD(  # noqa: N802
     n_experiences: int | None = None,
     *,
-    dataset_root: str | Path,
+    dataset_root: Roots,
     **options: Any,
 ) -> AnomalyBenchmark:
     """Split MVTec AD's 15 categories into experiences.
 
     :param n_experiences: number of experiences; or give ``classes_per_experience`` or
         ``experiences``.
-    :param dataset_root: the folder with the 15 category folders.
+    :param dataset_root: the folder with the 15 category folders, or several that
+        have some each, as in all of these builders.
     :param options: what :func:`anomaly_benchmark` takes.
     """
     return _split("mvtec_ad", dataset_root, n_experiences, options)
@@ -56,7 +58,7 @@ def SplitMVTecAD(  # noqa: N802
 def SplitVisA(  # noqa: N802
     n_experiences: int | None = None,
     *,
-    dataset_root: str | Path,
+    dataset_root: Roots,
     **options: Any,
 ) -> AnomalyBenchmark:
     """Split VisA's 12 categories into experiences, by the official ``1cls.csv``.
@@ -71,7 +73,7 @@ def SplitVisA(  # noqa: N802
 def SplitBTAD(  # noqa: N802
     n_experiences: int | None = None,
     *,
-    dataset_root: str | Path,
+    dataset_root: Roots,
     **options: Any,
 ) -> AnomalyBenchmark:
     """Split BTAD's 3 categories into experiences.
@@ -86,7 +88,7 @@ def SplitBTAD(  # noqa: N802
 def SplitMVTec3D(  # noqa: N802
     n_experiences: int | None = None,
     *,
-    dataset_root: str | Path,
+    dataset_root: Roots,
     **options: Any,
 ) -> AnomalyBenchmark:
     """Split the RGB images of MVTec 3D-AD's 10 categories into experiences.
@@ -101,7 +103,7 @@ def SplitMVTec3D(  # noqa: N802
 def SplitMVTecLOCO(  # noqa: N802
     n_experiences: int | None = None,
     *,
-    dataset_root: str | Path,
+    dataset_root: Roots,
     **options: Any,
 ) -> AnomalyBenchmark:
     """Split MVTec LOCO AD's 5 categories into experiences.
@@ -116,7 +118,7 @@ def SplitMVTecLOCO(  # noqa: N802
 def SplitMVTecAD2(  # noqa: N802
     n_experiences: int | None = None,
     *,
-    dataset_root: str | Path,
+    dataset_root: Roots,
     **options: Any,
 ) -> AnomalyBenchmark:
     """Split MVTec AD 2's 8 categories into experiences.
@@ -131,7 +133,7 @@ def SplitMVTecAD2(  # noqa: N802
 def SplitMPDD(  # noqa: N802
     n_experiences: int | None = None,
     *,
-    dataset_root: str | Path,
+    dataset_root: Roots,
     **options: Any,
 ) -> AnomalyBenchmark:
     """Split MPDD's 6 categories into experiences.
@@ -146,7 +148,7 @@ def SplitMPDD(  # noqa: N802
 def SplitRealIAD(  # noqa: N802
     n_experiences: int | None = None,
     *,
-    dataset_root: str | Path,
+    dataset_root: Roots,
     images: str = "realiad_256",
     tables: str = "realiad_jsons",
     **options: Any,
@@ -159,23 +161,40 @@ def SplitRealIAD(  # noqa: N802
     :param tables: folder of the tables, ``"realiad_jsons_sv"`` for one side alone.
     :param options: what :func:`anomaly_benchmark` takes.
     """
-    given = {"images": images, "tables": tables}
-    return _split("real_iad", dataset_root, n_experiences, options, **given)
+    given = {"images": images, "tables": tables, **options}
+    return _split("real_iad", dataset_root, n_experiences, given)
 
 
 def SplitFolder(  # noqa: N802
     n_experiences: int | None = None,
     *,
-    dataset_root: str | Path,
+    dataset_root: Roots,
     **options: Any,
 ) -> AnomalyBenchmark:
-    """Split any folder in MVTec AD's layout into experiences.
+    """Split any folder with one folder per category into experiences.
 
     :param n_experiences: see :func:`SplitMVTecAD`.
     :param dataset_root: the folder with one folder per category.
-    :param options: what :func:`anomaly_benchmark` takes.
+    :param options: what :func:`anomaly_benchmark` takes, and the names of folders, see
+        :class:`~avalanche_ad.datasets.readers.folder.FolderReader`.
     """
     return _split("folder", dataset_root, n_experiences, options)
+
+
+def SplitCSV(  # noqa: N802
+    n_experiences: int | None = None,
+    *,
+    dataset_root: Roots,
+    **options: Any,
+) -> AnomalyBenchmark:
+    """Split the images that a table names into experiences.
+
+    :param n_experiences: see :func:`SplitMVTecAD`.
+    :param dataset_root: the folder with the table.
+    :param options: what :func:`anomaly_benchmark` takes, and the table's name, see
+        :class:`~avalanche_ad.datasets.readers.csv.CSVReader`.
+    """
+    return _split("csv", dataset_root, n_experiences, options)
 
 
 def SplitSyntheticAD(  # noqa: N802

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from avalanche_ad.cli.options import Benchmark, Data
+from avalanche_ad.cli.options import Benchmark, Data, named_folders
 from avalanche_ad.cli.output import err, one_line, say
 from avalanche_ad.errors import RecipeError, counted
 
@@ -19,17 +19,19 @@ def check(
 
     loaded = load_experiment(benchmark, "naive")
     recipe = loaded.benchmark
-    if data is not None and not DATASETS.find(recipe.dataset).needs_root:
+    if data and not DATASETS.find(recipe.dataset).needs_root:
         raise RecipeError(
-            f"--data {data} cannot be checked, since {loaded.benchmark_name} draws its "
-            "own images: name the benchmark of your data with -b, such as -b mvtec_5x3"
+            f"--data {named_folders(data)} cannot be checked, since "
+            f"{loaded.benchmark_name} draws its own images: name the benchmark of your "
+            "data with -b, such as -b mvtec_5x3"
         )
+    roots = recipe.data_roots(data)
     from avalanche_ad.experiments.progress import RunProgress
 
     with RunProgress(err) as progress:
         problems = check_dataset(
             recipe.dataset,
-            data,
+            roots,
             recipe.selection,
             lambda done, total: progress.report("checking", done, total),
             **recipe.reader_options,
@@ -42,12 +44,12 @@ def check(
     if not errors:
         from avalanche_ad.experiments.build import open_data
 
-        found = open_data(recipe, data)
+        found = open_data(recipe, roots)
         train = sum(sample.split == "train" for sample in found.samples)
         say(
             f"{loaded.benchmark_name}: {counted(len(found.categories), 'category')}, "
             f"{train} training and {counted(len(found.samples) - train, 'test image')} "
-            f"{'drawn' if data is None else f'in {data}'}"
+            f"{f'in {named_folders(roots)}' if roots else 'drawn'}"
         )
     say(f"{counted(errors, 'error')}, {counted(notes, 'note')}")
     if errors:

@@ -19,7 +19,7 @@ from avalanche_ad.cli.options import (
     open_cache,
     refuse_repeated,
     seed_numbers,
-    used_folder,
+    used_folders,
 )
 from avalanche_ad.cli.output import err, print_table, say
 from avalanche_ad.cli.output import out as output
@@ -63,7 +63,7 @@ def compare(
         raise RecipeError("--strategies: expected at least one name")
     refuse_repeated("--strategies", names)
     recipes = [load_experiment(benchmark, name, overrides or []) for name in names]
-    data = used_folder(data, recipes[0])
+    roots = used_folders(data, recipes[0])
     stream = recipes[0].benchmark
     shown = load_experiment(published, "naive").benchmark if published else stream
     if published and not shown.published:
@@ -89,7 +89,7 @@ def compare(
             recipes,
             numbers,
             folder,
-            data_root=data,
+            data_root=roots,
             device=pick_device(device, threads),
             cache=open_cache(cache),
             progress=progress,

@@ -19,7 +19,7 @@ from avalanche_ad.cli.options import (
     limit_threads,
     open_cache,
     seed_numbers,
-    used_folder,
+    used_folders,
 )
 from avalanche_ad.cli.output import err, print_table, say
 from avalanche_ad.cli.output import out as output
@@ -55,7 +55,7 @@ def experiment(
         return load_experiment(benchmark, strategy, overrides or [])
 
     recipe = load(strategy)
-    data = used_folder(data, recipe)
+    roots = used_folders(data, recipe)
     from avalanche_ad.experiments.device import pick_device
     from avalanche_ad.experiments.progress import RunProgress
     from avalanche_ad.experiments.studies import find_study
@@ -73,7 +73,7 @@ def experiment(
             strategy,
             numbers,
             folder,
-            data_root=data,
+            data_root=roots,
             device=pick_device(device, threads),
             cache=open_cache(cache),
             progress=progress,

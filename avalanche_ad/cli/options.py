@@ -22,8 +22,11 @@ Benchmark = Annotated[
     str, typer.Option("--benchmark", "-b", help="Name of a stream, or a TOML file.")
 ]
 Data = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads this at run time
-    typer.Option("--data", help="Folder of the data set; not for synthetic."),
+    Optional[list[Path]],  # noqa: UP045 - typer reads this at run time
+    typer.Option(
+        "--data",
+        help="Folder of the data set; repeatable, each with some of its categories.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
 Threads = Annotated[
@@ -78,14 +81,21 @@ def open_cache(folder: Path | None) -> FeatureCache:
     return FeatureCache(folder)
 
 
-def used_folder(data: Path | None, recipe: ExperimentRecipe) -> Path | None:
-    """Return the folder of the data set, none for images that are drawn."""
+def used_folders(
+    data: Sequence[Path] | None, recipe: ExperimentRecipe
+) -> tuple[Path, ...]:
+    """Return the folders of the data set, none for images that are drawn."""
     from avalanche_ad.datasets import DATASETS
 
-    if data is None or DATASETS.find(recipe.benchmark.dataset).needs_root:
-        return data
+    if not data or DATASETS.find(recipe.benchmark.dataset).needs_root:
+        return recipe.benchmark.data_roots(data)
     say(
         f"note: {recipe.benchmark_name} draws its own images and does not read --data "
-        f"{data}"
+        f"{named_folders(data)}"
     )
-    return None
+    return ()
+
+
+def named_folders(folders: Sequence[Path]) -> str:
+    """Return folders as a part of a line."""
+    return " and ".join(map(str, folders))

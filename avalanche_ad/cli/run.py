@@ -19,7 +19,7 @@ from avalanche_ad.cli.options import (
     Threads,
     limit_threads,
     open_cache,
-    used_folder,
+    used_folders,
 )
 from avalanche_ad.cli.output import err, print_table, say
 from avalanche_ad.errors import counted
@@ -61,7 +61,7 @@ def run(
     from avalanche_ad.recipes import load_experiment
 
     recipe = load_experiment(benchmark, strategy, overrides or [])
-    data = used_folder(data, recipe)
+    roots = used_folders(data, recipe)
     from avalanche_ad.experiments.device import pick_device
     from avalanche_ad.experiments.progress import RunProgress
     from avalanche_ad.experiments.runner import run_experiment
@@ -91,7 +91,7 @@ def run(
         results = run_experiment(
             recipe,
             folder,
-            data_root=data,
+            data_root=roots,
             seed=seed,
             device=pick_device(device, threads),
             cache=open_cache(cache),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from avalanche_ad.datasets.disk import Problem
-from avalanche_ad.datasets.reader import DatasetReader
+from avalanche_ad.datasets.reader import DatasetReader, DiskReader
+from avalanche_ad.datasets.roots import JoinedReader, Roots, as_roots
 from avalanche_ad.datasets.sample import AnomalyData
 from avalanche_ad.datasets.validation import Progress
 from avalanche_ad.errors import DatasetError
@@ -15,6 +18,8 @@ from avalanche_ad.registry.arguments import check_options
 from avalanche_ad.registry.building import built
 
 __all__ = ["DATASETS", "check_dataset", "open_dataset"]
+
+Reader = TypeVar("Reader", bound=DatasetReader)
 
 DATASETS: Registry[DatasetReader] = Registry(
     "dataset",
@@ -27,7 +32,7 @@ DATASETS: Registry[DatasetReader] = Registry(
 
 def open_dataset(
     name: str,
-    root: Path | str | None = None,
+    root: Roots = None,
     categories: Sequence[str] | None = None,
     *,
     image_size: int = 128,
@@ -37,7 +42,8 @@ def open_dataset(
     """Open a data set by name.
 
     :param name: a name of ``DATASETS``, or the dotted path of a reader's class.
-    :param root: its folder; not needed for one that is drawn.
+    :param root: its folder, or several, each with some of its categories; not needed
+        for one that is drawn.
     :param categories: a selection; all otherwise, always in the data set's own order.
     :param image_size: side in pixels that images are resized to later; those of
         ``"synthetic"`` are drawn at this size, others keep their own.
@@ -59,7 +65,7 @@ def open_dataset(
 
 def check_dataset(
     name: str,
-    root: Path | str | None = None,
+    root: Roots = None,
     categories: Sequence[str] | None = None,
     progress: Progress | None = None,
     *,
@@ -86,13 +92,35 @@ def check_dataset(
 
 def _reader(
     name: str,
-    root: Path | str | None,
+    root: Roots,
     categories: Sequence[str] | None,
     folder: Path | None,
     options: dict[str, object],
 ) -> DatasetReader:
     made = DATASETS.find(name, folder)
     check_options(made, options, f"dataset {name!r}", ("root", "categories"))
+    roots = as_roots(root)
+    if len(roots) > 1 and made.needs_root:
+        if not issubclass(made, DiskReader) or _opens_itself(made):
+            raise DatasetError(
+                f"data set {name!r} reads one folder, got {', '.join(map(str, roots))}"
+            )
+        return JoinedReader(roots, categories, partial(_built, made, name, options))
+    return _built(made, name, options, next(iter(roots), None), categories)
+
+
+def _built(
+    made: type[Reader],
+    name: str,
+    options: dict[str, object],
+    root: Path | None,
+    categories: Sequence[str] | None,
+) -> Reader:
     given = {"root": root, "categories": categories, **options}
-    reader: DatasetReader = built(made, given, f"dataset {name!r}")
+    reader: Reader = built(made, given, f"dataset {name!r}")
     return reader
+
+
+def _opens_itself(made: type[DiskReader]) -> bool:
+    """Whether more than its scan says what a data set is."""
+    return made.open is not DiskReader.open or made.check is not DiskReader.check

@@ -20,6 +20,7 @@ from avalanche_ad.datasets import (
     category_digests,
     open_dataset,
 )
+from avalanche_ad.datasets.roots import Roots
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.evaluation import DEFAULT_METRICS, AnomalyMetric
 from avalanche_ad.evaluation.registry import find_metrics
@@ -76,25 +77,27 @@ _GIVEN = {
 }
 
 
-def open_data(recipe: BenchmarkRecipe, root: Path | None) -> AnomalyData:
-    """Open the recipe's data set."""
+def open_data(recipe: BenchmarkRecipe, root: Roots) -> AnomalyData:
+    """Open the recipe's data set, from the folders given or else the recipe's own."""
     return open_dataset(
         recipe.dataset,
-        root,
+        recipe.data_roots(root),
         recipe.selection,
         image_size=recipe.image_size,
         **recipe.reader_options,
     )
 
 
-def data_digests(recipe: BenchmarkRecipe, root: Path | None) -> dict[str, str] | None:
+def data_digests(recipe: BenchmarkRecipe, root: Roots) -> dict[str, str] | None:
     """Return the digests of the recipe's data as it is now, by category.
 
-    :return: None where its folder is gone or not given: finished runs are read without.
+    :return: None where a folder is gone or none given: finished runs are read without.
     :raises DatasetError: when something is there that is not as expected.
     """
-    needed = DATASETS.find(recipe.dataset).needs_root
-    if needed and (root is None or not root.is_dir()):
+    roots = recipe.data_roots(root)
+    if DATASETS.find(recipe.dataset).needs_root and (
+        not roots or not all(one.is_dir() for one in roots)
+    ):
         return None
     return category_digests(open_data(recipe, root))
 

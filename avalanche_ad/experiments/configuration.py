@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from avalanche_ad.datasets.roots import Roots
 from avalanche_ad.recipes import ExperimentRecipe
 
 __all__ = [
@@ -46,7 +46,7 @@ SHARED_OPTIONS = (
 _BEFORE = {"position_calibration": False}
 """Options of the model whose default was not how runs were made before they came."""
 _WORDS = {
-    "benchmark": {"title": True, "published": True},
+    "benchmark": {"title": True, "published": True, "data": True},
     "strategy": {"title": True, "summary": True, "reference": True},
 }
 _PLACES = {"data", "features.options.weights"}
@@ -63,7 +63,7 @@ _SHOWN = 3
 _WIDTH = 40
 
 
-def run_configuration(recipe: ExperimentRecipe, data: Path | None) -> dict[str, Any]:
+def run_configuration(recipe: ExperimentRecipe, data: Roots) -> dict[str, Any]:
     """Return all that decides a run's results, beside the seed, as JSON values.
 
     What recipes say to people (titles, published numbers) is left out: to change it
@@ -71,8 +71,8 @@ def run_configuration(recipe: ExperimentRecipe, data: Path | None) -> dict[str, 
     the first that has it.
 
     :param recipe: the merged recipe.
-    :param data: the data set's folder as the user gave it. It is kept for people to
-        read: see :func:`configuration_differences`.
+    :param data: the data set's folder as the user gave it, or several; the recipe's own
+        otherwise. It is kept for people to read: see :func:`configuration_differences`.
     """
     found = recipe.model_dump(mode="json", exclude=_WORDS)
     plugins = found["strategy"]["plugins"]
@@ -80,7 +80,8 @@ def run_configuration(recipe: ExperimentRecipe, data: Path | None) -> dict[str, 
     for later in ("extra_metrics", "dataset_options"):
         if not found["benchmark"][later]:  # as before there were any
             del found["benchmark"][later]
-    return {**found, "data": None if data is None else str(data)}
+    roots = [str(root) for root in recipe.benchmark.data_roots(data)]
+    return {**found, "data": roots if len(roots) > 1 else next(iter(roots), None)}
 
 
 def _said_once(plugins: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -124,8 +125,7 @@ def updated_configuration(configuration: Mapping[str, Any]) -> Mapping[str, Any]
         )
     except (KeyError, TypeError, ValueError):
         return configuration  # of no version we know
-    data = configuration.get("data")
-    return run_configuration(recipe, None if data is None else Path(data))
+    return {**run_configuration(recipe, None), "data": configuration.get("data")}
 
 
 def configuration_differences(

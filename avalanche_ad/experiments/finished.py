@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from avalanche_ad.datasets.roots import Roots
 from avalanche_ad.errors import ResultsError
 from avalanche_ad.experiments.build import (
     data_digests,
@@ -40,7 +41,7 @@ __all__ = [
 def finished_run(
     folder: Path,
     recipe: ExperimentRecipe,
-    data: Path | None,
+    data: Roots,
     seed: int,
     start: Path | None = None,
 ) -> dict[str, Any] | None:
@@ -48,7 +49,7 @@ def finished_run(
 
     :param folder: the run's folder.
     :param recipe: what the run must have been of.
-    :param data: the data set's folder as the user gave it.
+    :param data: the data set's folder or folders as the user gave them.
     :param seed: the seed it must have been made with.
     :param start: the run it must have gone on from.
     :raises ResultsError: when it is damaged, of another recipe, of another seed, or
@@ -101,7 +102,7 @@ def check_code(
 
 
 def check_origin(
-    out: Path, finished: Mapping[str, Any], recipe: ExperimentRecipe, data: Path | None
+    out: Path, finished: Mapping[str, Any], recipe: ExperimentRecipe, data: Roots
 ) -> None:
     """Refuse a finished run of other images, features or code than there are now."""
     check_code(out, finished, recipe)

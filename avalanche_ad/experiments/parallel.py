@@ -19,6 +19,7 @@ from threading import Thread
 from types import FrameType
 from typing import Any
 
+from avalanche_ad.datasets.roots import Roots
 from avalanche_ad.errors import AvalancheADError, ResultsError
 from avalanche_ad.experiments.device import pick_device
 from avalanche_ad.experiments.runner import run_experiment
@@ -56,7 +57,7 @@ class Job:
 class _Settings:
     """What all runs share, as values that another process can be given."""
 
-    data_root: Path | None
+    data_root: Roots
     device: str
     threads: int | None
     cache: Path
@@ -74,7 +75,7 @@ def run_jobs(
     jobs: Sequence[Job],
     processes: int,
     *,
-    data_root: Path | None,
+    data_root: Roots,
     device: str,
     threads: int | None,
     cache: FeatureCache,
@@ -90,7 +91,7 @@ def run_jobs(
 
     :param jobs: the runs.
     :param processes: how many at a time.
-    :param data_root: the data set's folder.
+    :param data_root: the data set's folder, or several; the recipe's own otherwise.
     :param device: where to train.
     :param threads: CPU threads of each process, torch's own choice by default.
     :param cache: the feature cache.

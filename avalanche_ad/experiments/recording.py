@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from avalanche_ad.benchmarks import AnomalyBenchmark
+from avalanche_ad.datasets.roots import Roots
 from avalanche_ad.experiments.accounting import memory_mb
 from avalanche_ad.experiments.configuration import run_configuration
 from avalanche_ad.experiments.folder import RunFolder
@@ -39,7 +40,7 @@ __all__ = ["run_identity", "run_results", "save_run_model"]
 
 def run_identity(
     recipe: ExperimentRecipe,
-    data_root: Path | None,
+    data_root: Roots,
     seed: int,
     device: torch.device,
     backbone: Backbone,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from avalanche.training.determinism.rng_manager import RNGManager
 
+from avalanche_ad.datasets.roots import Roots
 from avalanche_ad.errors import reading
 from avalanche_ad.experiments.beginning import (
     beginning,
@@ -66,7 +67,7 @@ def run_experiment(
     recipe: ExperimentRecipe,
     out: Path,
     *,
-    data_root: Path | None = None,
+    data_root: Roots = None,
     seed: int = 0,
     device: torch.device | None = None,
     cache: FeatureCache | None = None,
@@ -91,7 +92,7 @@ def run_experiment(
     :param recipe: what to run.
     :param out: the run's folder; a finished run of the same recipe and seed is
         returned, one of another recipe or seed and anything else is refused.
-    :param data_root: the data set's folder.
+    :param data_root: the data set's folder, or several; the recipe's own otherwise.
     :param seed: decides the model's start and the order of minibatches.
     :param device: where to train.
     :param cache: the feature cache.
@@ -125,8 +126,9 @@ def run_experiment(
         if results is None or fresh:
             return None
         check_origin(out, results, recipe, data_root)
-        gone = data_root is not None and not data_root.is_dir()
-        unseen = f", its images not compared (no folder {data_root})" if gone else ""
+        roots = recipe.benchmark.data_roots(data_root)
+        gone = next((root for root in roots if not root.is_dir()), None)
+        unseen = f", its images not compared (no folder {gone})" if gone else ""
         announce(f"{out}: this run is already there{unseen}; --fresh makes it anew")
         return results
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from avalanche_ad.datasets.roots import Roots
 from avalanche_ad.errors import (
     AvalancheADError,
     RecipeError,
@@ -56,7 +57,7 @@ def compare(
     seeds: Sequence[int],
     out: Path,
     *,
-    data_root: Path | None = None,
+    data_root: Roots = None,
     device: torch.device | None = None,
     cache: FeatureCache | None = None,
     progress: RunProgress | None = None,
@@ -157,7 +158,7 @@ def compare(
 
 def _fill_cache(
     stream: BenchmarkRecipe,
-    data_root: Path | None,
+    data_root: Roots,
     cache: FeatureCache,
     device: torch.device,
     progress: RunProgress | None,
@@ -217,7 +218,7 @@ class _Comparison:
         """What is there, strategy by strategy."""
         return [self.ended[job] for job in self.every if job in self.ended]
 
-    def read(self, data_root: Path | None) -> None:
+    def read(self, data_root: Roots) -> None:
         """Read the runs that are finished.
 
         :raises ResultsError: when one is damaged or of another recipe or seed, of other
@@ -237,7 +238,7 @@ class _Comparison:
         if self.ended:
             self._write()
 
-    def _check_origin(self, data_root: Path | None) -> None:
+    def _check_origin(self, data_root: Roots) -> None:
         """Refuse finished runs of other images or features than there are now.
 
         Where nothing is left to be made, the data and a weight file count as far as

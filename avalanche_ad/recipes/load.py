@@ -194,6 +194,8 @@ def _read_stream(
     content = read_toml(path)
     stated = dict.fromkeys(LOOKUPS, path)
     base = content.pop("base", None)
+    if "data" in content:
+        content["data"] = _beside(content["data"], path)
     if base is not None:
         file = _base_file(base, path)
         heirs = (*heirs, path)
@@ -210,6 +212,15 @@ def _read_stream(
     folder = _folder(stated["model.type"])
     validated(BenchmarkRecipe, content, str(path), folder, ("base",))
     return content, stated
+
+
+def _beside(data: object, path: Path) -> object:
+    """Return folders that a file names, as seen from there; what is none stays."""
+    if isinstance(data, list):
+        return [_beside(one, path) for one in data]
+    if isinstance(data, str):
+        return str(path.parent / Path(data).expanduser())
+    return data
 
 
 def _base_file(base: object, path: Path) -> Path:

@@ -24,7 +24,7 @@ _REPLACES = {
     "class_order": ("categories", "order_seed"),
     # another data set has no use for names of this one's categories
     "dataset": (
-        *("synthetic", "dataset_options"),
+        *("synthetic", "dataset_options", "data"),
         *("categories", "class_order", "experiences"),
     ),
 }

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from avalanche_ad.datasets.roots import Roots, as_roots
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.recipes.model_options import DEFAULT_MODEL, model_options
 from avalanche_ad.registry.options import (
@@ -40,6 +41,10 @@ __all__ = [
 ]
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+def _as_list(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
 
 
 class FeaturesRecipe(Options):
@@ -153,6 +158,7 @@ class BenchmarkRecipe(Options):
 
     title: str
     dataset: str
+    data: Annotated[Names | None, BeforeValidator(_as_list)] = None
     categories: Names | None = None
     n_experiences: Positive | None = None
     classes_per_experience: Positive | tuple[Positive, ...] | None = None
@@ -180,6 +186,13 @@ class BenchmarkRecipe(Options):
         named = [name for names in self.experiences or () for name in names]
         return self.categories or self.class_order or tuple(named) or None
 
+    def data_roots(self, given: Roots = None) -> tuple[Path, ...]:
+        """Return the folders of the data set: those given, or else the recipe's own.
+
+        :raises DatasetError: when one is given twice.
+        """
+        return as_roots(given) or as_roots(self.data)
+
     @property
     def reader_options(self) -> dict[str, Any]:
         """What the data set's reader is given beside folder and categories."""
@@ -192,6 +205,8 @@ class BenchmarkRecipe(Options):
             raise ValueError(
                 f"[synthetic] goes with dataset = 'synthetic', not {self.dataset!r}"
             )
+        if self.data is not None and self.dataset == "synthetic":
+            raise ValueError("dataset = 'synthetic' is drawn: leave 'data' out")
         return self
 
 

@@ -19,7 +19,7 @@ from avalanche_ad.datasets import (
 from avalanche_ad.errors import DatasetError, RecipeError
 
 ON_DISK = (
-    *("btad", "folder", "kolektor_sdd", "kolektor_sdd2", "mpdd", "mvtec_3d"),
+    *("btad", "csv", "folder", "kolektor_sdd", "kolektor_sdd2", "mpdd", "mvtec_3d"),
     *("mvtec_ad", "mvtec_ad_2", "mvtec_loco", "real_iad", "visa"),
 )
 
@@ -48,7 +48,7 @@ def test_unknown_name(use, tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("folder", {"seed": 1}, "dataset 'folder' has no option 'seed'; it takes none"),
+        ("btad", {"seed": 1}, "dataset 'btad' has no option 'seed'; it takes none"),
         ("synthetic", {"sed": 1}, "no option 'sed' .did you mean 'seed'.*; it takes "),
         ("synthetic", {"seed": "one"}, "'synthetic': seed should be a valid integer"),
     ],

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader
 
 from avalanche_ad.benchmarks import AnomalyBenchmark
+from avalanche_ad.datasets.roots import Roots
 from avalanche_ad.errors import (
     DatasetError,
     RecipeError,
@@ -51,7 +52,7 @@ class Bench:
     :param load: gives the recipe of another strategy on that benchmark by its name.
     :param stream: the benchmark's stream.
     :param folder: where experiments that consist of whole runs keep them.
-    :param data_root: the data set's folder.
+    :param data_root: the data set's folder, or several; the recipe's own otherwise.
     :param device: where to compute.
     :param cache: the feature cache.
     :param progress: a progress bar.
@@ -74,7 +75,7 @@ class Bench:
     load: Load
     stream: AnomalyBenchmark
     folder: Path
-    data_root: Path | None
+    data_root: Roots
     device: torch.device
     cache: FeatureCache
     progress: RunProgress | None = None

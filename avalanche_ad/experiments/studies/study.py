@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from avalanche_ad.datasets.roots import Roots
 from avalanche_ad.errors import (
     RecipeError,
     ResultsError,
@@ -84,7 +85,7 @@ def run_study(
     seeds: Sequence[int],
     out: Path,
     *,
-    data_root: Path | None = None,
+    data_root: Roots = None,
     device: torch.device | None = None,
     cache: FeatureCache | None = None,
     progress: RunProgress | None = None,
@@ -101,7 +102,7 @@ def run_study(
     :param strategy: the strategy to measure on.
     :param seeds: as of ``avalanche-ad run``.
     :param out: folder of the files.
-    :param data_root: the data set's folder.
+    :param data_root: the data set's folder, or several; the recipe's own otherwise.
     :param device: where to compute.
     :param cache: the feature cache.
     :param progress: a progress bar.
