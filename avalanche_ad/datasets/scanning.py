@@ -27,7 +27,6 @@ __all__ = [
     "find_folders",
     "ignored",
     "is_system_file",
-    "missing_mask",
     "missing_root",
     "report_unreadable",
     "scan_category",
@@ -206,7 +205,6 @@ def _scan_train(folder: Path, category: str, layout: Layout) -> Scan:
 
 def _scan_test(folder: Path, category: str, layout: Layout) -> Scan:
     test = folder / "test"
-    empty = True
     for defect in find_folders(test):
         images, problems = _list_images(defect / layout.images)
         yield from problems
@@ -218,20 +216,13 @@ def _scan_test(folder: Path, category: str, layout: Layout) -> Scan:
                 yield Sample(path, category, "test")
         else:
             yield from _pair_masks(folder, category, layout, defect.name, images)
-        empty = empty and not images
     yield from stray_images(test)
-    if empty:
-        yield Problem(
-            test,
-            f"no test image; expected folders {layout.good!r} and one per defect, "
-            f"with files {_SUFFIXES}",
-        )
 
 
 def _pair_masks(
     folder: Path, category: str, layout: Layout, defect: str, images: dict[str, Path]
 ) -> Scan:
-    """Yield the anomalous images of one defect, each with its mask."""
+    """Yield the anomalous images of one defect, each with where its mask should be."""
     mask_folder = folder / layout.masks.format(defect=defect)
     masks, problems = _list_images(mask_folder)
     yield from problems
@@ -240,23 +231,17 @@ def _pair_masks(
         names = [name.format(stem=stem) for name in layout.mask_stems]
         name = next((name for name in names if name in masks), None)
         mask = masks[name] if name else mask_folder / f"{names[0]}.png"
-        sample = Sample(path, category, "test", defect, (mask,))
-        if name is None:
-            yield missing_mask(sample)
-        yield sample
+        yield Sample(path, category, "test", defect, (mask,))
         used.add(name)
+    if len(masks) > 1 and not used & masks.keys():
+        stem, path = next(iter(images.items()))
+        wanted = " or ".join(name.format(stem=stem) for name in layout.mask_stems)
+        reason = f"no mask is named after its image, such as {wanted} of {path.name}"
+        yield ignored(mask_folder, reason)
+        return
     for name, mask in masks.items():
         if name not in used:
             yield ignored(mask, "mask without an image")
-
-
-def missing_mask(sample: Sample) -> Problem:
-    """Return the problem of an anomalous image whose mask file does not exist.
-
-    :param sample: its ``mask_paths`` are where the masks should be.
-    """
-    missing = next(path for path in sample.mask_paths if not path.is_file())
-    return Problem(sample.path, f"anomalous image without mask; expected {missing}")
 
 
 def is_system_file(path: Path, root: Path | None = None) -> bool:
