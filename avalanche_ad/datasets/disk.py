@@ -162,8 +162,8 @@ def with_masks_found(scan: Iterable[Sample | Problem]) -> Iterator[Sample | Prob
     for paths in missing.values():
         expected = [path for path in paths if path.parent.is_dir()]
         if expected:
-            more = len(expected) - 1
-            rest = f", nor are {counted(more, 'other')} of this category" if more else ""
+            more = counted(len(expected) - 1, "other")
+            rest = f", like {more} of this category" * (len(expected) > 1)
             yield Problem(expected[0], f"mask not found{rest}", "note")
 
 

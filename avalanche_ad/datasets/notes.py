@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from avalanche_ad.datasets.disk import DiskData, Problem
+from avalanche_ad.datasets.lacking import TestCounts, lacking
 from avalanche_ad.datasets.loading import Remark, image_remarks, read_header
 from avalanche_ad.datasets.sample import AnomalyData, Sample
-from avalanche_ad.datasets.lacking import TestCounts, lacking
 from avalanche_ad.errors import DatasetError, counted
 
 __all__ = ["NOTE", "mask_and_remarks", "tell"]

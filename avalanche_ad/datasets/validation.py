@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from avalanche_ad.datasets.disk import Problem, Severity
+from avalanche_ad.datasets.lacking import TestCounts, lacking_problems
 from avalanche_ad.datasets.loading import image_remarks
 from avalanche_ad.datasets.notes import Remarks, mask_and_remarks
 from avalanche_ad.datasets.sample import AnomalyData, Sample, Split
-from avalanche_ad.datasets.lacking import TestCounts, lacking_problems
 from avalanche_ad.errors import DatasetError
 
 __all__ = ["MINIMUM_SIDE", "Problem", "Progress", "Severity", "find_problems", "verify"]

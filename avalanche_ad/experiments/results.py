@@ -85,9 +85,9 @@ def summarise(
             for step in range(tasks)
         ]
         per_category[metric] = seen[-1]
-        # joint training has no steps
+        # joint training has no steps; without test images none is evaluated either
         stepwise = [list(values.values()) for values in seen]
-        steps[metric] = stepwise if all(stepwise) else None
+        steps[metric] = stepwise if tasks == 1 or any(stepwise[:-1]) else None
     return {
         "matrix": matrix,
         "per_category": per_category,

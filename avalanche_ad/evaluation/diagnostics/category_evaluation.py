@@ -80,6 +80,8 @@ def evaluate_categories(
                 parts[kind].append(model.score(output, size, given, kind))
             for kept, value in zip(truth, (y, flags, mask), strict=True):
                 kept.append(value)
+    if not truth[0]:
+        return []
     category, defective, masks = (torch.cat(kept).cpu().numpy() for kept in truth)
     anomalous, evaluated = defective.astype(bool), []
     known = known_masks(torch.cat(truth[2])).cpu().numpy()
