@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from avalanche.benchmarks import CLScenario, benchmark_from_datasets
 from avalanche.benchmarks.scenarios.generic_scenario import ExperienceAttribute
 from avalanche.benchmarks.scenarios.supervised import with_classes_timeline
@@ -46,11 +47,13 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
 
     Train items are (x, y, t), test items (x, y, is_anomaly, mask, t): x
     features (size,) or an image (3, S, S), y the category's index in
-    ``category_names``, mask (M, M) boolean, t the task label. Every test experience
-    holds the categories of the train experience with the same index; where the stream
-    is blurry, a train experience holds images of other categories too. The data
-    attributes ``category_name``, ``defect_type`` and ``path`` ride along outside the
-    items.
+    ``category_names``, mask (M, M) boolean, t the task label. Where the stream has
+    anomalous images whose masks are not known, all masks are of unsigned bytes, and
+    those are 255 (``UNKNOWN``) in every pixel, see :class:`PackedMasks`. Every test
+    experience holds the categories of the train experience with the same index, and
+    no image where there is none to test on; where the stream is blurry, a train
+    experience holds images of other categories too. The data attributes
+    ``category_name``, ``defect_type`` and ``path`` ride along outside the items.
 
     :param streams: Avalanche streams ``train`` and ``test``.
     :param experiences: names of the categories of each experience; in a blurry stream,
@@ -209,11 +212,8 @@ def anomaly_benchmark(
         if sample.category in by_category:
             by_category[sample.category].append(sample)
     for name, samples in by_category.items():
-        for split_name in ("train", "test"):
-            if not any(sample.split == split_name for sample in samples):
-                raise DatasetError(
-                    f"category {name!r} of {data.name} has no {split_name} image"
-                )
+        if not any(sample.split == "train" for sample in samples):
+            raise DatasetError(f"category {name!r} of {data.name} has no train image")
 
     if backbone is None:
         verify(data, _about(progress, "checking images"))
@@ -258,7 +258,7 @@ def anomaly_benchmark(
                 arriving[task].append(sample)
 
     remarks = Remarks()
-    train, test = [], []
+    train, test, packed = [], [], []
     # of what was learned before there is nothing: its experiences keep their numbers
     whole = [*([] for _ in learned), *split]
     arriving = [*([] for _ in learned), *arriving]
@@ -273,11 +273,16 @@ def anomaly_benchmark(
         tested = [sample for sample in members if sample.split == "test"]
         targets = [index_of[sample.category] for sample in tested]
         masks = PackedMasks(
-            [_mask(data, sample, mask_size, remarks) for sample in tested]
+            [_mask(data, sample, mask_size, remarks) for sample in tested],
+            (mask_size, mask_size),
         )
+        packed.append(masks)
         anomalous = [sample.is_anomaly for sample in tested]
         items = TestItems(source(tested), targets, anomalous, masks)
         test.append(_dataset(items, tested, targets, label))
+    if remarks.unmasked:
+        for masks in packed:  # of one type, for loaders of several experiences
+            masks.dtype = torch.uint8
 
     tell(data, [sample for own in by_category.values() for sample in own], remarks)
     scenario = with_task_labels(
@@ -309,7 +314,7 @@ def anomaly_benchmark(
 
 def _mask(
     data: AnomalyData, sample: Sample, size: int, remarks: Remarks
-) -> npt.NDArray[np.bool_]:
+) -> npt.NDArray[np.bool_] | None:
     """Return an image's mask at mask size; a normal image's is not looked for."""
     if not sample.is_anomaly:
         return np.zeros((size, size), dtype=np.bool_)
@@ -317,6 +322,9 @@ def _mask(
     for remark in found:
         where = next(iter(sample.mask_paths), sample.path)
         remarks.add("mask", sample.category, [where], remark)
+    if mask is None:
+        remarks.unmasked.add(sample)
+        return None
     expected = image_size_of(sample.path) if sample.path.is_file() else mask.shape
     if mask.shape != expected:
         raise DatasetError(str(mask_of_another_size(sample, mask.shape, expected)))

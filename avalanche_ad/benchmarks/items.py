@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from avalanche_ad.datasets.sample import AnomalyData, Sample
+from avalanche_ad.datasets.sample import UNKNOWN, AnomalyData, Sample
 from avalanche_ad.features.extraction import load_images
 
 __all__ = ["FeatureSource", "ImageSource", "PackedMasks", "TestItems", "TrainItems"]
@@ -58,25 +58,43 @@ class FeatureSource:
 class PackedMasks:
     """Defect masks at mask size, eight pixels a byte.
 
-    :param masks: one (H, W) boolean array per image.
+    They are boolean; with an unknown one among them they are of unsigned bytes, and
+    that one is ``UNKNOWN``, 255, in every pixel, the usual value of pixels to ignore.
+
+    :param masks: one (H, W) boolean array per image, ``None`` for an unknown one.
+    :param size: (H, W), where it does not follow from a mask.
 
     >>> masks = PackedMasks([np.eye(8, dtype=bool), np.zeros((8, 8), dtype=bool)])
     >>> int(masks[0].sum()), int(masks[1].sum())
     (8, 0)
     >>> masks.bits[0].nbytes
     8
+    >>> PackedMasks([np.eye(2, dtype=bool), None])[1]
+    tensor([[255, 255],
+            [255, 255]], dtype=torch.uint8)
     """
 
-    def __init__(self, masks: Sequence[npt.NDArray[np.bool_]]) -> None:
-        self.shape = masks[0].shape if masks else (0, 0)
-        self.bits = [np.packbits(mask) if mask.any() else None for mask in masks]
+    def __init__(
+        self,
+        masks: Sequence[npt.NDArray[np.bool_] | None],
+        size: tuple[int, int] = (0, 0),
+    ) -> None:
+        known = [mask for mask in masks if mask is not None]
+        self.shape = known[0].shape if known else size
+        self.unknown = {number for number, mask in enumerate(masks) if mask is None}
+        self.dtype = torch.uint8 if self.unknown else torch.bool
+        self.bits = [
+            None if mask is None or not mask.any() else np.packbits(mask)
+            for mask in masks
+        ]
 
     def __getitem__(self, index: int) -> Tensor:
         bits = self.bits[index]
         if bits is None:
-            return torch.zeros(self.shape, dtype=torch.bool)
+            value = UNKNOWN if index in self.unknown else 0
+            return torch.full(self.shape, value, dtype=self.dtype)
         flat = np.unpackbits(bits, count=int(np.prod(self.shape)))
-        return torch.from_numpy(flat.reshape(self.shape).astype(bool))
+        return torch.from_numpy(flat.reshape(self.shape)).to(self.dtype)
 
 
 class TrainItems(Dataset[tuple[Tensor, int]]):

@@ -75,6 +75,7 @@ def compare(
     from avalanche_ad.experiments.sweep import compare as sweep
     from avalanche_ad.experiments.sweep import published_note
     from avalanche_ad.reporting.comparison import against_section
+    from avalanche_ad.reporting.coverage import coverage_note
     from avalanche_ad.reporting.published import published_sections
     from avalanche_ad.reporting.tables import (
         comparison_rows,
@@ -102,6 +103,8 @@ def compare(
     over = counted(len(numbers), "seed")
     title = f"{stream.title}, {over} (forgetting: positive = forgot)"
     print_table(comparison_table(comparison_rows(results), title))
+    if coverage := coverage_note(results):
+        output.print(coverage, soft_wrap=True)
     tables = [against_section(results, reference)] if reference else []
     entries = [entry.model_dump() for entry in shown.published]
     beside = published_sections(results, entries, only_measured=True)

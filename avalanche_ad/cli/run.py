@@ -65,6 +65,7 @@ def run(
     from avalanche_ad.experiments.device import pick_device
     from avalanche_ad.experiments.progress import RunProgress
     from avalanche_ad.experiments.runner import run_experiment
+    from avalanche_ad.reporting.coverage import coverage_note
     from avalanche_ad.reporting.tables import (
         comparison_rows,
         comparison_table,
@@ -109,19 +110,10 @@ def run(
             "Final values, mean over categories (forgetting: positive = forgot)",
         )
     )
+    if coverage := coverage_note([results]):
+        say(f"note: {coverage}")
     if backbone_calls is None:  # it was there already
         return
-    measured = {*results["per_category"]["image_auroc"]}
-    if left := [
-        name
-        for names in results["categories"]
-        for name in names
-        if name not in measured
-    ]:
-        say(
-            "note: the means are of what has images here; not measured again: "
-            f"{', '.join(left)}"
-        )
     seconds = results["seconds"]
     say(
         f"features {seconds['features']:.0f} s "

@@ -17,7 +17,7 @@ from avalanche_ad.datasets.digest import category_digests
 from avalanche_ad.datasets.disk import DiskData, Problem
 from avalanche_ad.datasets.reader import DatasetReader, DiskReader
 from avalanche_ad.datasets.registry import DATASETS, check_dataset, open_dataset
-from avalanche_ad.datasets.sample import GOOD, AnomalyData, Sample
+from avalanche_ad.datasets.sample import GOOD, UNKNOWN, AnomalyData, Sample
 from avalanche_ad.datasets.scanning import is_system_file
 from avalanche_ad.datasets.validation import find_problems, verify
 from avalanche_ad.datasets.writing import write_mvtec_layout
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DATASETS",
     "GOOD",
+    "UNKNOWN",
     "AnomalyData",
     "DatasetReader",
     "DiskData",

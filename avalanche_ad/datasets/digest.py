@@ -49,4 +49,6 @@ def _mask(data: AnomalyData, sample: Sample) -> str | None:
     if not sample.is_anomaly:
         return None
     pixels = data.mask(sample)
+    if pixels is None:
+        return None
     return hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()

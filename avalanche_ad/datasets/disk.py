@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,9 +20,9 @@ from avalanche_ad.datasets.loading import (
 )
 from avalanche_ad.datasets.masks import read_mask
 from avalanche_ad.datasets.sample import Sample
-from avalanche_ad.errors import DatasetError
+from avalanche_ad.errors import DatasetError, counted
 
-__all__ = ["DiskData", "Problem", "Severity", "image_fingerprint"]
+__all__ = ["DiskData", "Problem", "Severity", "image_fingerprint", "with_masks_found"]
 
 Severity = Literal["error", "note"]
 
@@ -70,12 +70,13 @@ class DiskData:
         """Collect samples and notes, and stop at the first error.
 
         :param name: short name of the data set.
-        :param scan: samples, the categories in order, and problems; notes are kept.
+        :param scan: samples, the categories in order, and problems; notes are kept. A
+            mask that is named and not there is unknown, see :func:`with_masks_found`.
         :raises DatasetError: at the first problem that is an error.
         """
         samples: list[Sample] = []
         notes: list[Problem] = []
-        for item in scan:
+        for item in with_masks_found(scan):
             if isinstance(item, Sample):
                 samples.append(item)
             elif item.severity == "error":
@@ -100,22 +101,25 @@ class DiskData:
         """
         return load_image(sample.path)
 
-    def mask(self, sample: Sample) -> npt.NDArray[np.bool_]:
+    def mask(self, sample: Sample) -> npt.NDArray[np.bool_] | None:
         """Return the defect mask, shape (H, W); all false for a normal image.
 
-        :raises DatasetError: when a file is missing or damaged, or an anomalous
-            sample names no mask.
+        :return: ``None`` for an anomalous sample that names no mask.
+        :raises DatasetError: when a file is missing or damaged.
         """
         return self.read_mask(sample)[0]
 
-    def read_mask(self, sample: Sample) -> tuple[npt.NDArray[np.bool_], list[Remark]]:
+    def read_mask(
+        self, sample: Sample
+    ) -> tuple[npt.NDArray[np.bool_] | None, list[Remark]]:
         """Return the defect mask and what is odd about its file.
 
+        :return: the mask, ``None`` as of ``mask``, and the remarks.
         :raises DatasetError: as ``mask``.
         """
         if not sample.mask_paths:
             if sample.is_anomaly:
-                raise DatasetError(f"{sample.path}: anomalous image without mask")
+                return None, []
             return np.zeros(image_size(sample.path), dtype=np.bool_), []
         mask, remarks = read_mask(sample.mask_paths[0], sample.path)
         for path in sample.mask_paths[1:]:
@@ -135,6 +139,32 @@ class DiskData:
         :raises DatasetError: when the file cannot be read.
         """
         return image_fingerprint(sample.path)
+
+
+def with_masks_found(scan: Iterable[Sample | Problem]) -> Iterator[Sample | Problem]:
+    """Yield what a scan does, without the masks of images that lack one of theirs.
+
+    So a reader may name where a mask should be. What part of a defect the masks that
+    are there show is not known; a note for each category names one that is missing,
+    unless there is no folder that it could be in.
+
+    :param scan: samples and problems.
+    """
+    missing: dict[str, list[Path]] = {}
+    for item in scan:
+        if isinstance(item, Sample):
+            gone = [path for path in item.mask_paths if not path.is_file()]
+            if gone:
+                missing.setdefault(item.category, []).append(gone[0])
+                yield replace(item, mask_paths=())
+                continue
+        yield item
+    for paths in missing.values():
+        expected = [path for path in paths if path.parent.is_dir()]
+        if expected:
+            more = counted(len(expected) - 1, "other")
+            rest = f", like {more} of this category" * (len(expected) > 1)
+            yield Problem(expected[0], f"mask not found{rest}", "note")
 
 
 def image_fingerprint(path: Path) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avalanche_ad.datasets.disk import DiskData, Problem
+from avalanche_ad.datasets.lacking import TestCounts, lacking
 from avalanche_ad.datasets.loading import Remark, image_remarks, read_header
 from avalanche_ad.datasets.sample import AnomalyData, Sample
 from avalanche_ad.errors import DatasetError, counted
@@ -47,8 +48,12 @@ class _Group:
 class Remarks:
     """Remarks on images and masks, counted by category."""
 
+    unmasked: set[Sample]
+    """The anomalous images whose masks are not known."""
+
     def __init__(self) -> None:
         self._groups: dict[tuple[Kind, str, str], _Group] = {}
+        self.unmasked = set()
 
     def add(
         self, kind: Kind, category: str, paths: Sequence[Path], remark: Remark
@@ -90,11 +95,11 @@ class Remarks:
 
 def mask_and_remarks(
     data: AnomalyData, sample: Sample
-) -> tuple[npt.NDArray[np.bool_], list[Remark]]:
+) -> tuple[npt.NDArray[np.bool_] | None, list[Remark]]:
     """Return an anomalous image's mask and what is odd about it.
 
-    :return: the mask, (H, W), and the remarks: those of reading its file, and whether
-        it is empty or looks inverted.
+    :return: the mask, (H, W), ``None`` where it is not known, and the remarks: those of
+        reading its file, and whether it is empty or looks inverted.
     :raises DatasetError: when it cannot be read.
     """
     remarks: list[Remark] = []
@@ -102,11 +107,11 @@ def mask_and_remarks(
         mask, remarks = data.read_mask(sample)
     else:
         mask = data.mask(sample)
-    return mask, [*_content(mask), *remarks]
+    return mask, [*(() if mask is None else _content(mask)), *remarks]
 
 
 def tell(data: AnomalyData, samples: Sequence[Sample], remarks: Remarks) -> None:
-    """Log what was passed over and what can change numbers, a line each.
+    """Log what was passed over, what lacks and what can change numbers, a line each.
 
     :param data: the data set.
     :param samples: those in use.
@@ -116,7 +121,8 @@ def tell(data: AnomalyData, samples: Sequence[Sample], remarks: Remarks) -> None
         if line := _passed_over(data):
             _log.warning("%s", line, extra=NOTE)
         _add_images(samples, remarks)
-    for line in remarks.lines():
+    counts = TestCounts.count(samples, remarks.unmasked)
+    for line in (*lacking(counts), *remarks.lines()):
         _log.warning("%s", line, extra=NOTE)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from avalanche_ad.datasets.disk import DiskData, Problem
+from avalanche_ad.datasets.disk import DiskData, Problem, with_masks_found
 from avalanche_ad.datasets.sample import AnomalyData, Sample
 from avalanche_ad.datasets.scanning import Scan, report_unreadable
 from avalanche_ad.datasets.validation import Progress, find_problems
@@ -96,8 +96,9 @@ class DiskReader(DatasetReader):
     def scan(self) -> Scan:
         """Yield the samples, category by category in order, and problems as met.
 
-        An anomalous image is a sample with a mask; its mask is true in every pixel that
-        is not zero. A problem that is an error stops a run, a note does not.
+        The mask of an anomalous image is true in every pixel that is not zero; one that
+        is named and not there is unknown, as where none is named. A problem that is an
+        error stops a run, a note does not.
         """
 
     def open(self, image_size: int = 128) -> DiskData:
@@ -115,14 +116,13 @@ class DiskReader(DatasetReader):
 
         :param progress: called after every image with (done, total).
         """
-        found = list(report_unreadable(self.scan)())
+        found = list(with_masks_found(report_unreadable(self.scan)()))
         samples = tuple(item for item in found if isinstance(item, Sample))
         if not found:
             found.append(self._nothing())
         structure = [item for item in found if isinstance(item, Problem)]
         content = find_problems(self.data(self.name, samples), progress)
-        # both passes meet a mask that is missing
-        return _errors_first([*dict.fromkeys(structure + content)])
+        return _errors_first(structure + content)
 
     def _nothing(self) -> Problem:
         """Return what to say where a scan finds nothing, not even a problem."""

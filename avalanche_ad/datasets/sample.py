@@ -10,9 +10,11 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["GOOD", "AnomalyData", "Sample", "Split"]
+__all__ = ["GOOD", "UNKNOWN", "AnomalyData", "Sample", "Split"]
 
 GOOD = "good"
+UNKNOWN = 255
+"""The value of every pixel of a mask that is not known, among masks of 0 and 1."""
 Split = Literal["train", "test"]
 
 
@@ -26,7 +28,8 @@ class Sample:
     :param split: ``"train"`` (always normal) or ``"test"``.
     :param defect_type: ``"good"`` or the name of the defect.
     :param mask_paths: the mask files of an anomalous image, whose defect is what any
-        of them shows; none for a normal image.
+        of them shows. Without one, it is not known where its defect is. A normal image
+        needs none.
 
     >>> Sample(Path("0.png"), "cable", "test", defect_type="cut").is_anomaly
     True
@@ -70,10 +73,11 @@ class AnomalyData(Protocol):
     def image(self, sample: Sample) -> npt.NDArray[np.uint8]:
         """Return the image as RGB, shape (H, W, 3), values 0-255."""
 
-    def mask(self, sample: Sample) -> npt.NDArray[np.bool_]:
+    def mask(self, sample: Sample) -> npt.NDArray[np.bool_] | None:
         """Return the defect mask at the image's own size, shape (H, W).
 
-        All false for a normal image.
+        All false for a normal image, ``None`` for an anomalous one whose mask is not
+        known: it counts for metrics of images, not for those of pixels.
         """
 
     def fingerprint(self, sample: Sample) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
@@ -16,12 +15,12 @@ from typing import ParamSpec, TypeAlias
 
 from avalanche_ad.datasets.disk import Problem
 from avalanche_ad.datasets.loading import IMAGE_SUFFIXES
-from avalanche_ad.datasets.sample import GOOD, Sample
+from avalanche_ad.datasets.sample import Sample
+from avalanche_ad.datasets.tree import Layout
 from avalanche_ad.errors import counted
 
 __all__ = [
     "Scan",
-    "Layout",
     "choose_categories",
     "count_images",
     "find_folders",
@@ -29,7 +28,6 @@ __all__ = [
     "is_system_file",
     "list_images",
     "missing_category",
-    "missing_mask",
     "missing_root",
     "report_unreadable",
     "scan_category",
@@ -47,33 +45,6 @@ _SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 _SHOWN_NAMES = 8
 _MOST_COUNTED = 10_000
 _SUFFIXES = f"({', '.join(sorted(IMAGE_SUFFIXES))})"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where a category keeps its images and masks.
-
-    :param good: folder name of normal images, below ``train`` and ``test``.
-    :param images: folder of the images below a defect's folder.
-    :param masks: folder of a defect's masks below the category; ``{defect}`` is filled.
-    :param mask_stems: names of an image's mask without its extension, the first that
-        exists is taken; ``{stem}`` is filled.
-    :param mask_folders: whether an image has a folder of masks instead of one mask, by
-        the same name.
-    :param test: folder of the test images below the category.
-    :param unused: folders of a category that are known to be no part of it.
-
-    >>> Layout(masks="masks/{defect}").masks.format(defect="cut")
-    'masks/cut'
-    """
-
-    good: str = GOOD
-    images: str = "."
-    masks: str = "ground_truth/{defect}"
-    mask_stems: tuple[str, ...] = ("{stem}_mask",)
-    mask_folders: bool = False
-    test: str = "test"
-    unused: tuple[str, ...] = ()
 
 
 def report_unreadable(
@@ -227,7 +198,6 @@ def _scan_train(folder: Path, category: str, layout: Layout) -> Scan:
 
 def _scan_test(folder: Path, category: str, layout: Layout) -> Scan:
     test = folder / layout.test
-    empty = True
     for defect in find_folders(test):
         if defect == _masks_folder(folder, layout):
             continue
@@ -241,20 +211,13 @@ def _scan_test(folder: Path, category: str, layout: Layout) -> Scan:
                 yield Sample(path, category, "test")
         else:
             yield from _pair_masks(folder, category, layout, defect.name, images)
-        empty = empty and not images
     yield from stray_images(test)
-    if empty:
-        yield Problem(
-            test,
-            f"no test image; expected folders {layout.good!r} and one per defect, "
-            f"with files {_SUFFIXES}",
-        )
 
 
 def _pair_masks(
     folder: Path, category: str, layout: Layout, defect: str, images: dict[str, Path]
 ) -> Scan:
-    """Yield the anomalous images of one defect, each with its mask."""
+    """Yield the anomalous images of one defect, each with where its mask should be."""
     mask_folder = folder / layout.masks.format(defect=defect)
     if layout.mask_folders:
         yield from _pair_folders(mask_folder, category, defect, images)
@@ -266,11 +229,14 @@ def _pair_masks(
         names = [name.format(stem=stem) for name in layout.mask_stems]
         name = next((name for name in names if name in masks), None)
         mask = masks[name] if name else mask_folder / f"{names[0]}.png"
-        sample = Sample(path, category, "test", defect, (mask,))
-        if name is None:
-            yield missing_mask(sample)
-        yield sample
+        yield Sample(path, category, "test", defect, (mask,))
         used.add(name)
+    if len(masks) > 1 and not used & masks.keys():
+        stem, path = next(iter(images.items()))
+        wanted = " or ".join(name.format(stem=stem) for name in layout.mask_stems)
+        reason = f"no mask is named after its image, such as {wanted} of {path.name}"
+        yield ignored(mask_folder, reason)
+        return
     for name, mask in masks.items():
         if name not in used:
             yield ignored(mask, "mask without an image")
@@ -284,20 +250,8 @@ def _pair_folders(
         masks, problems = list_images(mask_folder / stem)
         yield from problems
         paths = tuple(masks.values()) or (mask_folder / stem / "000.png",)
-        sample = Sample(path, category, "test", defect, paths)
-        if not masks:
-            yield missing_mask(sample)
-        yield sample
+        yield Sample(path, category, "test", defect, paths)
     yield from unknown_folders(mask_folder, tuple(images), "masks without an image")
-
-
-def missing_mask(sample: Sample) -> Problem:
-    """Return the problem of an anomalous image whose mask file does not exist.
-
-    :param sample: its ``mask_paths`` are where the masks should be.
-    """
-    missing = next(path for path in sample.mask_paths if not path.is_file())
-    return Problem(sample.path, f"anomalous image without mask; expected {missing}")
 
 
 def is_system_file(path: Path, root: Path | None = None) -> bool:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from avalanche_ad.datasets.disk import Problem, Severity
+from avalanche_ad.datasets.lacking import TestCounts, lacking_problems
 from avalanche_ad.datasets.loading import image_remarks
 from avalanche_ad.datasets.notes import Remarks, mask_and_remarks
 from avalanche_ad.datasets.sample import AnomalyData, Sample, Split
-from avalanche_ad.datasets.scanning import missing_mask
 from avalanche_ad.errors import DatasetError
 
 __all__ = ["MINIMUM_SIDE", "Problem", "Progress", "Severity", "find_problems", "verify"]
@@ -27,10 +27,10 @@ def find_problems(data: AnomalyData, progress: Progress | None = None) -> list[P
 
     Errors, which would break a run: a file that is missing, empty, truncated or no
     image; an image smaller than ``MINIMUM_SIDE``; an anomalous image in the train
-    split, without mask, or with a mask of another size. Notes, which would not: images
-    that loading converts; masks that are all zero, noisy, drawn on the turned image or
-    look inverted; a test split of one class; a test image that is also a training
-    image.
+    split or with a mask of another size. Notes, which would not: images that loading
+    converts; masks that are all zero, noisy, drawn on the turned image or look
+    inverted; anomalous images without mask; a test split of one class or empty; a test
+    image that is also a training image.
 
     :param data: a data set on disk or in memory.
     :param progress: called after every image with (done, total).
@@ -74,6 +74,7 @@ def _iterate(data: AnomalyData, progress: Progress | None) -> Iterator[Problem]:
         if progress:
             progress(done, len(data.samples))
     yield from _check_leaks(digests)
+    yield from lacking_problems(TestCounts.count(data.samples, remarks.unmasked))
     # One line for each category: whole categories are grey in the usual data sets.
     yield from remarks.problems()
 
@@ -90,15 +91,14 @@ def _check_mask(
     data: AnomalyData, sample: Sample, size: Sequence[int] | None, remarks: Remarks
 ) -> Iterator[Problem]:
     """Check the mask of an anomalous image; ``size`` is the image's, if it is known."""
-    on_disk = sample.path.is_file()
-    if on_disk and any(not path.is_file() for path in sample.mask_paths):
-        yield missing_mask(sample)
-        return
     where = next(iter(sample.mask_paths), sample.path)
     try:
         mask, found = mask_and_remarks(data, sample)
     except DatasetError as error:
         yield _from_error(error, where)
+        return
+    if mask is None:
+        remarks.unmasked.add(sample)
         return
     if size is not None and mask.shape != tuple(size):
         yield mask_of_another_size(sample, mask.shape, size)

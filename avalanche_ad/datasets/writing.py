@@ -68,10 +68,11 @@ def _write_images(
         folder = root / sample.category / sample.split / sample.defect_type
         number = numbers[folder] = numbers.get(folder, -1) + 1
         _save(data.image(sample), folder / f"{number:03d}.png")
-        if sample.is_anomaly:
+        mask = data.mask(sample) if sample.is_anomaly else None
+        if mask is not None:
             masks = root / sample.category / "ground_truth" / sample.defect_type
-            mask = data.mask(sample).astype(np.uint8) * np.uint8(255)
-            _save(mask, masks / f"{number:03d}_mask.png")
+            white = mask.astype(np.uint8) * np.uint8(255)
+            _save(white, masks / f"{number:03d}_mask.png")
         if progress is not None:
             progress(done, len(data.samples))
 

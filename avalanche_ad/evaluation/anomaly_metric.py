@@ -33,6 +33,7 @@ class AnomalyMetric(ABC):
     category     (N,), the category inferred     (N,), the true category
     ===========  ==============================  ================================
 
+    Images whose masks are not known are no part of what a metric of pixels is given.
     Metrics of images and pixels are also computed from scores that were given the true
     category, as ``NAME_oracle``.
 

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy.typing as npt
+from torch import Tensor
 
 from avalanche_ad.datasets.regions import Region
+from avalanche_ad.datasets.sample import UNKNOWN
 from avalanche_ad.errors import AvalancheADError
 from avalanche_ad.evaluation.anomaly_metric import (
     AnomalyMetric,
@@ -17,7 +19,20 @@ from avalanche_ad.evaluation.anomaly_metric import (
 )
 from avalanche_ad.evaluation.detection import DetectionCurve
 
-__all__ = ["computed", "level_values"]
+__all__ = ["computed", "known_masks", "level_values"]
+
+
+def known_masks(masks: Tensor) -> Tensor:
+    """Say of which images the masks are known.
+
+    :param masks: (N, H, W), of test items.
+    :return: (N,) boolean, false where all pixels are ``UNKNOWN``.
+
+    >>> import torch
+    >>> known_masks(torch.tensor([[[0, 1]], [[255, 255]]], dtype=torch.uint8))
+    tensor([ True, False])
+    """
+    return (masks != UNKNOWN).flatten(1).any(1)
 
 
 def level_values(

@@ -20,7 +20,7 @@ from avalanche_ad.evaluation.continual import difference, mean_defined
 from avalanche_ad.evaluation.csv_logger import learning_experience
 from avalanche_ad.evaluation.detection import UndefinedMetricWarning, missing_class
 from avalanche_ad.evaluation.measures.aupro import AUPRO
-from avalanche_ad.evaluation.measuring import computed, level_values
+from avalanche_ad.evaluation.measuring import computed, known_masks, level_values
 from avalanche_ad.evaluation.region_order import next_regions, regions_of
 from avalanche_ad.evaluation.registry import (
     DEFAULT_METRICS,
@@ -82,7 +82,10 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
       mean over those experiences.
 
     The strategy's minibatch must be ``[x, category, is_anomaly, mask(, task)]``; a
-    shorter one, such as a training experience's, is not measured. The model must offer
+    shorter one, such as a training experience's, is not measured. An image whose mask
+    is 255 throughout, unknown, counts for images and not for pixels; of a category
+    with anomalous images of which no mask is known, what is of pixels is undefined.
+    The model must offer
     ``score(output, mask_size=(H, W), category=None)`` with the fields ``image`` (N,),
     ``maps`` (N, H, W) and ``category`` (N,). A measure that is undefined because the
     category has normal or anomalous samples only is not emitted, is ``None`` in
@@ -183,6 +186,8 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
         batch: Arrays = {"is_anomaly": is_anomaly.bool().cpu().numpy()}
         if pixels:
             batch["mask"] = mask.bool().cpu().numpy()
+            batch["known"] = known_masks(mask).cpu().numpy()
+            batch["mask"] &= batch["known"][:, None, None]
         if self._regions is not None:
             batch["regions"] = next_regions(self._regions, batch["mask"])
         size = tuple(mask.shape[-2:])
@@ -283,10 +288,12 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
                 found |= self._of_scores(data, ORACLE)
         except AvalancheADError as error:
             raise AvalancheADError(f"category {name!r}: {error}") from error
+        # that masks are not known has been told when the data were opened
         lacking = {
             level: missing_class(data[_PARTS[level][1]])
             for level in _PARTS
             if any(one.level == level and one.needs_both for one in self.metrics)
+            and (level == "image" or data["known"].all())
         }
         self._warn(name, lacking.get("image"), lacking.get("pixel"))
         kept = (*self.names, "image_threshold", "pixel_threshold")
@@ -296,15 +303,17 @@ class AnomalyMetrics(PluginMetric[dict[str, float]]):  # type: ignore[misc]
         """Compute the metrics of one kind of scores."""
         found: Values = {}
         for level, (scores, labels) in _PARTS.items():
-            if self._wants(level):
-                regions = data.get("regions") if level == "pixel" else None
-                found |= level_values(
-                    self.metrics,
-                    level,
-                    data[scores + suffix],
-                    data[labels],
-                    None if regions is None else list(regions),
-                )
+            if not self._wants(level):
+                continue
+            of, truth, regions = data[scores + suffix], data[labels], None
+            if level == "pixel":
+                known = data["known"]
+                if not (known & data["is_anomaly"]).any() and not known.all():
+                    continue
+                of, truth = of[known], truth[known]
+                if "regions" in data:
+                    regions = list(data["regions"][known])
+            found |= level_values(self.metrics, level, of, truth, regions)
         return {key + suffix: value for key, value in found.items()}
 
     def _warn(self, category: str, image: str | None, pixel: str | None) -> None:

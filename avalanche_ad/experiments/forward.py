@@ -86,7 +86,8 @@ def untrained_values(
                 ).items()
             )
         known = len(model.known_categories)
-        rows = evaluate_apart(strategy, model, metrics, tests[1:]) if known else []
+        held = [test for test in tests[1:] if known and len(test.dataset)]
+        rows = evaluate_apart(strategy, model, metrics, held) if held else []
     for task in range(1, len(tests)):
         own = [row for row in rows if row["experience"] == task]
         for name in metrics.names:

@@ -84,7 +84,7 @@ def learn(
         strategy.eval(
             [one for one in test[: task + 1] if len(one.dataset)], num_workers=0
         )
-        if ahead and task + 1 < len(train):
+        if ahead and task + 1 < len(train) and len(test[task + 1].dataset):
             future = evaluate_apart(
                 strategy, strategy.model, state.metrics, [test[task + 1]]
             )

@@ -85,9 +85,11 @@ def summarise(
             for step in range(tasks)
         ]
         per_category[metric] = seen[-1]
-        # joint training has no steps
+        # joint training has no steps; an experience without test images has no values
         stepwise = [list(values.values()) for values in seen]
-        steps[metric] = stepwise if all(stepwise) else None
+        at_last = [task for step, task in cells if step == tasks - 1]
+        followed = all((task, task) in cells for task in at_last)
+        steps[metric] = stepwise if followed else None
     return {
         "matrix": matrix,
         "per_category": per_category,

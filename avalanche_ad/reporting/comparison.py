@@ -13,6 +13,7 @@ from avalanche_ad.reporting.columns import (
     further_columns,
     further_metrics,
 )
+from avalanche_ad.reporting.coverage import coverage_note
 from avalanche_ad.reporting.figures import matrices_figure
 from avalanche_ad.reporting.matrices import matrix_sections, mean_matrices
 from avalanche_ad.reporting.paired import (
@@ -76,13 +77,15 @@ def write_comparison(
         f"Mean ± standard deviation (n − 1) over seed{'s' * (len(seeds) > 1)} "
         f"{', '.join(map(str, seeds))}. – : undefined."
     )
+    coverage = coverage_note(results)
+    intro = _joined(intro, coverage)
     sections = comparison_sections(rows)
     texts: dict[str, str | None] = {
         "compare.csv": comparison_csv(rows, (*CSV_COLUMNS, *further_columns(results))),
         "compare-against.csv": None,
         "matrices.md": sections_markdown(
             title,
-            _legend(results),
+            _joined(_legend(results), coverage),
             matrix_sections(results, (*AUROCS, *further)),
         ),
         "published.md": None,
@@ -94,7 +97,7 @@ def write_comparison(
     if published:
         texts["published.md"] = sections_markdown(
             f"{title}: published numbers beside",
-            " ".join(part for part in (intro, note) if part),
+            _joined(intro, note),
             published_sections(results, published),
         )
     texts["compare.md"] = sections_markdown(title, intro, sections)
@@ -120,6 +123,10 @@ def write_matrix_figures(
         figure = matrices_figure(mean_matrices(results, metric), f"{name}: {title}")
         with writing(folder, "the comparison"):
             figure.savefig(folder / f"matrices-{metric}.png", dpi=150)
+
+
+def _joined(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
 
 
 def _legend(results: Sequence[Mapping[str, Any]]) -> str:

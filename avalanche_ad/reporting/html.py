@@ -14,6 +14,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from avalanche_ad.reporting.columns import AUROCS, further_metrics
+from avalanche_ad.reporting.coverage import coverage_note
 from avalanche_ad.reporting.figures import (
     matrices_figure,
     over_seeds,
@@ -64,6 +65,7 @@ def report_page(title: str, results: Runs) -> str:
         runs=len(results),
         seeds=sorted({run["seed"] for run in results}),
         tasks=results[0]["categories"],
+        coverage=coverage_note(results),
         figures=_figures(results),
         sections=[
             *comparison_sections(comparison_rows(results)),

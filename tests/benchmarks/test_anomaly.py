@@ -4,10 +4,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader
 
 from avalanche_ad.benchmarks import AnomalyBenchmark, anomaly_benchmark
-from avalanche_ad.datasets import category_digests
+from avalanche_ad.datasets import UNKNOWN, category_digests
 from avalanche_ad.datasets.masks import resize_mask
 from avalanche_ad.errors import DatasetError
 from avalanche_ad.models import FlowGMM
@@ -250,10 +250,34 @@ def test_copies_of_a_data_set_copy_no_features(build):
     assert torch.equal(twin[3][0], dataset[3][0])
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_a_category_without_images_is_told(build, drawn, split):
-    data = drawn(leave_out=[("dial", split)])
-    with pytest.raises(DatasetError, match=f"'dial' of drawn has no {split} image"):
+def test_unknown_masks_are_255_and_collate_with_the_others(any_stream, drawn):
+    data = drawn()
+    known = data.mask
+    data.mask = lambda s: None if s.path.match("cap/test/hole/1.png") else known(s)
+    benchmark = any_stream(data=data)
+    both = ConcatDataset([one.dataset for one in benchmark.test_stream])
+    _, _, is_anomaly, mask, _ = next(iter(DataLoader(both, batch_size=len(both))))
+    assert mask.dtype is torch.uint8
+    unknown = (mask == UNKNOWN).flatten(1)
+    assert unknown.any(1).sum() == unknown.all(1).sum() == 1
+    assert mask[~unknown.any(1)].max() == 1
+    assert not mask[~is_anomaly].any()
+
+
+def test_a_category_without_test_images_is_for_training(any_stream, drawn, caplog):
+    data = drawn(leave_out=[("bolt", "test"), ("cap", "test"), ("gear", "test")])
+    benchmark = any_stream(data=data, n_experiences=2)
+    assert [len(one.dataset) for one in benchmark.train_stream] == [6, 6]
+    assert [len(one.dataset) for one in benchmark.test_stream] == [0, 4]
+    assert [record.getMessage() for record in caplog.records] == [
+        "no test image of 'bolt', 'cap', 'gear': training and predict only, metrics "
+        "are null"
+    ]
+
+
+def test_a_category_without_training_images_is_told(build, drawn):
+    data = drawn(leave_out=[("dial", "train")])
+    with pytest.raises(DatasetError, match="'dial' of drawn has no train image"):
         build(data=data)
     names = ["bolt", "cap", "gear"]
     assert build(data=data, class_order=names).category_names == tuple(names)

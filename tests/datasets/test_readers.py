@@ -219,15 +219,6 @@ def test_folder_passes_over_what_is_no_category(folder_tree):
     assert open_dataset("folder", root).categories == ("bolt", "gear")
 
 
-def test_anomalous_image_without_mask(folder_tree):
-    root = folder_tree()
-    mask = root / "bolt/ground_truth/hole/000_mask.png"
-    mask.unlink()
-    image = root / "bolt/test/hole/000.png"
-    message = only_error("folder", root)
-    assert message == f"{image}: anomalous image without mask; expected {mask}"
-
-
 @pytest.mark.parametrize("place", ["train/good", "test/hole", "ground_truth/hole"])
 def test_duplicate_names(folder_tree, image_file, place):
     root = folder_tree()
@@ -237,15 +228,12 @@ def test_duplicate_names(folder_tree, image_file, place):
     assert f"same name as {twin.stem}.jpg; remove or rename" in message
 
 
-def test_empty_train_and_test(folder_tree):
+def test_empty_train(folder_tree):
     root = folder_tree()
     for path in (root / "bolt/train/good").iterdir():
         path.unlink()
     expected = f"{root / 'bolt/train/good'}: no training image; expected files (.bmp"
     assert only_error("folder", root).startswith(expected)
-    (root / "gear/test").rename(root / "gear/tests")
-    expected = f"{root / 'gear/test'}: no test image; expected folders 'good' and one"
-    assert only_error("folder", root, ["gear"]).startswith(expected)
 
 
 def test_folder_that_may_not_be_read(folder_tree, monkeypatch):
@@ -305,7 +293,6 @@ def test_visa_finds_the_mask_that_the_table_leaves_out(visa_tree):
         ("train,normal", "train,anomaly", "line 3: anomalous image .* in the train"),
         ("0001.JPG", "0002.JPG", "line 4: .*0002.JPG is named twice"),
         ("0001.JPG", "0009.JPG", "0009.JPG: image named in .*1cls.csv not found"),
-        ("Anomaly/000.png", "Anomaly/1.png", "without mask; expected .*Anomaly/1.png"),
         ("pcb1/Data/Images/Normal/0001.JPG", "", "line 3: names no image"),
         ("pcb1,test", "pcb1,train", "line 5: anomalous image"),
         ("normal", "normal\x00", "line 2: expected label|not a CSV table"),
@@ -343,8 +330,7 @@ def test_visa_category_without_rows(visa_tree):
 def test_mask_of_an_anomalous_sample_that_names_none(tmp_path, image_file):
     path = image_file(tmp_path / "000.png")
     data = DiskData("own", (Sample(path, "gear", "test", "hole"),))
-    with pytest.raises(DatasetError, match="anomalous image without mask"):
-        data.mask(data.samples[0])
+    assert data.mask(data.samples[0]) is None
     np.testing.assert_array_equal(
         data.mask(Sample(path, "gear", "test")), np.zeros((16, 16), dtype=np.bool_)
     )

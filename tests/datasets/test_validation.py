@@ -40,7 +40,6 @@ def test_every_problem_of_one_tree_is_listed_once(folder_tree, mask_file, image_
     truncate(bolt / "train/good/000.png")
     (bolt / "train/good/001.png").write_bytes(b"")
     mask_file(bolt / "ground_truth/hole/000_mask.png", size=20)
-    (bolt / "ground_truth/scratch/000_mask.png").unlink()
     Image.new("RGB", (40, 8), "red").save(bolt / "test/good/000.png")
     truncate(gear / "ground_truth/hole/000_mask.png")
     (gear / "test/scratch/000.png").write_bytes(b"text")
@@ -54,7 +53,6 @@ def test_every_problem_of_one_tree_is_listed_once(folder_tree, mask_file, image_
         for problem in problems
         if problem.severity == "error"
     }
-    missing = bolt / "ground_truth/scratch/000_mask.png"
     image = bolt / "test/hole/000.png"
     assert errors == {
         ("bolt/train/good/000.png", next_reason(bolt / "train/good/000.png")),
@@ -64,7 +62,6 @@ def test_every_problem_of_one_tree_is_listed_once(folder_tree, mask_file, image_
             "bolt/ground_truth/hole/000_mask.png",
             "mask of 20x20 pixels",
         ),
-        ("bolt/test/scratch/000.png", "anomalous image without mask"),
         (
             "gear/ground_truth/hole/000_mask.png",
             next_reason(gear / "ground_truth/hole/000_mask.png"),
@@ -76,7 +73,6 @@ def test_every_problem_of_one_tree_is_listed_once(folder_tree, mask_file, image_
     lines = [str(problem) for problem in problems]
     assert len(set(lines)) == len(lines)
     assert not any("\n" in line for line in lines)
-    assert any(line.endswith(f"expected {missing}") for line in lines)
     assert any(f"expected 16x16, the size of {image}" in line for line in lines)
     severities = [problem.severity for problem in problems]
     assert severities == sorted(severities)
@@ -93,7 +89,7 @@ def next_reason(path: Path) -> str:
 
 def test_opening_raises_the_first_error_that_check_lists(folder_tree):
     root = folder_tree()
-    (root / "bolt/ground_truth/hole/000_mask.png").unlink()
+    Image.new("RGB", (40, 8)).save(root / "bolt/test/good/000.jpg")
     (root / "gear/train/good").rename(root / "gear/train/fine")
     (root / "gear/train/good").mkdir()
     first = check_dataset("folder", root)[0]
@@ -252,7 +248,7 @@ def test_data_in_memory_is_checked_too():
 
 
 def test_samples_that_point_nowhere(tmp_path):
-    sample = Sample(tmp_path / "a.png", "gear", "test", "hole", tmp_path / "b.png")
+    sample = Sample(tmp_path / "a.png", "gear", "test", "hole", (tmp_path / "b.png",))
     errors = [
         str(p)
         for p in find_problems(DiskData("own", (sample,)))

@@ -91,7 +91,7 @@ def as_avalanche(items, task):
 def make_benchmark():
     """Build streams with categories 0 and 1 in experience 0 and 2 in experience 1."""
 
-    def make(*, with_task_ids=False, flags=None):
+    def make(*, with_task_ids=False, flags=None, unknown=()):
         flags = {0: [0, 1] * 6, 1: [0, 0, 1] * 4, 2: [1, 1, 0] * 5} | (flags or {})
         train, test = [], []
         for index, categories in enumerate([(0, 1), (2,)]):
@@ -100,7 +100,11 @@ def make_benchmark():
             train.append(as_avalanche(Items(y, seed=index), task))
             y = [c for c in categories for _ in flags[c]]
             is_anomaly = [flag for c in categories for flag in flags[c]]
-            test.append(as_avalanche(Items(y, is_anomaly, seed=10 + index), task))
+            items = Items(y, is_anomaly, seed=10 + index)
+            if unknown:  # numbers of items of experience 0
+                items.mask = items.mask.to(torch.uint8)
+                items.mask[[*unknown] if index == 0 else []] = 255
+            test.append(as_avalanche(items, task))
         benchmark = benchmark_from_datasets(train=train, test=test)
         return with_task_labels(benchmark) if with_task_ids else benchmark
 

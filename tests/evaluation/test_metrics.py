@@ -14,6 +14,7 @@ from avalanche.evaluation.metrics import (
 from avalanche.logging import InteractiveLogger, TensorboardLogger, TextLogger
 
 from avalanche_ad.errors import AvalancheADError
+from avalanche_ad.evaluation.anomaly_metric import AnomalyMetric
 from avalanche_ad.evaluation.continual import result_matrix
 from avalanche_ad.evaluation.detection import (
     UndefinedMetricWarning,
@@ -167,6 +168,51 @@ def test_a_category_of_one_class_is_null_and_warned_of_once(
     assert cable["image_auroc"] is None
     assert cable["aupro_oracle"] is None
     assert cable["category_accuracy"] == 0.0
+
+
+def test_images_with_unknown_masks_are_no_part_of_pixel_metrics(
+    make_benchmark, make_strategy
+):
+    # of category 0 one anomalous image is unknown, of category 1 (12 to 23) all
+    unknown = [1, *range(14, 24, 3)]
+    benchmark = make_benchmark(unknown=unknown)
+    (metrics,) = anomaly_metrics(NAMES)
+    found = make_strategy(metrics).eval(benchmark.test_stream)  # without any warning
+    items = [benchmark.test_stream[0].dataset[i] for i in range(12) if i != 1]
+    maps = np.stack([item[0].view(8, 8).numpy() for item in items])
+    masks = np.stack([item[3].numpy() for item in items]).astype(bool)
+    bottle, cable = metrics.history[:2]
+    wanted = pixel_metrics(maps, masks)
+    for suffix in ("", "_oracle"):
+        assert bottle["pixel_auroc" + suffix] == wanted.auroc
+        assert bottle["aupro" + suffix] == wanted.aupro
+        for name in ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro"):
+            assert cable[name + suffix] is None
+    assert cable["pixel_threshold"] is None
+    whole = AnomalyMetrics(NAMES)
+    make_strategy(whole).eval(make_benchmark().test_stream)
+    for one, other in zip(metrics.history, whole.history, strict=True):
+        same = ("image_auroc", "image_f1max", "image_threshold", "category_accuracy")
+        assert [one[name] for name in same] == [other[name] for name in same]
+    prefix = "aupro/eval_phase/test_stream/Exp000"
+    assert prefix + "/cable" not in found
+    assert found[prefix] == wanted.aupro
+
+
+def test_metrics_of_ones_own_get_no_unknown_pixels(make_benchmark, make_strategy):
+    class Marked(AnomalyMetric):
+        name, level, needs_both = "marked", "pixel", False
+
+        def compute(self, scores, labels):
+            assert scores.shape == labels.shape
+            return len(labels) + labels.mean()
+
+    unknown = [1, *range(14, 24, 3)]
+    (metrics,) = anomaly_metrics(NAMES, metrics=[Marked()], oracle=False)
+    make_strategy(metrics).eval(make_benchmark(unknown=unknown).test_stream)
+    values = [entry["marked"] for entry in metrics.history]
+    assert values[1] is None
+    assert [int(values[0]), int(values[2])] == [11, 15]
 
 
 def test_an_experience_without_any_defined_value(make_benchmark, make_strategy):

@@ -66,6 +66,21 @@ def test_a_summary_equals_the_sums_done_by_hand():
     assert made["fwt"]["score"] is None  # nothing was evaluated ahead
 
 
+def test_experiences_without_test_images_are_left_out_of_means():
+    made = summarise([*rows(1, c=0.7), *rows(2, c=0.6, d=1.0)], EXPERIENCES, ["score"])
+    assert made["per_category"]["score"] == {"c": 0.6, "d": 1.0}
+    assert made["final"]["score"] == pytest.approx(0.8)
+    assert made["step_mean"]["score"] == pytest.approx((0.7 + 0.8) / 2)
+    assert made["forgetting"]["score"] == pytest.approx(0.1)
+    assert made["plasticity"]["score"] == pytest.approx((0.7 + 1.0) / 2)
+    made = summarise(rows(2, d=1.0), EXPERIENCES, ["score"])
+    assert made["step_mean"]["score"] == made["plasticity"]["score"] == 1.0
+    made = summarise([], EXPERIENCES, ["score"])
+    assert {made[key]["score"] for key in ("final", "step_mean", "forgetting")} == {
+        None
+    }
+
+
 def test_what_is_evaluated_ahead_counts_for_forward_transfer_alone():
     ahead = [*rows(0, c=0.55), *rows(1, d=0.2)]
     baseline = {"score": [None, 0.5, 0.4]}

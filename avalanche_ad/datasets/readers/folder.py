@@ -12,7 +12,6 @@ from avalanche_ad.datasets.disk import Problem
 from avalanche_ad.datasets.places import Places, scan_places
 from avalanche_ad.datasets.reader import DiskReader
 from avalanche_ad.datasets.scanning import (
-    Layout,
     Scan,
     choose_categories,
     find_folders,
@@ -21,6 +20,7 @@ from avalanche_ad.datasets.scanning import (
     scan_category,
     stray_images,
 )
+from avalanche_ad.datasets.tree import Layout
 
 __all__ = ["FolderReader"]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from avalanche_ad.datasets.reader import DiskReader
-from avalanche_ad.datasets.scanning import Layout, Scan, scan_official
+from avalanche_ad.datasets.scanning import Scan, scan_official
+from avalanche_ad.datasets.tree import Layout
 
 __all__ = ["MPDD_CATEGORIES", "MPDDReader"]
 

@@ -16,7 +16,8 @@ from avalanche_ad.datasets.loading import Remark, load_image
 from avalanche_ad.datasets.reader import DiskReader
 from avalanche_ad.datasets.regions import Region
 from avalanche_ad.datasets.sample import Sample
-from avalanche_ad.datasets.scanning import Layout, Scan, scan_official
+from avalanche_ad.datasets.scanning import Scan, scan_official
+from avalanche_ad.datasets.tree import Layout
 from avalanche_ad.errors import DatasetError
 
 __all__ = ["MVTEC_LOCO_CATEGORIES", "LOCOData", "MVTecLOCOReader", "saturation_of"]
@@ -95,7 +96,9 @@ class LOCOData(DiskData):
         """
         return [_region(sample, path) for path in sample.mask_paths]
 
-    def read_mask(self, sample: Sample) -> tuple[npt.NDArray[np.bool_], list[Remark]]:
+    def read_mask(
+        self, sample: Sample
+    ) -> tuple[npt.NDArray[np.bool_] | None, list[Remark]]:
         """Return the union of the regions, and what is odd about their files.
 
         :raises DatasetError: as :meth:`regions`.

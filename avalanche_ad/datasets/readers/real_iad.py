@@ -14,7 +14,6 @@ from avalanche_ad.datasets.scanning import (
     Scan,
     choose_categories,
     find_folders,
-    missing_mask,
     missing_root,
 )
 from avalanche_ad.errors import counted
@@ -193,8 +192,6 @@ def _check_files(path: Path, sample: Sample | Problem) -> Iterator[Sample | Prob
     elif not sample.path.is_file():
         yield Problem(sample.path, f"image named in {path.name} not found")
     else:
-        if any(not mask.is_file() for mask in sample.mask_paths):
-            yield missing_mask(sample)
         yield sample
 
 

@@ -15,7 +15,6 @@ from avalanche_ad.datasets.scanning import (
     choose_categories,
     is_system_file,
     missing_category,
-    missing_mask,
     missing_root,
     unknown_folders,
 )
@@ -93,17 +92,16 @@ def _check_category(root: Path, category: str, samples: list[Sample]) -> Scan:
     if not (root / category).is_dir():
         yield missing_category(root / category)
         return
+    if not any(sample.split == "train" for sample in samples):
+        yield Problem(root / _TABLE, f"names no train image of {category!r}")
     for split in _SPLITS.values():
-        own = [sample for sample in samples if sample.split == split]
-        if not own:
-            yield Problem(root / _TABLE, f"names no {split} image of {category!r}")
-        for sample in own:
-            if not sample.path.is_file():
-                yield Problem(sample.path, f"image named in {_TABLE} not found")
+        for sample in samples:
+            if sample.split != split:
                 continue
-            if any(not path.is_file() for path in sample.mask_paths):
-                yield missing_mask(sample)
-            yield sample
+            if sample.path.is_file():
+                yield sample
+            else:
+                yield Problem(sample.path, f"image named in {_TABLE} not found")
     named = {sample.path for sample in samples}
     folders = sorted({path.parent for path in named})
     for folder in folders:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from avalanche_ad.evaluation.detection import binary_metrics, fpr_at_tpr
+from avalanche_ad.evaluation.measuring import known_masks
 from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.evaluating import evaluating
 from avalanche_ad.models.scoring import AnomalyScores
@@ -28,7 +29,7 @@ class CategoryEvaluation:
     :param category: category index.
     :param kind: ``"likelihood"``, ``"uncertainty"`` or ``"product"``.
     :param image_auroc: ``None`` where a class is missing, as the next two.
-    :param pixel_auroc: over all pixels of the category.
+    :param pixel_auroc: over all pixels of the images whose masks are known.
     :param fpr95: share of the normal images at or above the score that 95 % of the
         anomalous ones reach.
     :param accuracy: share of the images whose category is inferred right.
@@ -79,20 +80,28 @@ def evaluate_categories(
                 parts[kind].append(model.score(output, size, given, kind))
             for kept, value in zip(truth, (y, flags, mask), strict=True):
                 kept.append(value)
+    if not truth[0]:
+        return []
     category, defective, masks = (torch.cat(kept).cpu().numpy() for kept in truth)
     anomalous, evaluated = defective.astype(bool), []
+    known = known_masks(torch.cat(truth[2])).cpu().numpy()
     for kind in kinds:
         scores = AnomalyScores.concatenate(parts[kind])
         image = scores.image.double().cpu().numpy()
         maps, inferred = scores.maps.cpu().numpy(), scores.category.cpu().numpy()
         for number in np.unique(category):
             own = category == number
+            marked = own & known
+            # with anomalous images, but no mask of any, there is nothing to hold to
+            has_pixels = known[own].all() or (marked & anomalous).any()
             evaluated.append(
                 CategoryEvaluation(
                     int(number),
                     kind,
                     binary_metrics(image[own], anomalous[own]).auroc,
-                    binary_metrics(maps[own].ravel(), masks[own].ravel()).auroc,
+                    binary_metrics(maps[marked].ravel(), masks[marked].ravel()).auroc
+                    if has_pixels
+                    else None,
                     fpr_at_tpr(image[own], anomalous[own]),
                     float((inferred[own] == number).mean()),
                     image[own & ~anomalous],

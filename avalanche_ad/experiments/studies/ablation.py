@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from avalanche_ad.evaluation.continual import difference
 from avalanche_ad.experiments.configuration import SHARED_OPTIONS, SHARING_PLUGINS
 from avalanche_ad.experiments.studies.bench import Bench, Load, Measurements
 from avalanche_ad.experiments.studies.study import Study
@@ -98,7 +99,10 @@ def sections(results: Sequence[Measurements]) -> list[Section]:
         cells = [interval([one[title] for one in own]).text() for title in titles]
         gains = [
             interval(
-                [a[title] - b[title] for a, b in zip(own, naive, strict=True)]
+                [
+                    difference(a[title], b[title])
+                    for a, b in zip(own, naive, strict=True)
+                ]
             ).text(sign="+")
             for title in titles[:2]
         ]

@@ -35,10 +35,13 @@ from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.recipes import ExperimentRecipe
 from avalanche_ad.training.dynamic import features_by_category
 
-__all__ = ["Bench", "Measurements", "Load", "flow_model_of"]
+__all__ = ["Bench", "Measurements", "Load", "Pair", "flow_model_of", "mean_pairs"]
 
 Measurements = dict[str, Any]
 """What one seed gave, as JSON values."""
+
+Pair = tuple[float | None, float | None]
+"""Image and pixel AUROC."""
 
 Load = Callable[[str], ExperimentRecipe]
 """Gives the recipe of a strategy on the stream by the strategy's name."""
@@ -172,20 +175,16 @@ class Bench:
         model: AnomalyModel,
         tasks: Sequence[int],
         kind: ScoreKind | None = None,
-    ) -> tuple[float, float]:
+    ) -> Pair:
         """Return image and pixel AUROC, means over the categories of experiences.
 
+        :return: the second is ``None`` where no category has a mask.
         :raises DatasetError: when no category has both normal and anomalous images.
         """
         found = self.evaluate(model, tasks, None if kind is None else (kind,))
         image = mean_defined(one.image_auroc for one in found)
         pixel = mean_defined(one.pixel_auroc for one in found)
-        if image is None or pixel is None:
-            raise DatasetError(
-                "no AUROC: an experience's test images are all normal or all "
-                "anomalous; experiments need both, with masks"
-            )
-        return image, pixel
+        return _needed(image), pixel
 
     def run(self, recipe: ExperimentRecipe, seed: int) -> dict[str, Any]:
         """Make a whole run of a recipe, or read it where it was made before."""
@@ -214,6 +213,7 @@ class Bench:
             means: Measurements = {"kind": kind}
             for name in ("image_auroc", "pixel_auroc", "fpr95"):
                 means[name] = mean_defined(getattr(one, name) for one in found)
+            _needed(means["image_auroc"])
             made.append((means, found))
         return made
 
@@ -221,6 +221,20 @@ class Bench:
         """Show how far the experiment is."""
         if self.progress is not None:
             self.progress.report(what, done, total)
+
+
+def mean_pairs(pairs: Sequence[Pair]) -> list[float | None]:
+    """Return the mean image and pixel AUROC of pairs of them, where there are any."""
+    return [mean_defined(pair[side] for pair in pairs) for side in (0, 1)]
+
+
+def _needed(image_auroc: float | None) -> float:
+    if image_auroc is None:
+        raise DatasetError(
+            "no AUROC: an experience's test images are all normal or all anomalous, or "
+            "there are none; this experiment needs both"
+        )
+    return image_auroc
 
 
 def flow_model_of(strategy: Any) -> FlowModel:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from avalanche_ad.evaluation.continual import mean_defined
 from avalanche_ad.experiments.studies.bench import Bench, Measurements
 from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.reporting.figures import draw_intervals, over_seeds
@@ -48,10 +49,8 @@ def measure(bench: Bench, seed: int) -> Measurements:
     return {"rows": rows}
 
 
-def _of(found: Measurements, since: int, metric: str) -> float:
-    return float(
-        np.mean([row[metric] for row in found["rows"] if row["since"] == since])
-    )
+def _of(found: Measurements, since: int, metric: str) -> float | None:
+    return mean_defined(row[metric] for row in found["rows"] if row["since"] == since)
 
 
 def sections(results: Sequence[Measurements]) -> list[Section]:

@@ -6,11 +6,16 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from avalanche.core import SupervisedPlugin
 from matplotlib.figure import Figure
 
-from avalanche_ad.experiments.studies.bench import Bench, Measurements, flow_model_of
+from avalanche_ad.evaluation.continual import difference
+from avalanche_ad.experiments.studies.bench import (
+    Bench,
+    Measurements,
+    flow_model_of,
+    mean_pairs,
+)
 from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.reporting.figures import draw_intervals, over_seeds
 from avalanche_ad.reporting.paired import interval
@@ -66,13 +71,14 @@ def measure(bench: Bench, seed: int) -> Measurements:
             curve.task = task + 1
             bench.report("convergence", number * bench.tasks + task + 1, total)
         last = bench.auroc(strategy.model, [0])
-        later = np.mean(learned[1:], axis=0)
         found["lengths"].append(
             {
                 "factor": factor,
                 "learned": learned[0],
-                "forgotten": [a - b for a, b in zip(learned[0], last, strict=True)],
-                "later": later.tolist(),
+                "forgotten": [
+                    difference(a, b) for a, b in zip(learned[0], last, strict=True)
+                ],
+                "later": mean_pairs(learned[1:]),
             }
         )
         if factor == 1:

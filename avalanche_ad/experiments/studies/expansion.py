@@ -65,6 +65,12 @@ def _pick(found: Measurements, scope: str, kind: str, moment: str) -> Measuremen
     return row
 
 
+def _mean(values: Sequence[float | list[float] | None]) -> float | None:
+    """Return the mean over seeds of a value, or of the mean of several."""
+    known = [float(np.mean(value)) for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
+
+
 def sections(results: Sequence[Measurements]) -> list[Section]:
     """Return means over seeds, before → after, and the change with its interval."""
     lines = []
@@ -80,10 +86,8 @@ def sections(results: Sequence[Measurements]) -> list[Section]:
             def both(
                 name: str, pairs: Sequence[tuple[Measurements, ...]] = pairs
             ) -> str:
-                sides = zip(
-                    *[[np.mean(side[name]) for side in p] for p in pairs], strict=True
-                )
-                return " → ".join(number(float(np.mean(side))) for side in sides)
+                sides = zip(*[[side[name] for side in p] for p in pairs], strict=True)
+                return " → ".join(number(_mean(side)) for side in sides)
 
             changes = [
                 after["image_auroc"] - before["image_auroc"] for before, after in pairs

@@ -11,7 +11,12 @@ import torch
 from matplotlib.figure import Figure
 
 from avalanche_ad.errors import counted
-from avalanche_ad.experiments.studies.bench import Bench, Measurements, flow_model_of
+from avalanche_ad.experiments.studies.bench import (
+    Bench,
+    Measurements,
+    flow_model_of,
+    mean_pairs,
+)
 from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.reporting.figures import draw_intervals, over_seeds
@@ -36,7 +41,7 @@ def measure(bench: Bench, seed: int) -> Measurements:
     old = bench.seen(last - 1)
     runs = len(EXEMPLARS) * len(STEPS)
     rows: list[dict[str, Any]] = [
-        _row("when learned", None, np.mean(learned, axis=0)),
+        _row("when learned", None, mean_pairs(learned)),
         _row("after the last task", None, bench.auroc(model, range(last))),
     ]
     for exemplars in EXEMPLARS:
@@ -61,7 +66,7 @@ def measure(bench: Bench, seed: int) -> Measurements:
 
 
 def _row(exemplars: object, steps: int | None, pair: Any) -> dict[str, Any]:
-    image, pixel = (float(value) for value in pair)
+    image, pixel = pair
     return {
         "exemplars": exemplars,
         "steps": steps,
@@ -125,12 +130,13 @@ def _drawn(
 
 def _of(
     found: Measurements, exemplars: object, steps: int | None, metric: str
-) -> float:
-    return next(
-        float(row[metric])
+) -> float | None:
+    value: float | None = next(
+        row[metric]
         for row in found["rows"]
         if row["exemplars"] == exemplars and row["steps"] == steps
     )
+    return value
 
 
 def sections(results: Sequence[Measurements]) -> list[Section]:
@@ -186,13 +192,14 @@ def figure(results: Sequence[Measurements]) -> Figure:
             values = [over(exemplars, steps) for steps in STEPS]
             draw_intervals(axes, places, values, label=label)
         for when, style in (("when learned", "--"), ("after the last task", ":")):
-            value = over(when, None).mean or 0.0
-            axes.axhline(value, color="black", linestyle=style, lw=1, label=when)
+            value = over(when, None).mean
+            if value is not None:
+                axes.axhline(value, color="black", linestyle=style, lw=1, label=when)
         axes.set_xticks(range(len(STEPS)), [str(steps) for steps in STEPS])
         axes.set(xlabel="steps", title=name)
         axes.grid(axis="y", alpha=0.3)
     grid[0].set_ylabel("AUROC of old categories")
-    handles, labels = axes.get_legend_handles_labels()
+    handles, labels = grid[0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=9)
     what = "Old categories after training on with a few of their images"
     drawn.suptitle(f"{what} ({over_seeds(len(results))})", fontsize=11)

@@ -6,10 +6,15 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
-from avalanche_ad.experiments.studies.bench import Bench, Measurements, flow_model_of
+from avalanche_ad.evaluation.continual import difference
+from avalanche_ad.experiments.studies.bench import (
+    Bench,
+    Measurements,
+    flow_model_of,
+    mean_pairs,
+)
 from avalanche_ad.experiments.studies.study import Study
 from avalanche_ad.models.alignment.mixtures import AlignedCovariance
 from avalanche_ad.models.evaluating import evaluating, seeded
@@ -45,7 +50,7 @@ def measure(bench: Bench, seed: int) -> Measurements:
         bench.report("ladder: learning", task + 1, total)
     model, old = flow_model_of(strategy), range(bench.tasks - 1)
     rows: dict[str, Any] = {
-        LEARNED: np.mean(learned, axis=0).tolist(),
+        LEARNED: mean_pairs(learned),
         FORGOTTEN: bench.auroc(model, old),
         "likelihood alone": bench.auroc(model, old, "likelihood"),
     }
@@ -54,8 +59,8 @@ def measure(bench: Bench, seed: int) -> Measurements:
         aligned = _aligned(bench, model, every, *form, seed)
         rows[rung] = bench.auroc(aligned, old, "likelihood")
         bench.report("ladder", bench.tasks + number, total)
-    rows[FRESH] = np.mean(fresh, axis=0).tolist()
-    return {"rows": {name: [float(v) for v in pair] for name, pair in rows.items()}}
+    rows[FRESH] = mean_pairs(fresh)
+    return {"rows": {name: list(pair) for name, pair in rows.items()}}
 
 
 def _aligned(
@@ -88,12 +93,15 @@ def shares(results: Sequence[Measurements], rung: str, side: int) -> list[float 
     :param rung: name of the rung.
     :param side: 0 for image AUROC, 1 for pixel AUROC.
     """
-    found = []
+    found: list[float | None] = []
     for result in results:
         rows = result["rows"]
-        lost = rows[LEARNED][side] - rows[FORGOTTEN][side]
-        regained = rows[rung][side] - rows[FORGOTTEN][side]
-        found.append(regained / lost if lost > 0 else None)
+        lost = difference(rows[LEARNED][side], rows[FORGOTTEN][side])
+        regained = difference(rows[rung][side], rows[FORGOTTEN][side])
+        if regained is None or lost is None or lost <= 0:
+            found.append(None)
+        else:
+            found.append(regained / lost)
     return found
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from avalanche_ad.datasets.roots import Roots
 from avalanche_ad.errors import (
+    DatasetError,
     RecipeError,
     ResultsError,
     writing,
@@ -151,6 +152,8 @@ def run_study(
                 "the stream has one task and nothing to forget: an experiment needs "
                 "two or more"
             )
+        if not any(len(test.dataset) for test in stream.test_stream):
+            raise DatasetError("there is no test image, and experiments evaluate some")
         bench = Bench(recipe, load, stream, out, data_root, device, cache, progress)
         for seed in seeds:
             if seed in found:
