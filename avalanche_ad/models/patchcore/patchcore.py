@@ -285,7 +285,7 @@ class PatchCore(AnomalyModel):
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Take the constants from what normals' positions say without their own vectors.
+        """Take the constants of normals, each held against the vectors of others.
 
         To itself a training image is nearer than any new one. See
         :meth:`AnomalyModel.calibrate`.
