@@ -1,10 +1,12 @@
 """PatchCore against direct computations, and what its bank does as categories come."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
-from avalanche_ad.errors import TrainingError
+from avalanche_ad.errors import RecipeError, TrainingError
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.memory import kept_tensors
@@ -120,18 +122,36 @@ def test_a_projection_keeps_distances():
 # Neighbours ---------------------------------------------------------------------
 
 
+FAISS = pytest.param(
+    "faiss",
+    marks=pytest.mark.skipif(
+        find_spec("faiss") is None, reason="faiss, an extra, is not installed"
+    ),
+)
+
+
+@pytest.mark.parametrize("search", ["torch", FAISS])
 @pytest.mark.parametrize("neighbours", [1, 3])
-def test_distances_are_those_of_brute_force(neighbours):
+def test_distances_are_those_of_brute_force(neighbours, search):
     """Of more rows and vectors than a block has, far from the origin."""
     x, bank = drawn(600, 6) + 100.0, drawn(2500, 6, seed=1) + 100.0
     every = torch.cdist(x.double(), bank.double()).square()
     expected = every.topk(neighbours, largest=False).values.float()
-    found = nearest_squares(x, bank, neighbours)
+    found = nearest_squares(x, bank, neighbours, search)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_neighbours_that_are_not_there_are_infinitely_far():
-    found = nearest_squares(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]), 2)
+def test_a_search_that_is_not_installed_is_refused(monkeypatch):
+    monkeypatch.setattr(
+        "avalanche_ad.models.patchcore.neighbours.find_spec", lambda name: None
+    )
+    with pytest.raises(RecipeError, match="pip install 'avalanche_ad.faiss.'"):
+        PatchCore(LAYOUT, search="faiss")
+
+
+@pytest.mark.parametrize("search", ["torch", FAISS])
+def test_neighbours_that_are_not_there_are_infinitely_far(search):
+    found = nearest_squares(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]), 2, search)
     assert found.tolist() == [[25.0, torch.inf]]
     assert mean_distance(found).tolist() == [5.0]
     assert nearest_squares(torch.zeros(1, 2), torch.zeros(0, 2)).isinf().all()

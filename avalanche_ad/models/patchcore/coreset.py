@@ -20,8 +20,9 @@ def projected(x: Tensor, dimensions: int, generator: torch.Generator) -> Tensor:
     """
     if x.shape[1] <= dimensions:
         return x
-    directions = torch.randn(x.shape[1], dimensions, generator=generator)
-    return x @ (directions.to(x) / dimensions**0.5)
+    directions = torch.randn(x.shape[1], dimensions, generator=generator).to(x)
+    found: Tensor = x @ (directions / dimensions**0.5)
+    return found
 
 
 def greedy_order(x: Tensor, count: int) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from avalanche_ad.models.patchcore.neighbours import nearest_squares
+from avalanche_ad.models.patchcore.neighbours import Search, nearest_squares
 
 __all__ = ["squares_without"]
 
@@ -19,6 +19,7 @@ def squares_without(
     image: Tensor,
     rests: Sequence[Tensor],
     neighbours: int = 1,
+    search: Search = "torch",
 ) -> Iterator[Tensor]:
     """Yield squared distances to the nearest vectors of some images, never one's own.
 
@@ -31,6 +32,7 @@ def squares_without(
     :param image: of each vector, (M,), -1 for one that is never held out.
     :param rests: the images whose vectors are not held out, for each part.
     :param neighbours: k.
+    :param search: see :func:`nearest_squares`.
     :return: (N, P, k) for each part; infinity in the place of those that are not there.
     """
     kept = torch.stack([torch.isin(image, rest) | (image < 0) for rest in rests])
@@ -42,11 +44,11 @@ def squares_without(
         others = image != own[row]
         for index in range(count):
             vectors = bank[(group == index) & others]
-            found[index, row] = nearest_squares(x, vectors, neighbours)
+            found[index, row] = nearest_squares(x, vectors, neighbours, search)
     for chosen in patterns:
         used = torch.cat([chosen, chosen.new_ones(1)])
         every = found[used].movedim(0, 2).flatten(2)
         best = every.topk(neighbours, dim=2, largest=False, sorted=True).values
         for row in best[:, 0, 0].isinf().nonzero().flatten():
-            best[row] = nearest_squares(patches[row], bank, neighbours)
+            best[row] = nearest_squares(patches[row], bank, neighbours, search)
         yield best

@@ -21,7 +21,12 @@ from avalanche_ad.models.latents import attach_latents
 from avalanche_ad.models.patchcore.coreset import greedy_order, projected
 from avalanche_ad.models.patchcore.held_out import squares_without
 from avalanche_ad.models.patchcore.memory_bank import MemoryBank
-from avalanche_ad.models.patchcore.neighbours import mean_distance, nearest_squares
+from avalanche_ad.models.patchcore.neighbours import (
+    Search,
+    check_search,
+    mean_distance,
+    nearest_squares,
+)
 from avalanche_ad.models.patchcore.patches import images_of, patch_features
 from avalanche_ad.registry.options import ModelOptions, Positive
 
@@ -58,6 +63,7 @@ class PatchCoreOptions(ModelOptions):
     neighbourhood: Literal[1, 3, 5, 7] = 3
     max_positions: Positive = 50_000
     inference_stride: Positive = 4
+    search: Search = "torch"
 
     @model_validator(mode="after")
     def _one_size(self) -> PatchCoreOptions:
@@ -109,6 +115,8 @@ class PatchCore(AnomalyModel):
     :param neighbourhood: positions a side that a patch is the mean of.
     :param max_positions: patches of a category that vectors are chosen among.
     :param inference_stride: of the positions that the category is inferred from.
+    :param search: of neighbours, by ``"torch"`` or ``"faiss"``, an extra of the
+        package; they differ in the last digits.
     :param seed: decides the patches drawn and the projection.
     :param score_kind: see :class:`AnomalyModel`.
     :param smoothing_sigma: see :class:`AnomalyModel`.
@@ -134,6 +142,7 @@ class PatchCore(AnomalyModel):
         neighbourhood: int = 3,
         max_positions: int = 50_000,
         inference_stride: int = 4,
+        search: Search = "torch",
         seed: int = 0,
         score_kind: str | None = None,
         smoothing_sigma: float = 4.0,
@@ -147,6 +156,8 @@ class PatchCore(AnomalyModel):
         self.neighbourhood = neighbourhood
         self.max_positions = max_positions
         self.inference_stride = inference_stride
+        check_search(search)
+        self.search = search
         self.seed = seed
         self.bank = MemoryBank(sum(channels for _, _, channels in layout.levels))
         self.register_buffer("spread", torch.ones(()))
@@ -262,7 +273,9 @@ class PatchCore(AnomalyModel):
         few = patches[:, rows][:, ::step][:, :, columns][:, :, ::step].flatten(1, 2)
         unit = 2 * self.spread * math.sqrt(few.shape[2])
         for category in self.known_categories.tolist():
-            square = nearest_squares(few.flatten(0, 1), self.bank.of(category))
+            square = nearest_squares(
+                few.flatten(0, 1), self.bank.of(category), 1, self.search
+            )
             output[:, category] = -square.view(few.shape[:2]).mean(1) / unit
         category = torch.full((len(x),), -1, device=x.device)
         latents = _Patches(patches, patches.new_empty(patches.shape[:3]), category)
@@ -273,11 +286,11 @@ class PatchCore(AnomalyModel):
         """Return minus the distances to a category's vectors, one (N, H, W)."""
         assert isinstance(latents, _Patches)
         found, category = latents, category.to(latents.category)
-        for index in category[found.category != category].unique().tolist():
+        for index in sorted(set(category[found.category != category].tolist())):
             rows = (category == index) & (found.category != index)
             patches = found.patches[rows]
             square = nearest_squares(
-                patches.flatten(0, 2), self.bank.of(index), self.neighbours
+                patches.flatten(0, 2), self.bank.of(index), self.neighbours, self.search
             )
             found.normality[rows] = -mean_distance(square).view(patches.shape[:3])
             found.category[rows] = index
@@ -330,7 +343,13 @@ class PatchCore(AnomalyModel):
         image = images_of(bank, patches.to(bank.dtype).flatten(1, 2))
         image = torch.where(image < 0, image, first[image])
         found = squares_without(
-            patches.flatten(1, 2), first, bank, image, rests, self.neighbours
+            patches.flatten(1, 2),
+            first,
+            bank,
+            image,
+            rests,
+            self.neighbours,
+            self.search,
         )
         for square in found:
             yield mean_distance(square).view(patches.shape[:3])
