@@ -209,6 +209,21 @@ def test_a_budget_keeps_what_it_would_have_chosen_at_once():
     assert torch.equal(alone.bank.of(1), one_by_one.bank.of(1))
 
 
+def test_constants_follow_a_cut():
+    """They are those that calibration on the lost images would give now, or nearly."""
+    model = calibrated((0,), vectors=None, budget=400)
+    x, own = images(0), torch.zeros(12, dtype=torch.long)
+    whole = model.constants([0])
+    for category, tolerance in ((1, 1e-3), (2, 0.1)):  # a half is among the sizes
+        model.fit_category(category, images(category))
+        followed = model.constants([0])
+        assert len(model.bank.of(0)) == 400 // (category + 1)
+        model.calibrate([(x, own)])
+        fresh = model.constants([0])
+        assert float((followed - fresh).norm() / fresh.norm()) < tolerance
+        assert float((whole - fresh).norm() / fresh.norm()) > 0.1
+
+
 def test_a_budget_too_small_is_refused():
     model = fitted((0, 1), vectors=None, budget=2)
     with pytest.raises(TrainingError, match="budget of 2 vectors .* 3 categories"):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from avalanche_ad.errors import TrainingError
@@ -16,10 +14,12 @@ from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.anomaly_model import MASKED, AnomalyModel
 from avalanche_ad.models.batches import by_category
 from avalanche_ad.models.calibrated_maps import Levels
+from avalanche_ad.models.category_table import with_rows
 from avalanche_ad.models.copies import copies_of
 from avalanche_ad.models.latents import attach_latents
 from avalanche_ad.models.patchcore.coreset import greedy_order, projected
 from avalanche_ad.models.patchcore.held_out import squares_without
+from avalanche_ad.models.patchcore.later_constants import LaterConstants
 from avalanche_ad.models.patchcore.memory_bank import MemoryBank
 from avalanche_ad.models.patchcore.neighbours import (
     Search,
@@ -27,10 +27,10 @@ from avalanche_ad.models.patchcore.neighbours import (
     mean_distance,
     nearest_squares,
 )
+from avalanche_ad.models.patchcore.options import PatchCoreOptions
 from avalanche_ad.models.patchcore.patches import images_of, patch_features
-from avalanche_ad.registry.options import ModelOptions, Positive
 
-__all__ = ["PatchCore", "PatchCoreOptions"]
+__all__ = ["PatchCore"]
 
 _DIMENSIONS = 64  # that vectors are chosen in
 
@@ -48,33 +48,6 @@ class _Patches:
     category: Tensor
 
 
-class PatchCoreOptions(ModelOptions):
-    """``[model]`` of type ``patchcore``.
-
-    >>> PatchCoreOptions(budget=20_000).share
-    0.1
-    """
-
-    type: str = "patchcore"
-    share: Annotated[float, Field(gt=0, le=1)] = 0.1
-    vectors: Positive | None = None
-    budget: Positive | None = None
-    neighbours: Positive = 1
-    neighbourhood: Literal[1, 3, 5, 7] = 3
-    max_positions: Positive = 50_000
-    inference_stride: Positive = 4
-    search: Search = "torch"
-
-    @model_validator(mode="after")
-    def _one_size(self) -> PatchCoreOptions:
-        if self.vectors is not None and self.budget is not None:
-            raise ValueError(
-                "vectors (for each category) and budget (for all) contradict each "
-                "other: give one"
-            )
-        return self
-
-
 class PatchCore(AnomalyModel):
     """A coreset of each category's normal patches; far from all is anomalous.
 
@@ -89,6 +62,8 @@ class PatchCore(AnomalyModel):
     the categories known; when one arrives, the others give up the vectors that the
     greedy choice took last. What is left is what it would have chosen of their images
     had it been given the smaller number, so the bank depends on no order of arrival.
+    Constants of position calibration are taken for smaller banks beforehand, down to a
+    sixteenth, since the images are gone when one is cut; the nearest size's are used.
 
     The category is inferred from every ``inference_stride``-th position each way, by
 
@@ -161,6 +136,9 @@ class PatchCore(AnomalyModel):
         self.seed = seed
         self.bank = MemoryBank(sum(channels for _, _, channels in layout.levels))
         self.register_buffer("spread", torch.ones(()))
+        self.later = None
+        if budget is not None and position_calibration:
+            self.later = LaterConstants(self.map_shapes[0])
         self._brought: dict[int, int] = {}  # images of each that an experience brought
         # optimizers refuse a model without parameters
         self.placeholder = nn.Parameter(torch.zeros(0), requires_grad=False)
@@ -223,6 +201,7 @@ class PatchCore(AnomalyModel):
         count = self._count(positions, categories)
         if self.budget is not None:
             self.bank.shrink(count)
+            self._follow_cut()
         generator = torch.Generator().manual_seed(self.seed * 1009 + category)
         drawn = torch.randperm(positions, generator=generator)[: self.max_positions]
         wanted = torch.zeros(positions, dtype=torch.bool, device=x.device)
@@ -310,8 +289,31 @@ class PatchCore(AnomalyModel):
                     "before it is calibrated"
                 )
             every = torch.arange(len(x), device=x.device)
-            (distance,) = self._distances_without(category, x, [every])
-            self.put_constants(category, {self.maps[0]: [-distance]})
+            sizes, rows = [int(self.bank.counts[category])], []
+            if self.later is not None:
+                sizes = self.later.sizes_below(sizes[0])
+            for size in reversed(sizes):  # so that the whole bank's stay
+                (distance,) = self._distances_without(category, x, [every], size)
+                self.put_constants(category, {self.maps[0]: [-distance]})
+                if self.later is not None:
+                    rows.append(self._constants()[category])
+            if self.later is not None:
+                table = torch.stack(rows[::-1])
+                self.later.set_rows(category, sizes=torch.tensor(sizes), rows=table)
+
+    def _constants(self) -> Tensor:
+        return self.positions[self.maps[0]].get_buffer("level_0")
+
+    def _follow_cut(self) -> None:
+        """Take the constants of the size nearest to what each category has left."""
+        if self.later is not None:
+            counts = self.bank.counts.tolist()
+            rows = {
+                category: self.later.nearest(category, counts[category])
+                for category in self.later.categories.tolist()
+            }
+            table = with_rows(self._constants(), rows)
+            self.positions[self.maps[0]].level_0 = table
 
     def holds_out_density(self, category: int, images: int) -> bool:
         """Whether the bank does without the vectors of images held out: it does."""
@@ -335,10 +337,17 @@ class PatchCore(AnomalyModel):
             yield {name: [-level[rows]] for name in names}
 
     def _distances_without(
-        self, category: int, x: Tensor, rests: Sequence[Tensor]
+        self,
+        category: int,
+        x: Tensor,
+        rests: Sequence[Tensor],
+        count: int | None = None,
     ) -> Iterator[Tensor]:
-        """Yield (N, H, W) by the vectors of some images alone, without one's own."""
-        bank, first = self.bank.of(category), copies_of(x)
+        """Yield (N, H, W) by the vectors of some images alone, without one's own.
+
+        :param count: of the first so many vectors kept; all by default.
+        """
+        bank, first = self.bank.of(category)[:count], copies_of(x)
         patches = torch.cat([self._patches(part) for part in torch.split(x, 32)])
         image = images_of(bank, patches.to(bank.dtype).flatten(1, 2))
         image = torch.where(image < 0, image, first[image])
