@@ -46,11 +46,17 @@ class CalibratedMaps(nn.Module):
         """Where its tensors are."""
         return next(chain(self.parameters(), self.buffers())).device
 
+    @property
+    def map_shapes(self) -> list[tuple[int, int]]:
+        """(H, W) of each part of a map: a feature level, unless a model joins them."""
+        return [(height, width) for height, width, _ in self.layout.levels]
+
     def no_constants(self) -> nn.ModuleDict:
         """Return the position calibrations of no category, if there are to be any."""
-        shapes = [(height, width) for height, width, _ in self.layout.levels]
         calibrated = self.maps if self.position_calibration else ()
-        return nn.ModuleDict({name: PositionCalibration(shapes) for name in calibrated})
+        return nn.ModuleDict(
+            {name: PositionCalibration(self.map_shapes) for name in calibrated}
+        )
 
     def calibrated(self, name: str) -> bool:
         """Whether a map's constants have been taken, or it has none."""
@@ -161,8 +167,8 @@ class CalibratedMaps(nn.Module):
         return -normality_map(levels, mask_size, self.smoothing_sigma)
 
     def _check_positions(self, levels: Sequence[Tensor]) -> None:
-        for level, (height, width, _) in zip(levels, self.layout.levels, strict=True):
-            if level.shape[1:] != (height, width):
+        for level, shape in zip(levels, self.map_shapes, strict=True):
+            if level.shape[1:] != shape:
                 raise TrainingError(
                     "the output holds only the positions drawn for a training step: "
                     "call model.eval() before the forward pass whose output is scored"
