@@ -217,7 +217,7 @@ def _(place):
     data = place.data()
     shutil.rmtree(data / "gear/test")
     shutil.rmtree(data / "gear/ground_truth")
-    return place.run_on(data)
+    return place.run_on(data, FAST, "-s", "feature_gmm")
 
 
 @wrong(
@@ -231,7 +231,7 @@ def _(place):
 def _(place):
     data = place.data()
     (data / "gear/ground_truth/hole/0_mask.png").unlink()
-    return place.run_on(data)
+    return place.run_on(data, FAST, "-s", "feature_gmm")
 
 
 @wrong(DATA, "a mask of another size than its image", "20x20", "expected 80x80")

@@ -22,6 +22,7 @@ from avalanche_ad.cli.options import (
     used_folders,
 )
 from avalanche_ad.cli.output import err, print_table, say
+from avalanche_ad.cli.output import out as output
 from avalanche_ad.errors import counted
 
 
@@ -111,7 +112,7 @@ def run(
         )
     )
     if coverage := coverage_note([results]):
-        say(f"note: {coverage}")
+        output.print(coverage, soft_wrap=True)
     if backbone_calls is None:  # it was there already
         return
     seconds = results["seconds"]
