@@ -28,6 +28,7 @@ from avalanche_ad.models.hgad.mixture import (
 from avalanche_ad.models.hgad.options import FlowGMMOptions
 from avalanche_ad.models.hgad.training import TrainsAsHGAD, drawn_positions
 from avalanche_ad.models.latents import attach_latents
+from avalanche_ad.models.own_levels import spread_positions
 from avalanche_ad.models.scoped_entropy import ScopedEntropy
 
 __all__ = ["FlowGMM"]
@@ -41,7 +42,11 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
 
         out_c = mean_l mean_p [−½ d_c − ½D log 2π + J] / √D + mean_l log_softmax(φ)_c
 
-    where the division by √D keeps differences between categories at a few units.
+    where the division by √D keeps differences between categories at a few units. Where
+    there are aligned mixtures, log p(z|c) of a category's takes the place of its
+    Gaussian's, and the mean is of positions spread over the level
+    (:func:`~avalanche_ad.models.own_levels.spread_positions`): at all of them only the
+    mixture is evaluated that an image is scored by, when it is.
 
     :param layout: shapes of the feature levels.
     :param num_categories: room made beforehand; more is made when categories arrive.
@@ -315,17 +320,20 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
             z, log_det = self.latent_level(index, features, positions)
             centers = mixture.centers[known]
             class_logits = mixture.class_logits[known]
-            distance = squared_distances(z, centers[:, 0]).mean(1)
+            aligned = None
+            if not self.training and len(self.alignment):
+                aligned = self.alignment.mixture(index)
+            told = z, log_det  # what tells the category
+            if aligned is not None:
+                few = spread_positions(height, width)
+                told = z[:, few], log_det[:, few]
+            distance = squared_distances(told[0], centers[:, 0]).mean(1)
             constant = 0.5 * dimensions * math.log(2 * math.pi)
             log_likelihood = -0.5 * distance - constant
-            aligned = None
-            if not self.training:
-                aligned = self.alignment.log_likelihood(index, z, known)
             if aligned is not None:
-                found = aligned.mean(1)
+                found = self.alignment.log_likelihood(index, told[0], known).mean(1)
                 log_likelihood = torch.where(found.isnan(), log_likelihood, found)
-                aligned = aligned.view(count, height, width, len(known))
-            log_likelihood = log_likelihood + log_det.mean(1, keepdim=True)
+            log_likelihood = log_likelihood + told[1].mean(1, keepdim=True)
             outputs.append(
                 log_likelihood / math.sqrt(dimensions) + class_logits.log_softmax(0)
             )
