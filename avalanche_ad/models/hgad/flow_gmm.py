@@ -233,6 +233,10 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
         if positions is not None:
             x, code = x[:, positions], code[positions]
         count, width, channels = x.shape
+        if not self.training and not torch.is_grad_enabled():
+            flow = self.flows[index]
+            assert isinstance(flow, ConditionalFlow)
+            return flow.of_images(x, code if code.shape[1] else None)
         condition = code.repeat(count, 1) if code.shape[1] else None
         z, log_det = self.flows[index](x.reshape(-1, channels), condition)
         return z.view(count, width, channels), log_det.view(count, width)
