@@ -27,7 +27,7 @@ from avalanche_ad.models.gaussians import (
     refitted,
 )
 from avalanche_ad.models.latents import attach_latents
-from avalanche_ad.models.own_levels import OwnLevels, spread_positions
+from avalanche_ad.models.own_levels import OwnLevels, affinities, spread_positions
 from avalanche_ad.registry.options import NonNegative, Positive
 
 __all__ = ["FeatureGMM", "FeatureGMMOptions"]
@@ -275,9 +275,9 @@ class FeatureGMM(DensityModel):
         """Return joint log-likelihoods per image, see :class:`DensityModel`.
 
         out_c = mean_l mean_p log p(x|c) / √D, every category equally likely. The mean
-        is of positions spread over the level
-        (:func:`~avalanche_ad.models.own_levels.spread_positions`); at all of them only
-        the mixture is evaluated that an image is scored by, when it is.
+        is of a few positions where they tell the category
+        (:func:`~avalanche_ad.models.own_levels.affinities`); at all of them only the
+        mixture is evaluated that an image is scored by, when it is.
         """
         features = self.layout.unflatten(self.features_of(x))
         output = x.new_full((len(x), self.num_categories), MASKED)
@@ -287,13 +287,26 @@ class FeatureGMM(DensityModel):
                 level.flatten(1, 2)[:, spread_positions(*level.shape[1:3])]
                 for level in features
             ]
-            means = [
-                level.mean(1) / math.sqrt(channels)
-                for level, (_, _, channels) in zip(
-                    self._every(few, known), self.layout.levels, strict=True
+
+            def each(features: Sequence[Tensor], categories: Tensor) -> list[Tensor]:
+                return [
+                    level / math.sqrt(channels)
+                    for level, (_, _, channels) in zip(
+                        self._every(features, categories),
+                        self.layout.levels,
+                        strict=True,
+                    )
+                ]
+
+            def of_all(rows: Tensor, column: int) -> Tensor:
+                found = each([level[rows] for level in features], known[column, None])
+                return torch.stack([level.flatten(1).mean(1) for level in found]).mean(
+                    0
                 )
-            ]
-            output[:, known] = torch.stack(means).mean(0) - math.log(len(known))
+
+            output[:, known] = affinities(each(few, known), of_all) - math.log(
+                len(known)
+            )
         return attach_latents(output, _FeatureLatents(features, known))
 
     def log_likelihood_levels(self, latents: object, category: Tensor) -> Levels:

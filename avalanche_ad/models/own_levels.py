@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["OwnLevels", "spread_positions"]
+__all__ = ["OwnLevels", "affinities", "spread_positions"]
 
-_SIDE = 8
-"""Positions a side that tell an image's category as well as all of a finer grid do."""
+_SIDE = 6
+"""Positions a side that tell most images' category."""
+_STANDARD_ERRORS = 3.0
 
 
 def spread_positions(height: int, width: int, side: int = _SIDE) -> Tensor:
@@ -32,6 +33,41 @@ def spread_positions(height: int, width: int, side: int = _SIDE) -> Tensor:
         for size, count in ((height, min(height, side)), (width, min(width, side)))
     )
     return (rows[:, None] * width + columns).flatten()
+
+
+def affinities(
+    levels: Sequence[Tensor], of_all: Callable[[Tensor, int], Tensor]
+) -> Tensor:
+    """Return affinities to categories by a few positions, by all where those do not do.
+
+    Where the gap between an image's nearest category and another is less than three
+    standard errors of its mean over the positions, both are taken of all positions.
+
+    :param levels: affinities of a few positions, (N, P_l, C) per level.
+    :param of_all: given rows (M,) and a column of C, returns the affinities by all
+        positions, (M,).
+    :return: mean_l mean_p, (N, C).
+
+    >>> few = torch.tensor([[[0.0, 0.1], [0.2, 0.0]]])
+    >>> affinities([few], lambda rows, column: torch.full((1,), float(column)))
+    tensor([[0., 1.]])
+    """
+    output = torch.stack([level.mean(1) for level in levels]).mean(0)
+    if output.shape[1] < 2:
+        return output
+    best = output.argmax(1)
+    gap = output.gather(1, best[:, None]) - output
+    square = torch.zeros_like(output)
+    for level in levels:
+        own = level.gather(2, best[:, None, None].expand(-1, level.shape[1], 1))
+        square += (own - level).var(1, correction=0) / level.shape[1]
+    near = gap < _STANDARD_ERRORS * square.sqrt() / len(levels)
+    near = near.scatter(1, best[:, None], True)
+    near &= near.sum(1, keepdim=True) > 1
+    for column in near.any(0).nonzero().flatten().tolist():
+        rows = near[:, column].nonzero().flatten()
+        output[rows, column] = of_all(rows, column).to(output)
+    return output
 
 
 class OwnLevels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from weakref import ref
@@ -79,6 +80,29 @@ class Latents:
             return self._aligned.of(category, self._of_category)
         row = torch.searchsorted(self.known, category)
         return [_by_inner_mixture(level, row) for level in self.levels]
+
+    def affinity(self, rows: Tensor, column: int) -> Tensor:
+        """Return the affinity of images (M,) to a known category by all positions.
+
+        See :class:`~avalanche_ad.models.hgad.FlowGMM`.
+
+        :param rows: which images, (M,).
+        :param column: row of the category among the known ones.
+        """
+        found = []
+        category = int(self.known[column])
+        for level, densities in zip(
+            self.levels, self._of_category(rows, category), strict=True
+        ):
+            width = level.z.shape[-1]
+            if level.aligned is None or not level.aligned.known[category]:
+                z, log_det = level.z[rows].flatten(1, 2), level.log_det[rows].flatten(1)
+                distance = squared_distances(z, level.centers[column, :1])[..., 0]
+                constant = 0.5 * width * math.log(2 * math.pi)
+                densities = (log_det - 0.5 * distance - constant) / width
+            mean = densities.flatten(1).mean(1) * math.sqrt(width)
+            found.append(mean + level.class_logits.log_softmax(0)[column])
+        return torch.stack(found).mean(0)
 
     def _of_category(self, rows: Tensor, category: int) -> list[Tensor]:
         """Return log p(x|c)/D of some images under one category."""
