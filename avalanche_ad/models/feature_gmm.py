@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -27,17 +27,23 @@ from avalanche_ad.models.gaussians import (
     refitted,
 )
 from avalanche_ad.models.latents import attach_latents
+from avalanche_ad.models.own_levels import OwnLevels, affinities, spread_positions
 from avalanche_ad.registry.options import NonNegative, Positive
 
 __all__ = ["FeatureGMM", "FeatureGMMOptions"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _FeatureLatents:
-    """log p(x|c) per position, one (N, H, W, C_known) per level."""
+    """Features (N, H, W, D) per level, and what they were evaluated to.
 
-    levels: list[Tensor]
+    ``every`` is log p(x|c) (N, H, W, C_known) per level, once all were asked for.
+    """
+
+    features: list[Tensor]
     known: Tensor
+    every: list[Tensor] | None = None
+    own: OwnLevels = field(default_factory=OwnLevels)
 
 
 class FeatureGMMOptions(DensityOptions):
@@ -212,18 +218,13 @@ class FeatureGMM(DensityModel):
             return
         features = self.layout.unflatten(self.features_of(x))
         known = self.known_categories
-        own = int(torch.searchsorted(known, category))
-        others = known if "uncertainty" in names else known[own, None]
-        whole = [
-            self._level_log_likelihood(index, level, others)
-            for index, level in enumerate(features)
-        ]
-        column = int(torch.searchsorted(others, category))
+        column = int(torch.searchsorted(known, category))
+        whole = self._every(features, known) if "uncertainty" in names else None
         drawn = list(self._drawn(category, features))
         for rest, rows in parts:
             levels = []
-            for level, likelihood, (vectors, image, shares) in zip(
-                features, whole, drawn, strict=True
+            for index, (level, (vectors, image, shares)) in enumerate(
+                zip(features, drawn, strict=True)
             ):
                 used, scored = torch.isin(image, rest), level[rows]
                 fit = refitted(vectors[used], shares[used], self.covariance_shrinkage)
@@ -231,11 +232,14 @@ class FeatureGMM(DensityModel):
                     x.device
                 )
                 mixture.put(0, fit.weight, fit.mean, precision_roots(fit.covariance))
-                found = mixture.log_likelihood(scored.flatten(0, 2), mixture.categories)
-                likelihood = likelihood[rows]
-                likelihood[..., column] = found[:, 0].view(scored.shape[:3])
+                likelihood = _densities(mixture, scored, mixture.categories)
+                if whole is not None:
+                    others = whole[index][rows]
+                    others[..., column] = likelihood[..., 0]
+                    likelihood = others
                 levels.append(likelihood)
-            latents = _FeatureLatents(levels, others)
+            of = known[column, None] if whole is None else known
+            latents = _FeatureLatents([level[rows] for level in features], of, levels)
             chosen = torch.full((len(rows),), category, device=x.device)
             yield {name: self.normality_levels(name, latents, chosen) for name in names}
 
@@ -260,48 +264,87 @@ class FeatureGMM(DensityModel):
             image = rows // (level.shape[1] * level.shape[2])
             yield x[rows], image, joint.softmax(1)
 
-    def _level_log_likelihood(
-        self, index: int, features: Tensor, known: Tensor
-    ) -> Tensor:
-        x = features.reshape(-1, features.shape[-1])
-        likelihood = self._mixture(index).log_likelihood(x, known)
-        return likelihood.view(*features.shape[:3], len(known))
+    def _every(self, features: Sequence[Tensor], categories: Tensor) -> list[Tensor]:
+        """Return log p(x|c) (N, …, C') of features (N, …, D) per level."""
+        return [
+            _densities(self._mixture(index), level, categories)
+            for index, level in enumerate(features)
+        ]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return joint log-likelihoods per image, see :class:`DensityModel`.
 
-        out_c = mean_l mean_p log p(x|c) / √D, every category equally likely.
+        out_c = mean_l mean_p log p(x|c) / √D, every category equally likely. The mean
+        is of a few positions where they tell the category
+        (:func:`~avalanche_ad.models.own_levels.affinities`); at all of them only the
+        mixture is evaluated that an image is scored by, when it is.
         """
-        levels = [
-            self._level_log_likelihood(index, features, self.known_categories)
-            for index, features in enumerate(self.layout.unflatten(self.features_of(x)))
-        ]
+        features = self.layout.unflatten(self.features_of(x))
         output = x.new_full((len(x), self.num_categories), MASKED)
         known = self.known_categories
         if len(known):
-            means = [
-                level.mean((1, 2)) / math.sqrt(channels)
-                for level, (_, _, channels) in zip(
-                    levels, self.layout.levels, strict=True
-                )
+            few = [
+                level.flatten(1, 2)[:, spread_positions(*level.shape[1:3])]
+                for level in features
             ]
-            output[:, known] = torch.stack(means).mean(0) - math.log(len(known))
-        return attach_latents(output, _FeatureLatents(levels, known))
+
+            def each(features: Sequence[Tensor], categories: Tensor) -> list[Tensor]:
+                return [
+                    level / math.sqrt(channels)
+                    for level, (_, _, channels) in zip(
+                        self._every(features, categories),
+                        self.layout.levels,
+                        strict=True,
+                    )
+                ]
+
+            def of_all(rows: Tensor, column: int) -> Tensor:
+                found = each([level[rows] for level in features], known[column, None])
+                return torch.stack([level.flatten(1).mean(1) for level in found]).mean(
+                    0
+                )
+
+            output[:, known] = affinities(each(few, known), of_all) - math.log(
+                len(known)
+            )
+        return attach_latents(output, _FeatureLatents(features, known))
 
     def log_likelihood_levels(self, latents: object, category: Tensor) -> Levels:
         """Return log p(x|c)/D per position, one (N, H, W) per level."""
         assert isinstance(latents, _FeatureLatents)
-        row = torch.searchsorted(latents.known, category)
+        if latents.every is not None:
+            row = torch.searchsorted(latents.known, category)
+            levels = [
+                level[torch.arange(len(row)), :, :, row] for level in latents.every
+            ]
+        else:
+            features = latents.features
+
+            def evaluate(rows: Tensor, index: int) -> list[Tensor]:
+                found = self._every(
+                    [level[rows] for level in features], rows.new_tensor([index])
+                )
+                return [level[..., 0] for level in found]
+
+            levels = latents.own.of(category, evaluate)
         return [
-            level[torch.arange(len(row)), :, :, row] / shape[2]
-            for level, shape in zip(latents.levels, self.layout.levels, strict=True)
+            level / shape[2]
+            for level, shape in zip(levels, self.layout.levels, strict=True)
         ]
 
     def negative_entropy_levels(self, latents: object, category: Tensor) -> Levels:
         """Return Σ_c p_c log p_c over the known categories, (N, H, W) per level."""
         assert isinstance(latents, _FeatureLatents)
+        if latents.every is None:
+            latents.every = self._every(latents.features, latents.known)
         maps = []
-        for level in latents.levels:
+        for level in latents.every:
             log_p = level.log_softmax(-1)
             maps.append((log_p.exp() * log_p).sum(-1))
         return maps
+
+
+def _densities(mixture: CategoryMixtures, x: Tensor, categories: Tensor) -> Tensor:
+    """Return log p(x|c) (N, …, C') of feature vectors (N, …, D)."""
+    found = mixture.log_likelihood(x.flatten(0, -2), categories)
+    return found.view(*x.shape[:-1], len(categories))

@@ -130,16 +130,14 @@ class Alignment(LoadsWhole):
             for _, _, channels in self.layout.levels
         )
 
-    def log_likelihood(self, index: int, z: Tensor, known: Tensor) -> Tensor | None:
+    def log_likelihood(self, index: int, z: Tensor, known: Tensor) -> Tensor:
         """Return log p(z|c), nan for a category without a mixture.
 
-        :param index: level.
+        :param index: level, one that has mixtures.
         :param z: latents (N, P, D).
         :param known: categories (C,), below the room there is.
-        :return: (N, P, C), ``None`` while there are no mixtures.
+        :return: (N, P, C).
         """
-        if not len(self):
-            return None
         mixture = self.mixture(index)
         has = mixture.known[known]
         rows = z.flatten(0, 1)

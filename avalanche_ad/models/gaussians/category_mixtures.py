@@ -19,7 +19,7 @@ class CategoryMixtures(CategoryTable):
     :param components: K.
 
     Shapes: ``log_weights`` (C, K); ``means`` (C, K, D); ``precision_roots`` R
-    (C, K, D, D), triangular, covariance⁻¹ = R Rᵀ.
+    (C, K, D, D), upper triangular, covariance⁻¹ = R Rᵀ.
 
     >>> import torch
     >>> mixtures = CategoryMixtures(dimensions=2, components=1)
@@ -47,7 +47,7 @@ class CategoryMixtures(CategoryTable):
 
         :param weights: (K,), summing to 1.
         :param means: (K, D).
-        :param precision_roots: R (K, D, D).
+        :param precision_roots: R (K, D, D), upper triangular.
         """
         self.set_rows(
             category,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import cycle
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,59 @@ __all__ = ["ConditionalFlow", "FlowStart", "position_code", "position_codes"]
 FlowStart = Literal["random", "rotation"]
 
 _CHUNK = 2048  # rows whose intermediates stay in a core's cache: a third less time
+
+
+class _Affine(NamedTuple):
+    """A coupling block's numbers for a forward pass without a graph."""
+
+    clamp: float
+    inner: Tensor
+    coded: Tensor
+    outer: Tensor
+    bias: Tensor
+    rotation: Tensor
+    offset: Tensor
+    log_det: Tensor
+
+    @classmethod
+    def of(cls, block: Any, condition: Tensor | None) -> _Affine:
+        """Return those of FrEIA's block, for the positions of a condition (P, …)."""
+        first, _, last = block.subnet
+        passive = block.splits[0]
+        inner, coded = first.weight[:, :passive].T, first.bias[None]
+        if condition is not None:
+            coded = torch.addmm(first.bias, condition, first.weight[:, passive:].T)
+        scale = block.global_scale_activation(block.global_scale)
+        offset = block.global_offset[0] @ block.w_perm.T
+        return cls(
+            block.clamp,
+            inner,
+            coded,
+            0.1 * last.weight.T,  # FrEIA's own tenth
+            0.1 * last.bias,
+            (block.w_perm * scale).T,
+            offset,
+            scale.log().sum(),
+        )
+
+    def mapped(self, x: Tensor, rows: slice, log_det: Tensor) -> Tensor:
+        """Return where vectors (P', D) are mapped to, adding to their log_det (P',).
+
+        :param x: at some of the positions.
+        :param rows: which.
+        :param log_det: what the blocks before add up to, changed.
+        """
+        passive = len(self.inner)
+        coded = self.coded[rows] if len(self.coded) > 1 else self.coded
+        found = torch.addmm(coded, x[:, :passive], self.inner).relu_()
+        found = torch.addmm(self.bias, found, self.outer)
+        scale, shift = found.split(x.shape[1] - passive, 1)
+        log_scale = scale.tanh().mul_(self.clamp)
+        log_det += log_scale.sum(1).add_(self.log_det)
+        y = torch.empty_like(x)
+        y[:, :passive] = x[:, :passive]
+        torch.addcmul(shift, x[:, passive:], log_scale.exp_(), out=y[:, passive:])
+        return torch.addmm(self.offset, y, self.rotation)
 
 
 def position_code(channels: int, height: int, width: int) -> Tensor:
@@ -168,6 +221,31 @@ class ConditionalFlow(nn.Module):
             (x,), block_log_det = block([x], c=conditions)
             log_det = log_det + block_log_det
         return x, log_det
+
+    @torch.no_grad()
+    def of_images(
+        self, x: Tensor, condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Map features of images to latents, without a graph.
+
+        As :meth:`forward`, but for rounding, in three quarters of its time: what the
+        coupling networks make of the condition is the same in every image, and the
+        global affine is part of the rotation, x ↦ (s x + t) Rᵀ = x (R s)ᵀ + t Rᵀ.
+
+        :param x: (N, P, D).
+        :param condition: of the positions (P, condition_channels), or ``None``.
+        :return: latents (N, P, D) and log |det ∂z/∂x| (N, P).
+        """
+        blocks = [_Affine.of(block, condition) for block in self.blocks]
+        z, log_det = torch.empty_like(x), x.new_zeros(x.shape[:2])
+        for first in range(0, x.shape[1], _CHUNK):
+            rows = slice(first, first + _CHUNK)
+            for image in range(len(x)):
+                part, total = x[image, rows], log_det[image, rows]
+                for block in blocks:
+                    part = block.mapped(part, rows, total)
+                z[image, rows] = part
+        return z, log_det
 
     def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map latents back to features.

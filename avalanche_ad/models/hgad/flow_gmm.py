@@ -28,6 +28,7 @@ from avalanche_ad.models.hgad.mixture import (
 from avalanche_ad.models.hgad.options import FlowGMMOptions
 from avalanche_ad.models.hgad.training import TrainsAsHGAD, drawn_positions
 from avalanche_ad.models.latents import attach_latents
+from avalanche_ad.models.own_levels import affinities, spread_positions
 from avalanche_ad.models.scoped_entropy import ScopedEntropy
 
 __all__ = ["FlowGMM"]
@@ -41,7 +42,11 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
 
         out_c = mean_l mean_p [−½ d_c − ½D log 2π + J] / √D + mean_l log_softmax(φ)_c
 
-    where the division by √D keeps differences between categories at a few units.
+    where the division by √D keeps differences between categories at a few units. Where
+    there are aligned mixtures, log p(z|c) of a category's takes the place of its
+    Gaussian's, and the mean is of a few positions where they tell the category
+    (:func:`~avalanche_ad.models.own_levels.affinities`): at all of them only the
+    mixture is evaluated that an image is scored by, when it is.
 
     :param layout: shapes of the feature levels.
     :param num_categories: room made beforehand; more is made when categories arrive.
@@ -228,6 +233,10 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
         if positions is not None:
             x, code = x[:, positions], code[positions]
         count, width, channels = x.shape
+        if not self.training and not torch.is_grad_enabled():
+            flow = self.flows[index]
+            assert isinstance(flow, ConditionalFlow)
+            return flow.of_images(x, code if code.shape[1] else None)
         condition = code.repeat(count, 1) if code.shape[1] else None
         z, log_det = self.flows[index](x.reshape(-1, channels), condition)
         return z.view(count, width, channels), log_det.view(count, width)
@@ -305,7 +314,7 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
     def forward(self, x: Tensor) -> Tensor:
         """Return joint log-likelihoods per image, see :class:`DensityModel`."""
         known = self.known_categories
-        levels, outputs = [], []
+        levels, outputs, few = [], [], []
         for index, features in enumerate(self.layout.unflatten(self.features_of(x))):
             mixture = self._mixture(index)
             count, height, width, dimensions = features.shape
@@ -315,20 +324,23 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
             z, log_det = self.latent_level(index, features, positions)
             centers = mixture.centers[known]
             class_logits = mixture.class_logits[known]
-            distance = squared_distances(z, centers[:, 0]).mean(1)
-            constant = 0.5 * dimensions * math.log(2 * math.pi)
-            log_likelihood = -0.5 * distance - constant
             aligned = None
-            if not self.training:
-                aligned = self.alignment.log_likelihood(index, z, known)
-            if aligned is not None:
-                found = aligned.mean(1)
-                log_likelihood = torch.where(found.isnan(), log_likelihood, found)
-                aligned = aligned.view(count, height, width, len(known))
-            log_likelihood = log_likelihood + log_det.mean(1, keepdim=True)
-            outputs.append(
-                log_likelihood / math.sqrt(dimensions) + class_logits.log_softmax(0)
-            )
+            if not self.training and len(self.alignment):
+                aligned = self.alignment.mixture(index)
+            constant = 0.5 * dimensions * math.log(2 * math.pi)
+            scale, log_prior = math.sqrt(dimensions), class_logits.log_softmax(0)
+            if aligned is None:
+                distance = squared_distances(z, centers[:, 0]).mean(1)
+                log_likelihood = -0.5 * distance - constant
+                log_likelihood = log_likelihood + log_det.mean(1, keepdim=True)
+                outputs.append(log_likelihood / scale + log_prior)
+            else:
+                some = spread_positions(height, width)
+                distance = squared_distances(z[:, some], centers[:, 0])
+                found = self.alignment.log_likelihood(index, z[:, some], known)
+                found = torch.where(found.isnan(), -0.5 * distance - constant, found)
+                found = found + log_det[:, some, None]
+                few.append(found / scale + log_prior)
             grid = (height, width) if positions is None else (1, len(positions))
             levels.append(
                 LevelLatents(
@@ -344,8 +356,11 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
                 )
             )
         output = x.new_full((len(x), self.num_categories), MASKED)
-        output = output.index_copy(1, known, torch.stack(outputs).mean(0))
         latents = Latents(levels, known)
+        joint = (
+            affinities(few, latents.affinity) if few else torch.stack(outputs).mean(0)
+        )
+        output = output.index_copy(1, known, joint)
         self.note_features(output, latents)
         return attach_latents(output, latents)
 

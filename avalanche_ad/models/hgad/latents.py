@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from weakref import ref
 
 import torch
@@ -15,6 +16,7 @@ from avalanche_ad.models.hgad.mixture import (
     inner_centers,
     squared_distances,
 )
+from avalanche_ad.models.own_levels import OwnLevels
 from avalanche_ad.models.scoring import negative_entropy
 
 __all__ = ["Latents"]
@@ -31,10 +33,9 @@ class LevelLatents:
     :param centers: (C, K, D) of the known categories, main centre first, then offsets.
     :param class_logits: φ (C,).
     :param inner_logits: ψ (C, K).
-    :param aligned: log p(z|c) under the aligned mixtures (N, H, W, C), nan for a
-        category without one; ``None`` while there are none, and in training.
-    :param mixture: the aligned mixtures themselves, for a loss that asks for each
-        image's own category alone.
+    :param aligned: the aligned mixtures that a category is scored by where it has one;
+        ``None`` while there are none, and in training.
+    :param mixture: the same for a loss by them, ``None`` where there is no such loss.
     """
 
     z: Tensor
@@ -42,7 +43,7 @@ class LevelLatents:
     centers: Tensor
     class_logits: Tensor
     inner_logits: Tensor
-    aligned: Tensor | None = None
+    aligned: CategoryMixtures | None = None
     mixture: CategoryMixtures | None = None
 
 
@@ -63,27 +64,58 @@ class Latents:
 
     levels: Sequence[LevelLatents]
     known: Tensor
+    _aligned: OwnLevels = field(
+        default_factory=OwnLevels, init=False, repr=False, compare=False
+    )
 
     def log_likelihood(self, category: Tensor) -> list[Tensor]:
         """Return log p(x|c)/D per position, one (N, H, W) per level.
 
         Of the aligned mixture where the category has one, of the inner mixture
-        otherwise.
+        otherwise. An aligned mixture is evaluated for the images asked for alone.
 
         :param category: index of the category of each image, (N,), a known one.
         """
+        if any(level.aligned is not None for level in self.levels):
+            return self._aligned.of(category, self._of_category)
         row = torch.searchsorted(self.known, category)
+        return [_by_inner_mixture(level, row) for level in self.levels]
+
+    def affinity(self, rows: Tensor, column: int) -> Tensor:
+        """Return the affinity of images (M,) to a known category by all positions.
+
+        See :class:`~avalanche_ad.models.hgad.FlowGMM`.
+
+        :param rows: which images, (M,).
+        :param column: row of the category among the known ones.
+        """
         found = []
-        for level in self.levels:
-            log_likelihood = category_log_likelihood(
-                level.z.flatten(1, 2),
-                level.log_det.flatten(1),
-                inner_centers(level.centers)[row],
-                level.inner_logits[row],
-            ).view(level.log_det.shape)
-            if level.aligned is not None:
-                own = level.aligned[torch.arange(len(row)), :, :, row] + level.log_det
-                log_likelihood = torch.where(own.isnan(), log_likelihood, own)
+        category = int(self.known[column])
+        for level, densities in zip(
+            self.levels, self._of_category(rows, category), strict=True
+        ):
+            width = level.z.shape[-1]
+            if level.aligned is None or not level.aligned.known[category]:
+                z, log_det = level.z[rows].flatten(1, 2), level.log_det[rows].flatten(1)
+                distance = squared_distances(z, level.centers[column, :1])[..., 0]
+                constant = 0.5 * width * math.log(2 * math.pi)
+                densities = (log_det - 0.5 * distance - constant) / width
+            mean = densities.flatten(1).mean(1) * math.sqrt(width)
+            found.append(mean + level.class_logits.log_softmax(0)[column])
+        return torch.stack(found).mean(0)
+
+    def _of_category(self, rows: Tensor, category: int) -> list[Tensor]:
+        """Return log p(x|c)/D of some images under one category."""
+        one = rows.new_tensor([category])
+        row = torch.searchsorted(self.known, one).expand(len(rows))
+        found = []
+        for whole in self.levels:
+            level = replace(whole, z=whole.z[rows], log_det=whole.log_det[rows])
+            if level.aligned is None or not level.aligned.known[category]:
+                found.append(_by_inner_mixture(level, row))
+                continue
+            own = level.aligned.log_likelihood(level.z.flatten(0, 2), one)
+            log_likelihood = own.view(level.log_det.shape) + level.log_det
             found.append(log_likelihood / level.z.shape[-1])
         return found
 
@@ -100,6 +132,17 @@ class Latents:
                 distance = distance.masked_fill(~among[:, None, None], _FAR)
             found.append(negative_entropy(distance))
         return found
+
+
+def _by_inner_mixture(level: LevelLatents, row: Tensor) -> Tensor:
+    """Return log p(x|c)/D (N, H, W) under inner mixtures, those of rows (N,)."""
+    log_likelihood = category_log_likelihood(
+        level.z.flatten(1, 2),
+        level.log_det.flatten(1),
+        inner_centers(level.centers)[row],
+        level.inner_logits[row],
+    )
+    return log_likelihood.view(level.log_det.shape) / level.z.shape[-1]
 
 
 class MeanLatents:

@@ -54,7 +54,6 @@ def by_task(
                     level,
                     z=level.z[rows],
                     log_det=level.log_det[rows],
-                    aligned=None if level.aligned is None else level.aligned[rows],
                 )
                 for level in own.levels
             ]
