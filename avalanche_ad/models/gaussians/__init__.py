@@ -23,6 +23,8 @@ from avalanche_ad.models.gaussians.fitting import drawn_rows, fit_mixture, refit
 from avalanche_ad.models.gaussians.incremental_gmm import IncrementalGMM
 from avalanche_ad.models.gaussians.mixture import CompactMixture
 from avalanche_ad.models.gaussians.moments import Moments
+from avalanche_ad.models.gaussians.place import moments_without
+from avalanche_ad.models.gaussians.place_density import PlaceDensity
 
 __all__ = [
     "CategoryMixtures",
@@ -31,6 +33,7 @@ __all__ = [
     "FeatureStatistics",
     "IncrementalGMM",
     "Moments",
+    "PlaceDensity",
     "StatisticsPrecision",
     "component_log_likelihood",
     "drawn_rows",
@@ -38,6 +41,7 @@ __all__ = [
     "linear_drift",
     "low_rank_plus_diagonal",
     "mixture_log_likelihood",
+    "moments_without",
     "moved_gaussians",
     "precision_roots",
     "refitted",
