@@ -71,7 +71,7 @@ class PlaceDensity(CategoryTable):
         self.add_table("scales", dtype=dtype)
         self.add_table("fields", height * width, channels, dtype=dtype)
         self.add_table("roots", count, self._triangle.shape[1], dtype=dtype)
-        self.add_table("shares")
+        self.add_table("shares", dtype=dtype)
         self.add_table("images", dtype=torch.long)
 
     @torch.no_grad()
