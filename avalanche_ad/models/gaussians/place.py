@@ -92,6 +92,10 @@ class PlaceMoments(NamedTuple):
 
     ``field`` μ (H, W, D); ``own`` S (G, D, D); ``shared`` W (D, D); ``variance`` of all
     vectors, mean over dimensions, what the ridge is relative to.
+
+    >>> moments = PlaceSums.of(torch.randn(9, 4, 4, 3), cells=2).moments(2)
+    >>> moments.roots(share=0.5, shrinkage=1e-2).shape
+    torch.Size([4, 3, 3])
     """
 
     field: Tensor

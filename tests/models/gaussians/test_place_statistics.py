@@ -34,9 +34,11 @@ def test_samples_are_where_the_features_are():
         LAYOUT.unflatten(drawn), LAYOUT.unflatten(x), strict=True
     ):
         torch.testing.assert_close(found.mean(0), expected.mean(0), atol=0.3, rtol=0)
-        ratio = found.std(0).mean(-1) / expected.std(0).mean(-1)
-        # what neighbours share is not quite each's own
-        assert ((ratio - 1).abs() < 0.5).all()
+    found, expected = (LAYOUT.unflatten(y)[0] for y in (drawn, x))
+    ratio = found.std(0).mean(-1) / expected.std(0).mean(-1)
+    # the quietest share with louder neighbours on one side alone
+    assert ((ratio - 1).abs() < 0.6).all()
+    assert ((ratio[:, 1:] - 1).abs() < 0.25).all()
 
 
 def test_a_mean_field_with_the_same_residuals_everywhere_is_further():
