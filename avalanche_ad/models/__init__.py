@@ -13,6 +13,7 @@ from avalanche_ad.models.hgad import (
     PackNetFlowGMM,
 )
 from avalanche_ad.models.latents import attach_latents, latents_of
+from avalanche_ad.models.padim import PaDiM
 from avalanche_ad.models.scoring import AnomalyScores
 from avalanche_ad.registry.options import ModelOptions
 
@@ -28,6 +29,7 @@ __all__ = [
     "HierarchicalMixture",
     "IncrementalGMM",
     "ModelOptions",
+    "PaDiM",
     "PackNetFlowGMM",
     "attach_latents",
     "by_category",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ class DensityModel(AnomalyModel):
     torch.Size([8, 16, 16])
     """
 
-    maps = ("likelihood", "uncertainty")
+    maps: ClassVar[tuple[str, ...]] = ("likelihood", "uncertainty")
     level_maximum: Tensor
 
     def __init__(

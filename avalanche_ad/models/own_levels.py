@@ -106,7 +106,7 @@ class OwnLevels:
         if self._category is not None:
             changed = category != self._category
         levels = self._levels
-        for index in category[changed].unique().tolist():
+        for index in sorted(set(category[changed].tolist())):
             rows = (changed & (category == index)).nonzero().flatten()
             found = evaluate(rows, index)
             levels = levels or [

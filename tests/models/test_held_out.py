@@ -6,7 +6,7 @@ import torch
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models import FeatureGMM, FlowGMM
-from avalanche_ad.models.gaussians import FeatureStatistics, refitted
+from avalanche_ad.models.gaussians import FeatureStatistics, PlaceStatistics, refitted
 
 LAYOUT = FeatureLayout(((4, 4, 6), (2, 2, 5)))
 SIZE = (8, 8)
@@ -112,7 +112,7 @@ def test_a_flow_stays_and_the_constants_are_of_the_others():
         torch.testing.assert_close(found[index][None], expected)
 
 
-@pytest.mark.parametrize("form", ["full", "low_rank"])
+@pytest.mark.parametrize("form", ["full", "low_rank", "place"])
 @pytest.mark.parametrize("mean_field", [False, True])
 @pytest.mark.parametrize("kind", ["likelihood", "product"])
 def test_aligned_mixtures_follow_from_the_statistics_of_the_others(
@@ -120,9 +120,13 @@ def test_aligned_mixtures_follow_from_the_statistics_of_the_others(
 ):
     x = features(24)
     model = flow_gmm(x, score_kind=kind, position_calibration=True)
-    model.alignment.statistics = FeatureStatistics(
-        LAYOUT, 2, form, rank=3, mean_field=mean_field, precision="float32"
-    )
+    if form == "place":
+        statistics = PlaceStatistics(LAYOUT, 2, precision="float32")
+    else:
+        statistics = FeatureStatistics(
+            LAYOUT, 2, form, rank=3, mean_field=mean_field, precision="float32"
+        )
+    model.alignment.statistics = statistics
     model.alignment.statistics.fit_category(1, x)
     model.align_to_statistics(400)
     model.calibrate([(x, torch.ones(24, dtype=torch.long))])

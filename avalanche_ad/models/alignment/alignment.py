@@ -20,9 +20,10 @@ from avalanche_ad.models.alignment.mixtures import (
 from avalanche_ad.models.evaluating import evaluating, seeded
 from avalanche_ad.models.gaussians import (
     CategoryMixtures,
-    FeatureStatistics,
+    KeptStatistics,
     Moments,
     precision_roots,
+    statistics_like,
 )
 from avalanche_ad.models.loading import LoadsWhole
 from avalanche_ad.models.settings import settings_of, settings_tensor
@@ -74,7 +75,7 @@ class Alignment(LoadsWhole):
     (1, None)
     """
 
-    statistics: FeatureStatistics | None
+    statistics: KeptStatistics | None
 
     def __init__(self, layout: FeatureLayout) -> None:
         super().__init__()
@@ -265,7 +266,7 @@ class Alignment(LoadsWhole):
             yield found
 
     @contextmanager
-    def _statistics_of(self, statistics: FeatureStatistics) -> Iterator[None]:
+    def _statistics_of(self, statistics: KeptStatistics) -> Iterator[None]:
         """Let the statistics be others for a while."""
         own, self.statistics = self.statistics, statistics
         try:
@@ -316,15 +317,19 @@ class Alignment(LoadsWhole):
             self.mixtures = self._empty(means.shape[1])
         super().make_room(state)
 
-    def _statistics_like(self, state: Mapping[str, Tensor]) -> FeatureStatistics | None:
+    def _statistics_like(self, state: Mapping[str, Tensor]) -> KeptStatistics | None:
         """Return statistics of the form that a state's have, the own where they fit."""
-        if "statistics.means_0" not in state:
+        like = statistics_like(self.layout, state)
+        if like is None:
             return None
-        like = FeatureStatistics.like(self.layout, state)
         own = self.statistics
-        if own is not None and all(
-            buffer.shape[1:] == new.shape[1:]
-            for buffer, new in zip(own.buffers(), like.buffers(), strict=True)
+        if (
+            own is not None
+            and type(own) is type(like)
+            and all(
+                buffer.shape[1:] == new.shape[1:]
+                for buffer, new in zip(own.buffers(), like.buffers(), strict=True)
+            )
         ):
             return own
         return like.to(self._place.device)

@@ -15,14 +15,22 @@ from avalanche_ad.models.gaussians.drift import (
     moved_gaussians,
     semantic_drift,
 )
-from avalanche_ad.models.gaussians.feature_statistics import (
-    FeatureStatistics,
-    StatisticsPrecision,
-)
+from avalanche_ad.models.gaussians.feature_statistics import FeatureStatistics
 from avalanche_ad.models.gaussians.fitting import drawn_rows, fit_mixture, refitted
 from avalanche_ad.models.gaussians.incremental_gmm import IncrementalGMM
+from avalanche_ad.models.gaussians.kept_statistics import (
+    KeptStatistics,
+    StatisticsForm,
+    StatisticsPrecision,
+)
 from avalanche_ad.models.gaussians.mixture import CompactMixture
 from avalanche_ad.models.gaussians.moments import Moments
+from avalanche_ad.models.gaussians.place import moments_without
+from avalanche_ad.models.gaussians.place_density import PlaceDensity
+from avalanche_ad.models.gaussians.place_statistics import (
+    PlaceStatistics,
+    statistics_like,
+)
 
 __all__ = [
     "CategoryMixtures",
@@ -30,7 +38,11 @@ __all__ = [
     "Covariance",
     "FeatureStatistics",
     "IncrementalGMM",
+    "KeptStatistics",
     "Moments",
+    "PlaceDensity",
+    "PlaceStatistics",
+    "StatisticsForm",
     "StatisticsPrecision",
     "component_log_likelihood",
     "drawn_rows",
@@ -38,10 +50,12 @@ __all__ = [
     "linear_drift",
     "low_rank_plus_diagonal",
     "mixture_log_likelihood",
+    "moments_without",
     "moved_gaussians",
     "precision_roots",
     "refitted",
     "semantic_drift",
     "squared_mahalanobis",
+    "statistics_like",
     "woodbury_update",
 ]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.category_table import CategoryTable
 from avalanche_ad.models.gaussians.algebra import (
     Covariance,
     component_log_likelihood,
@@ -18,14 +16,16 @@ from avalanche_ad.models.gaussians.algebra import (
     precision_roots,
 )
 from avalanche_ad.models.gaussians.fitting import drawn_rows, fit_mixture, refitted
+from avalanche_ad.models.gaussians.kept_statistics import (
+    KeptStatistics,
+    StatisticsPrecision,
+)
 from avalanche_ad.models.gaussians.moments import Moments
 
-__all__ = ["FeatureStatistics", "StatisticsPrecision"]
-
-StatisticsPrecision = Literal["float16", "float32"]
+__all__ = ["FeatureStatistics"]
 
 
-class FeatureStatistics(CategoryTable):
+class FeatureStatistics(KeptStatistics):
     """A mixture of Gaussians of a category's features per level, to sample from.
 
     x = m(p) + r with r from a mixture of K Gaussians fitted by EM: m the mean of the
@@ -56,9 +56,6 @@ class FeatureStatistics(CategoryTable):
     torch.Size([2, 48])
     """
 
-    memory_kind = "statistics"
-    images: Tensor
-
     def __init__(
         self,
         layout: FeatureLayout,
@@ -73,25 +70,23 @@ class FeatureStatistics(CategoryTable):
         max_iter: int = 30,
         seed: int = 0,
     ) -> None:
-        super().__init__()
         if covariance not in ("full", "diagonal", "low_rank"):
             raise ValueError(
                 "expected covariance 'full', 'diagonal' or 'low_rank', "
                 f"got {covariance!r}"
             )
-        if precision not in ("float16", "float32"):
-            raise ValueError(
-                f"expected precision 'float16' or 'float32', got {precision!r}"
-            )
-        self.add_table("images", dtype=torch.long)
-        self.layout = layout
-        self.components = components
+        super().__init__(
+            layout,
+            covariance,
+            components,
+            mean_field=mean_field,
+            precision=precision,
+            shrinkage=shrinkage,
+            max_positions=max_positions,
+            max_iter=max_iter,
+            seed=seed,
+        )
         self.covariance: Covariance = covariance
-        self.mean_field = mean_field
-        self.shrinkage = shrinkage
-        self.max_positions = max_positions
-        self.max_iter = max_iter
-        self.seed = seed
         self.rank = rank if covariance == "low_rank" else 0
         kept = getattr(torch, precision)
         for index, (height, width, channels) in enumerate(layout.levels):
@@ -145,11 +140,6 @@ class FeatureStatistics(CategoryTable):
             f"mean_field={self.mean_field}, categories={int(self.known.sum())}"
         )
 
-    @property
-    def bytes(self) -> int:
-        """Bytes of all that is kept."""
-        return sum(buffer.nbytes for buffer in self.buffers())
-
     @torch.no_grad()
     def fit_category(self, category: int, features: Tensor) -> None:
         """Take the statistics of a category's training features.
@@ -158,7 +148,7 @@ class FeatureStatistics(CategoryTable):
         :param features: (N, layout.size).
         """
         self.resize(category + 1)
-        generator = torch.Generator().manual_seed(self.seed * 1009 + category)
+        generator = self.generator(category)
         for index, level in enumerate(self.layout.unflatten(features)):
             x = level.flatten(1, 2)
             if self.mean_field:
@@ -197,7 +187,7 @@ class FeatureStatistics(CategoryTable):
         :param features: what it was fitted to (N, layout.size).
         :param parts: which of the images to keep, indices (M,).
         """
-        generator = torch.Generator().manual_seed(self.seed * 1009 + category)
+        generator = self.generator(category)
         levels = self.layout.unflatten(features)
         drawn = []
         for index, level in enumerate(levels):
@@ -327,18 +317,3 @@ class FeatureStatistics(CategoryTable):
         if self.mean_field:
             x = x + self.get_buffer(f"fields_{index}")[categories, positions].float()
         return x, drawn
-
-    def sample(
-        self, categories: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draw features; positions are drawn independently of each other.
-
-        :param categories: categories with statistics (N,).
-        :param generator: source of the draws, on the CPU; torch's own by default.
-        :return: (N, layout.size), float32.
-        """
-
-        def draw(index: int, categories: Tensor, positions: Tensor) -> Tensor:
-            return self.sample_level(index, categories, positions, generator)[0]
-
-        return self.layout.draw(categories, draw)

@@ -64,7 +64,7 @@ class _Affine(NamedTuple):
         coded = self.coded[rows] if len(self.coded) > 1 else self.coded
         found = torch.addmm(coded, x[:, :passive], self.inner).relu_()
         found = torch.addmm(self.bias, found, self.outer)
-        scale, shift = found.split(x.shape[1] - passive, 1)
+        scale, shift = torch.split(found, x.shape[1] - passive, 1)
         log_scale = scale.tanh().mul_(self.clamp)
         log_det += log_scale.sum(1).add_(self.log_det)
         y = torch.empty_like(x)

@@ -13,8 +13,10 @@ from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.alignment import Alignment
 from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.models.gaussians import (
-    Covariance,
     FeatureStatistics,
+    KeptStatistics,
+    PlaceStatistics,
+    StatisticsForm,
     StatisticsPrecision,
 )
 from avalanche_ad.registry.options import AtLeastTwo, Count, NonNegative, Seed
@@ -49,7 +51,9 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
     to none has its default.
 
     :param components: Gaussians K per category and level, 10 by default.
-    :param statistics: form of their covariances, ``"full"`` by default.
+    :param statistics: form of their covariances, ``"full"`` by default, or ``"place"``
+        for a Gaussian at every position
+        (:class:`~avalanche_ad.models.gaussians.PlaceStatistics`).
     :param rank: of ``"low_rank"`` covariances, 16 by default.
     :param mean_field: whether a mean per position is kept; not by default.
     :param precision: type of number that is kept, ``"float16"`` by default.
@@ -75,7 +79,7 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
     def __init__(
         self,
         components: Count | None = None,
-        statistics: Covariance | None = None,
+        statistics: StatisticsForm | None = None,
         rank: Count | None = None,
         mean_field: bool | None = None,
         precision: StatisticsPrecision | None = None,
@@ -136,7 +140,7 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
         agreed = agreed_options(
             [*getattr(strategy, "plugins", ()), self],
             self,
-            None if kept is None else kept.covariance,
+            None if kept is None else kept.form,
         )
         self._agreed = {
             "seed": model.seed,
@@ -158,11 +162,10 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
             form["components"] = alignment.components
         if self.keeps_statistics and (kept := alignment.statistics) is not None:
             form["components"] = kept.components
-            form["statistics"] = kept.covariance
+            form["statistics"] = kept.form
             form["mean_field"] = kept.mean_field
-            kept_as = kept.get_buffer("means_0").dtype
-            form["precision"] = str(kept_as).removeprefix("torch.")
-            if kept.covariance == "low_rank":
+            form["precision"] = kept.precision
+            if kept.form == "low_rank":
                 form["rank"] = min(kept.rank, widest)
         for name, value in form.items():
             wanted = agreed.get(name, value)
@@ -183,6 +186,20 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
         with torch.random.fork_rng(devices=[]):
             self.keep(strategy.model, features_by_category(strategy.adapted_dataset))
 
+    def _new_statistics(self, model: FlowModel) -> KeptStatistics:
+        """Return statistics of the form agreed on, of no category."""
+        form, precision = self.option("statistics"), self.option("precision")
+        if form == "place":
+            return PlaceStatistics(model.layout, self.components, precision=precision)
+        return FeatureStatistics(
+            model.layout,
+            self.components,
+            form,
+            rank=self.option("rank"),
+            mean_field=self.option("mean_field"),
+            precision=precision,
+        )
+
     def keep(self, model: FlowModel, features: dict[int, Tensor]) -> None:
         """Take the statistics of categories that have none yet, or of fewer images.
 
@@ -194,14 +211,7 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
         """
         device = model.device
         if model.alignment.statistics is None:
-            made = FeatureStatistics(
-                model.layout,
-                self.components,
-                self.option("statistics"),
-                rank=self.option("rank"),
-                mean_field=self.option("mean_field"),
-                precision=self.option("precision"),
-            )
+            made = self._new_statistics(model)
             model.alignment.statistics = made.to(device)
         statistics = model.alignment.statistics
         # a loaded model's say their form alone
@@ -218,7 +228,7 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
 def agreed_options(
     plugins: Iterable[object],
     of: StatisticsKeeper,
-    learned: Covariance | None = None,
+    learned: StatisticsForm | None = None,
 ) -> dict[str, Any]:
     """Return the options stated for what a plugin shares with others of a strategy.
 
@@ -256,6 +266,12 @@ def agreed_options(
             f"{type(owner['rank']).__name__} has rank = {agreed['rank']!r}, which has "
             f"no effect on statistics of the form {form!r}: leave it out, or set "
             "statistics = 'low_rank'"
+        )
+    if "mean_field" in agreed and form == "place":
+        raise TrainingError(
+            f"{type(owner['mean_field']).__name__} has mean_field = "
+            f"{agreed['mean_field']!r}, which has no effect on statistics of the form "
+            "'place', which have one anyhow: leave it out"
         )
     return agreed
 

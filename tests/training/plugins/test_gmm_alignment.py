@@ -137,6 +137,17 @@ def test_accelerators_generators_stay(make_strategy, make_model, long, monkeypat
     assert not seeds
 
 
+def test_samples_of_places_make_old_categories_likelier(
+    make_strategy, long, images, likelihood
+):
+    plugin = GMMAlignmentPlugin(components=2, samples=500, statistics="place")
+    aligned = trained(make_strategy, long, plugin, lr=2e-2).model
+    naive = trained(make_strategy, long, lr=2e-2).model
+    for category in (0, 1):
+        x = images(long, category)
+        assert likelihood(aligned, x, category) > likelihood(naive, x, category)
+
+
 def test_few_samples_of_a_mean_field_give_gaussians_too(make_strategy, long):
     plugin = GMMAlignmentPlugin(components=6, samples=12, mean_field=True)
     model = trained(make_strategy, long, plugin).model

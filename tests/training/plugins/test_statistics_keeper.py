@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from avalanche_ad.errors import TrainingError
+from avalanche_ad.models.gaussians import PlaceStatistics
 from avalanche_ad.training import plugins as exported
 from avalanche_ad.training.plugins import (
     DriftRegularizationPlugin,
@@ -265,3 +266,32 @@ def test_experiments_know_what_is_shared():
     }
     paths = {f"avalanche_ad.training.plugins.{name}" for name in sharing}
     assert set(SHARING_PLUGINS) == paths | sharing
+
+
+@pytest.mark.parametrize("cls", SMALL)
+def test_statistics_may_know_the_place(make_strategy, stream, make_model, cls):
+    plugin = made(cls, statistics="place", components=2, **QUICK)
+    model = learned(make_strategy, stream(train=20), plugin)
+    kept = model.alignment.statistics
+    assert isinstance(kept, PlaceStatistics)
+    assert (kept.form, kept.components, kept.precision) == ("place", 2, "float16")
+    twin = make_model(0)
+    twin.load_state_dict(model.state_dict())
+    assert isinstance(twin.alignment.statistics, PlaceStatistics)
+    for level in model.alignment.mixtures:
+        assert bool(level.precision_roots.isfinite().all())
+    # it goes on with these, and with no others
+    short = stream(train=20)
+    torch.manual_seed(0)
+    strategy = make_strategy(model=twin, plugins=[made(cls, **QUICK)], train_epochs=1)
+    strategy.train(short.train_stream[1])
+    assert twin.alignment.statistics.categories.tolist() == [0, 1, 2, 3]
+    other = make_strategy(model=twin, plugins=[made(cls, statistics="full")])
+    with pytest.raises(TrainingError, match="statistics = 'full', and what the model"):
+        other.train(short.train_stream[1])
+
+
+def test_a_mean_field_is_no_option_of_statistics_that_know_the_place():
+    plugin = made(GMMAlignmentPlugin, statistics="place", mean_field=True)
+    with pytest.raises(TrainingError, match="mean_field = True, which has no effect"):
+        agreed_options([plugin], plugin)

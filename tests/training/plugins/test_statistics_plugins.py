@@ -46,8 +46,9 @@ def forgotten(make_strategy, images, likelihood):
 def test_rehearsal_forgets_less(forgotten, long):
     naive = forgotten(long)
     assert naive > 0
-    plugin = StatisticsRehearsalPlugin(components=1)
-    assert forgotten(long, plugin) < 0.5 * naive
+    for form in ("full", "place"):
+        plugin = StatisticsRehearsalPlugin(components=1, statistics=form)
+        assert forgotten(long, plugin) < 0.5 * naive
 
 
 def test_regularisation_holds_the_flow_where_old_features_lie(
