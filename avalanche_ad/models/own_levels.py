@@ -41,7 +41,9 @@ def affinities(
     """Return affinities to categories by a few positions, by all where those do not do.
 
     Where the gap between an image's nearest category and another is less than three
-    standard errors of its mean over the positions, both are taken of all positions.
+    standard errors of its mean over the positions, both are taken of all positions. The
+    other categories keep their gaps to the nearest: a mean of a few positions and one of
+    all, of which some are at the border, do not compare.
 
     :param levels: affinities of a few positions, (N, P_l, C) per level.
     :param of_all: given rows (M,) and a column of C, returns the affinities by all
@@ -64,10 +66,12 @@ def affinities(
     near = gap < _STANDARD_ERRORS * square.sqrt() / len(levels)
     near = near.scatter(1, best[:, None], True)
     near &= near.sum(1, keepdim=True) > 1
+    few = output.clone()
     for column in near.any(0).nonzero().flatten().tolist():
         rows = near[:, column].nonzero().flatten()
         output[rows, column] = of_all(rows, column).to(output)
-    return output
+    moved = (output - few).gather(1, best[:, None])  # 0 where there is no doubt
+    return torch.where(near, output, output + moved)
 
 
 class OwnLevels:

@@ -67,6 +67,16 @@ def test_affinities_are_means_of_few_positions_or_of_all(fitted):
     assert torch.equal(output.argmax(1), whole.argmax(1))
 
 
+def test_what_is_far_stays_far_where_all_positions_say_less_than_a_few():
+    """As where borders, of which a few positions have none, are unlikely."""
+    generator = torch.Generator().manual_seed(0)
+    level = torch.randn(4, 64, 3, generator=generator) - torch.tensor([0.0, 0.0, 3.0])
+    few = level.mean(1)
+    found = affinities([level], lambda rows, column: few[rows, column] - 9)
+    assert set(found.argmax(1).tolist()) <= {0, 1}
+    torch.testing.assert_close(found - found[:, :1], few - few[:, :1])
+
+
 def test_only_what_is_near_is_told_by_all_positions():
     generator = torch.Generator().manual_seed(0)
     level = torch.randn(2, 64, 3, generator=generator)
