@@ -1,11 +1,15 @@
 import pytest
 import torch
 
+from avalanche_ad.errors import RecipeError, TrainingError
+from avalanche_ad.experiments.build import check_strategy
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models import FeatureGMM, PaDiM
 from avalanche_ad.models.gaussians import PlaceDensity
 from avalanche_ad.models.latents import latents_of
+from avalanche_ad.models.scores import score_named
 from avalanche_ad.models.storage import load_model, save_model
+from avalanche_ad.recipes import load_experiment
 
 LAYOUT = FeatureLayout(((9, 10, 6), (4, 4, 5)))
 SIZE = (12, 12)
@@ -61,47 +65,57 @@ def test_categories_that_differ_by_place_alone_are_told():
     assert model(new).shape == (6, 4)
 
 
-def placeless(count, seed=0):
-    """Two sorts of vectors, each anywhere."""
-    generator = torch.Generator().manual_seed(seed)
-    x = 0.3 * torch.randn(count, LAYOUT.size, generator=generator)
-    levels = LAYOUT.unflatten(x)
-    for level in levels:
-        level += (
-            4 * torch.randint(0, 2, level.shape[:3], generator=generator)[..., None]
-        )
-    return LAYOUT.flatten(levels)
+def test_anywhere_is_the_mixture_that_knows_no_place():
+    model = made(components=2)
+    other = FeatureGMM(LAYOUT, components=2)
+    for category in range(3):
+        other.fit_category(category, features(8, category, seed=category))
+    x, category = features(3, 1, 9), torch.tensor([1, 0, 1])
+    found = model.normality_levels("anywhere", latents_of(model(x)), category)
+    expected = other.log_likelihood_levels(latents_of(other(x)), category)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_each_category_gets_the_density_that_images_held_out_are_likelier_under():
-    model = PaDiM(LAYOUT, cells=2, components=2)
-    model.fit_category(0, features(18))
-    model.fit_category(1, placeless(18))
-    assert [model.anywhere.has(category) for category in (0, 1)] == [False, True]
-    other, alone = FeatureGMM(LAYOUT, components=2), PaDiM(LAYOUT, cells=2)
-    other.fit_category(1, placeless(18))
-    alone.fit_category(0, features(18))
-    x = torch.cat([features(2, seed=3), placeless(2, seed=4)])
-    category = torch.tensor([0, 0, 1, 1])
-    found = model.log_likelihood_levels(latents_of(model(x)), category)
-    assert model.infer_category(model(x)).tolist() == [0, 0, 1, 1]
-    for rows, by in ((slice(2), alone), (slice(2, 4), other)):
-        expected = by.log_likelihood_levels(latents_of(by(x[rows])), category[rows])
-        for ours, theirs in zip(found, expected, strict=True):
-            torch.testing.assert_close(ours[rows], theirs, rtol=1e-4, atol=1e-4)
-    model.fit_category(1, features(18, 1))  # fitted anew, to images that lie still
-    assert not model.anywhere.has(1)
+@pytest.mark.parametrize("position_calibration", [True, False])
+def test_the_product_of_experts_is_the_mean_of_both_maps(position_calibration):
+    model = made(components=2, position_calibration=position_calibration)
+    x = features(3, 1, 9)
+    product, place, anywhere = (
+        model.score(model(x), SIZE, ZEROS, kind).maps
+        for kind in ("product_of_experts", "likelihood", "anywhere")
+    )
+    torch.testing.assert_close(product, (place + anywhere) / 2)
+    assert ("anywhere" in model.positions) == position_calibration
 
 
-def test_too_few_images_to_hold_any_out_have_no_place():
-    model = PaDiM(LAYOUT, cells=2, components=1)
-    model.fit_category(0, features(5))
-    assert model.anywhere.has(0)
+@pytest.mark.parametrize("kind", ["product_of_experts", "anywhere"])
+def test_a_second_expert_that_there_is_not_is_refused(kind, tiny_stream):
+    for make in (
+        lambda: PaDiM(LAYOUT, score_kind=kind),
+        lambda: check_strategy(
+            load_experiment(str(tiny_stream), "padim", [f"model.score_kind={kind}"])
+        ),
+    ):
+        with pytest.raises(
+            RecipeError, match=f"'{kind}' needs a second expert"
+        ) as said:
+            make()
+        assert "\n" not in str(said.value)
+    model = made(known=(0, 1))
+    with pytest.raises(TrainingError, match="no map 'anywhere'"):
+        model.score(model(features(3)), SIZE, kind=kind)
+    assert "anywhere" not in model.positions
+
+
+def test_other_models_have_no_product_of_experts():
+    with pytest.raises(RecipeError, match="made of likelihood and anywhere"):
+        score_named("product_of_experts", ("likelihood", "uncertainty"))
 
 
 @pytest.mark.parametrize(
     ("kind", "components"),
-    [("likelihood", 0), ("uncertainty", 0), ("likelihood", 1)],
+    [("likelihood", 0), ("uncertainty", 0), ("product_of_experts", 1)],
 )
 def test_held_out_images_are_scored_as_by_a_model_that_never_saw_them(
     kind, components, monkeypatch
@@ -110,7 +124,7 @@ def test_held_out_images_are_scored_as_by_a_model_that_never_saw_them(
     monkeypatch.setattr(
         "avalanche_ad.models.gaussians.place_density.chosen_share", lambda *_: 0.5
     )
-    x = placeless(12) if components else features(12, 1)
+    x = features(12, 1)
     model = made(known=(0,), components=components, score_kind=kind)
 
     def learn(rows):
@@ -118,7 +132,6 @@ def test_held_out_images_are_scored_as_by_a_model_that_never_saw_them(
         model.calibrate([(rows, torch.ones(len(rows), dtype=torch.long))])
 
     learn(x)
-    assert model.anywhere.has(1) == bool(components)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     found = model.held_out_scores(1, x, SIZE, folds=4, images=9)
     for name, value in model.state_dict().items():

@@ -25,7 +25,7 @@ from avalanche_ad.models.gaussians.kept_statistics import (
 )
 from avalanche_ad.models.gaussians.mixture import CompactMixture
 from avalanche_ad.models.gaussians.moments import Moments
-from avalanche_ad.models.gaussians.place import held_out_images, moments_without
+from avalanche_ad.models.gaussians.place import moments_without
 from avalanche_ad.models.gaussians.place_density import PlaceDensity
 from avalanche_ad.models.gaussians.place_statistics import (
     PlaceStatistics,
@@ -47,7 +47,6 @@ __all__ = [
     "component_log_likelihood",
     "drawn_rows",
     "fit_mixture",
-    "held_out_images",
     "linear_drift",
     "low_rank_plus_diagonal",
     "mixture_log_likelihood",

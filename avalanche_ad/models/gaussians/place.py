@@ -29,7 +29,6 @@ __all__ = [
     "cell_of_positions",
     "cell_scatter",
     "chosen_share",
-    "held_out_images",
     "moments_without",
     "place_draws",
     "place_log_likelihood",
@@ -207,15 +206,6 @@ def moments_without(
         yield sums.without(PlaceSums.of(others, cells, sums.reference)).moments(cells)
 
 
-def held_out_images(count: int) -> Tensor:
-    """Return which of so many images choose between densities: every sixth, (N,).
-
-    >>> held_out_images(7).tolist()
-    [False, False, False, False, False, True, False]
-    """
-    return torch.arange(count) % _HELD_OUT == _HELD_OUT - 1
-
-
 def chosen_share(x: Tensor, cells: int, shrinkage: float) -> float:
     """Return λ: how far cells' covariances are shrunk to that of all residuals.
 
@@ -226,9 +216,9 @@ def chosen_share(x: Tensor, cells: int, shrinkage: float) -> float:
     :param cells: see :func:`cell_of_positions`.
     :param shrinkage: see :meth:`PlaceMoments.roots`.
     """
-    held = held_out_images(len(x)).to(x.device)
-    if not held.any():
+    if len(x) < _HELD_OUT:
         return 1.0
+    held = torch.arange(len(x), device=x.device) % _HELD_OUT == _HELD_OUT - 1
     moments = PlaceSums.of(x[~held], cells).moments(cells)
     cell = cell_of_positions(x.shape[1], x.shape[2], cells).to(x.device)
     residuals = (x[held] - moments.field.to(x)).flatten(1, 2)

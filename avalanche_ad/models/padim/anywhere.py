@@ -1,4 +1,4 @@
-"""The other density of a category: a mixture that knows no place."""
+"""A second expert beside the density of a place: one that knows no place."""
 
 from __future__ import annotations
 
@@ -88,34 +88,15 @@ class Anywhere(nn.Module):
                 torch.as_tensor(found.precisions_cholesky_),
             )
 
-    def has(self, category: int) -> bool:
-        """Whether a category has mixtures."""
-        return bool(len(self.mixtures)) and bool(self._mixture(0).known[category])
-
-    def forget(self, category: int) -> None:
-        """Leave a category without mixtures."""
-        for index in range(len(self.mixtures)):
-            self._mixture(index).known[category] = False
-
-    def log_likelihood(self, index: int, x: Tensor, category: int) -> Tensor:
-        """Return log p(x|c) (N, P).
-
-        :param index: level.
-        :param x: features (N, P, D).
-        :param category: that has mixtures.
-        """
-        one = torch.tensor([category], device=x.device)
-        found = self._mixture(index).log_likelihood(x.flatten(0, 1), one)
-        return found.view(x.shape[:2])
-
     def levels(self, levels: Sequence[Tensor], category: int) -> list[Tensor]:
         """Return log p(x|c) per position, one (N, H, W) per level.
 
         :param levels: features, one (N, H, W, D) per level.
         :param category: that has mixtures.
         """
+        one = torch.tensor([category], device=levels[0].device)
         return [
-            self.log_likelihood(index, x.flatten(1, 2), category).view(x.shape[:3])
+            self._mixture(index).log_likelihood(x.flatten(0, 2), one).view(x.shape[:3])
             for index, x in enumerate(levels)
         ]
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from avalanche_ad.errors import RecipeError, TrainingError
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.anomaly_model import MASKED
+from avalanche_ad.models.anomaly_model import MASKED, AnomalyModel
 from avalanche_ad.models.batches import by_category
 from avalanche_ad.models.calibrated_maps import Levels
 from avalanche_ad.models.density_model import (
@@ -20,15 +21,12 @@ from avalanche_ad.models.density_model import (
     DensityOptions,
     LikelihoodMap,
 )
-from avalanche_ad.models.gaussians import (
-    PlaceDensity,
-    held_out_images,
-    moments_without,
-)
+from avalanche_ad.models.gaussians import PlaceDensity, moments_without
 from avalanche_ad.models.latents import attach_latents
 from avalanche_ad.models.own_levels import OwnLevels, affinities, spread_positions
 from avalanche_ad.models.padim.anywhere import Anywhere
-from avalanche_ad.registry.options import Count, NonNegative, Positive
+from avalanche_ad.models.scores import score_named
+from avalanche_ad.registry.options import Count, ModelOptions, NonNegative, Positive
 
 __all__ = ["PaDiM", "PaDiMOptions"]
 
@@ -44,6 +42,7 @@ class _PlaceLatents:
     known: Tensor
     every: list[Tensor] | None = None
     own: OwnLevels = field(default_factory=OwnLevels)
+    anywhere: OwnLevels = field(default_factory=OwnLevels)
 
 
 class PaDiMOptions(DensityOptions):
@@ -71,10 +70,9 @@ class PaDiM(DensityModel):
     Each category is fitted once, in closed form, and never touched again: nothing is
     forgotten, and no image is kept.
 
-    Where parts do not lie still a place means little, and a mixture that is the same
-    anywhere tells more. With ``components`` each category gets whichever of the two
-    every sixth of its images is likelier under, by a fit to the others
-    (:class:`~avalanche_ad.models.padim.anywhere.Anywhere`).
+    With ``components`` there is a second expert that knows no place, a mixture of so
+    many Gaussians for all positions, which gives a map ``anywhere``; the score
+    ``"product_of_experts"`` is of both.
 
     >>> model = PaDiM(FeatureLayout(((4, 4, 2),)), cells=2)
     >>> x = torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
@@ -85,20 +83,22 @@ class PaDiM(DensityModel):
     :param layout: shapes of the feature levels.
     :param num_categories: room made beforehand; more is made when categories arrive.
     :param cells: rows and columns of cells on each level; at most one a position.
-    :param components: Gaussians K of the mixture that knows no place, 0 for none.
+    :param components: Gaussians K of the second expert, 0 for none.
     :param covariance_shrinkage: added to the diagonals, relative to the features' mean
         variance.
-    :param max_positions: feature vectors per category and level that the mixture is
-        fitted to.
+    :param max_positions: feature vectors per category and level that the second expert
+        is fitted to.
     :param score_kind: see :class:`DensityModel`; ``"likelihood"`` by default.
     :param smoothing_sigma: see :class:`DensityModel`.
     :param likelihood_map: see :class:`DensityModel`.
-    :param seed: of the mixture.
+    :param seed: of the second expert.
     :param position_calibration: see :class:`DensityModel`.
+    :raises RecipeError: for a score of a second expert that there is not.
     """
 
     kind = "padim"
     Options = PaDiMOptions
+    maps = ("likelihood", "uncertainty", "anywhere")
     trained = False
     memory_kind = "statistics"
 
@@ -121,6 +121,9 @@ class PaDiM(DensityModel):
         )
         self.components = components
         self.covariance_shrinkage = covariance_shrinkage
+        _check_score(score_kind, components)
+        if not components and position_calibration:
+            self.positions.pop("anywhere")
         self._brought: dict[int, int] = {}  # images of each that an experience brought
         self.places = nn.ModuleList(
             PlaceDensity(*shape, cells, covariance_shrinkage) for shape in layout.levels
@@ -135,6 +138,15 @@ class PaDiM(DensityModel):
         # optimizers refuse a model without parameters
         self.placeholder = nn.Parameter(torch.zeros(0), requires_grad=False)
         self.resize(num_categories)
+
+    @classmethod
+    def built_from(
+        cls, options: ModelOptions
+    ) -> tuple[type[AnomalyModel], dict[str, Any]]:
+        """Return this class, and its arguments, see :class:`AnomalyModel`."""
+        assert isinstance(options, PaDiMOptions)
+        _check_score(options.score_kind, options.components)
+        return super().built_from(options)
 
     def _place(self, index: int) -> PlaceDensity:
         place = self.places[index]
@@ -187,25 +199,6 @@ class PaDiM(DensityModel):
         for index, level in enumerate(levels):
             self._place(index).fit(category, level)
         self.anywhere.fit(category, levels)
-        if self._tells_place(category, levels):
-            self.anywhere.forget(category)
-
-    def _tells_place(self, category: int, levels: Sequence[Tensor]) -> bool:
-        """Whether images held out are likelier where they belong than anywhere."""
-        if not self.components:
-            return True
-        held = held_out_images(len(levels[0]))
-        rows = torch.arange(len(levels[0]), device=levels[0].device)
-        if not held.any():
-            return False
-        parts = [(rows[~held], rows[held])]
-        (places,) = self._places_without(category, levels, [rows[~held]])
-        (anywhere,) = self.anywhere.levels_without(category, levels, parts)
-        gain = 0.0
-        for density, level, other in zip(places, levels, anywhere, strict=True):
-            own = density.log_likelihood(level[held].flatten(1, 2), 0)
-            gain += float(own.mean() - other.mean()) / level.shape[-1]
-        return gain > 0
 
     def holds_out_density(self, category: int, images: int) -> bool:
         """Whether the density is fitted anew for images held out.
@@ -227,9 +220,9 @@ class PaDiM(DensityModel):
         """Yield what positions say under the density of some images alone.
 
         See :meth:`AnomalyModel.levels_without`. Exact, from sums over images, but for
-        how far covariances are shrunk, which stays; a mixture takes one more step of
-        the EM. The density stays as it is where it was fitted to more images than there
-        are here.
+        how far covariances are shrunk, which stays; the second expert's mixture takes
+        one more step of the EM. The density stays as it is where it was fitted to more
+        images than there are here.
         """
         if not self.holds_out_density(category, len(x)):
             yield from super().levels_without(category, x, parts, names)
@@ -238,35 +231,26 @@ class PaDiM(DensityModel):
         known = self.known_categories
         column = int(torch.searchsorted(known, category))
         every = self._every(features, known) if "uncertainty" in names else None
-        found = self._own_without(category, features, parts)
-        for (_, rows), own in zip(parts, found, strict=True):
-            latents = _PlaceLatents([level[rows] for level in features], known)
+        places = self._places_without(category, features, [rest for rest, _ in parts])
+        anywhere = None
+        if "anywhere" in names:
+            anywhere = self.anywhere.levels_without(category, features, parts)
+        for (_, rows), densities in zip(parts, places, strict=True):
+            scored = [level[rows] for level in features]
+            latents = _PlaceLatents(scored, known)
             chosen = torch.full((len(rows),), category, device=x.device)
-            latents.own.of(chosen, partial(_given, own))
+            own = [
+                density.log_likelihood(level.flatten(1, 2), 0).view(level.shape[:3])
+                for density, level in zip(densities, scored, strict=True)
+            ]
+            latents.own.of(chosen, _given(own))
             if every is not None:
                 latents.every = [level[rows] for level in every]
                 for level, likelihood in zip(latents.every, own, strict=True):
                     level[..., column] = likelihood
+            if anywhere is not None:
+                latents.anywhere.of(chosen, _given(next(anywhere)))
             yield {name: self.normality_levels(name, latents, chosen) for name in names}
-
-    def _own_without(
-        self,
-        category: int,
-        features: Sequence[Tensor],
-        parts: Sequence[tuple[Tensor, Tensor]],
-    ) -> Iterator[list[Tensor]]:
-        """Yield, per part, log p(x|c) (M, H, W) per level under some images alone."""
-        if self.anywhere.has(category):
-            yield from self.anywhere.levels_without(category, features, parts)
-            return
-        places = self._places_without(category, features, [rest for rest, _ in parts])
-        for (_, rows), densities in zip(parts, places, strict=True):
-            yield [
-                density.log_likelihood(level[rows].flatten(1, 2), 0).view(
-                    len(rows), *level.shape[1:3]
-                )
-                for density, level in zip(densities, features, strict=True)
-            ]
 
     def _places_without(
         self, category: int, features: Sequence[Tensor], parts: Sequence[Tensor]
@@ -299,23 +283,16 @@ class PaDiM(DensityModel):
             if few:
                 positions = spread_positions(*level.shape[1:3]).to(x.device)
                 x = x[:, positions]
+            place = self._place(index)
             found = torch.stack(
                 [
-                    self._log_likelihood(index, x, category, positions)
+                    place.log_likelihood(x, category, positions)
                     for category in categories.tolist()
                 ],
                 -1,
             )
             levels.append(found.view(*(x if few else level).shape[:-1], -1))
         return levels
-
-    def _log_likelihood(
-        self, index: int, x: Tensor, category: int, positions: Tensor | None
-    ) -> Tensor:
-        """Return log p(x|c) (N, P) of a level's features (N, P, D) at positions."""
-        if self.anywhere.has(category):
-            return self.anywhere.log_likelihood(index, x, category)
-        return self._place(index).log_likelihood(x, category, positions)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return joint log-likelihoods per image, see :class:`DensityModel`.
@@ -349,6 +326,23 @@ class PaDiM(DensityModel):
             output[:, known] = affinities(few, of_all) - math.log(len(known))
         return attach_latents(output, _PlaceLatents(features, known))
 
+    def normality_levels(self, name: str, latents: object, category: Tensor) -> Levels:
+        """Return how normal every position is, see :class:`AnomalyModel`."""
+        if name != "anywhere":
+            return super().normality_levels(name, latents, category)
+        assert isinstance(latents, _PlaceLatents)
+        if not self.components:
+            raise TrainingError(
+                "padim has no map 'anywhere' without a second expert: build it with "
+                "components = 10, or take another score"
+            )
+        features = latents.features
+
+        def evaluate(rows: Tensor, index: int) -> list[Tensor]:
+            return self.anywhere.levels([level[rows] for level in features], index)
+
+        return self._per_dimension(latents.anywhere.of(category, evaluate))
+
     def log_likelihood_levels(self, latents: object, category: Tensor) -> Levels:
         """Return log p(x|c)/D per position, one (N, H, W) per level."""
         assert isinstance(latents, _PlaceLatents)
@@ -359,11 +353,12 @@ class PaDiM(DensityModel):
             found = self._every([level[rows] for level in features], one)
             return [level[..., 0] for level in found]
 
+        return self._per_dimension(latents.own.of(category, evaluate))
+
+    def _per_dimension(self, levels: Sequence[Tensor]) -> Levels:
         return [
             level / width
-            for level, (_, _, width) in zip(
-                latents.own.of(category, evaluate), self.layout.levels, strict=True
-            )
+            for level, (_, _, width) in zip(levels, self.layout.levels, strict=True)
         ]
 
     def negative_entropy_levels(self, latents: object, category: Tensor) -> Levels:
@@ -378,6 +373,15 @@ class PaDiM(DensityModel):
         return maps
 
 
-def _given(levels: list[Tensor], _rows: Tensor, _category: int) -> list[Tensor]:
-    """Stand in for an evaluation of all images at once that there is already."""
-    return levels
+def _given(levels: list[Tensor]) -> Callable[[Tensor, int], list[Tensor]]:
+    """Return what evaluates all images at once to levels that are there already."""
+    return lambda _rows, _category: levels
+
+
+def _check_score(kind: str, components: int) -> None:
+    """Refuse a score of a second expert that there is not."""
+    if not components and "anywhere" in score_named(kind, PaDiM.maps).maps:
+        raise RecipeError(
+            f"score_kind = {kind!r} needs a second expert, and this padim has none: "
+            "set components to its Gaussians, such as 10, or take another score"
+        )
