@@ -41,6 +41,14 @@ class Sample:
     defect_type: str = GOOD
     mask_paths: tuple[Path, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse a single path in the place of several."""
+        if not isinstance(self.mask_paths, tuple):
+            raise TypeError(
+                f"mask_paths of {self.path}: expected a tuple of paths, as (mask,), "
+                f"got {type(self.mask_paths).__name__}"
+            )
+
     @property
     def is_anomaly(self) -> bool:
         """Whether the image shows a defect."""

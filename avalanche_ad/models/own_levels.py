@@ -41,9 +41,9 @@ def affinities(
     """Return affinities to categories by a few positions, by all where those do not do.
 
     Where the gap between an image's nearest category and another is less than three
-    standard errors of its mean over the positions, both are taken of all positions. The
-    other categories keep their gaps to the nearest: a mean of a few positions and one of
-    all, of which some are at the border, do not compare.
+    standard errors of its mean over the positions, both are taken of all positions.
+    Other categories keep their gaps to the nearest: a mean of a few positions and one
+    of all, of which some are at the border, do not compare.
 
     :param levels: affinities of a few positions, (N, P_l, C) per level.
     :param of_all: given rows (M,) and a column of C, returns the affinities by all

@@ -38,4 +38,4 @@ class OkNgReader(DiskReader):
                 yield Sample(path, category, "test")
             for path in sorted(folder.glob(f"ng/*.{self.ending}")):
                 mask = folder / "ng_mask" / f"{path.stem}.png"
-                yield Sample(path, category, "test", "ng", mask)
+                yield Sample(path, category, "test", "ng", (mask,))
