@@ -57,13 +57,15 @@ def main() -> None:
                 )
                 for category in data.categories
             }
-            rows = {"": tuple(np.mean(list(found.values()), axis=0))}
+            images, pixels = zip(*found.values(), strict=True)
+            masked = [value for value in pixels if value is not None]
+            rows = {"": (np.mean(images), np.mean(masked) if masked else None)}
             if arguments.categories:
                 rows = {f" {key}": value for key, value in found.items()} | rows
             for category, (image, pixel) in rows.items():
                 print(
                     f"| {name} | {Path(title).name}{category} | {image:.3f} "
-                    f"| {pixel:.3f} |",
+                    f"| {'–' if pixel is None else f'{pixel:.3f}'} |",
                     flush=True,
                 )
 
@@ -96,8 +98,11 @@ def measured(
     category: str,
     size: int,
     **options: Any,
-) -> tuple[float, float]:
-    """Return image and pixel AUROC of one category; options are of the model."""
+) -> tuple[float, float | None]:
+    """Return image and pixel AUROC of one category; options are of the model.
+
+    The latter is ``None`` for a category without masks.
+    """
     samples = [sample for sample in data.samples if sample.category == category]
     train = [sample for sample in samples if sample.split == "train"]
     test = [sample for sample in samples if sample.split == "test"]
@@ -120,17 +125,17 @@ def measured(
         parts = [
             model.score(model(x), (size, size)) for x in features_of(test).split(16)
         ]
-    masks = np.stack([resize_mask(data.mask(sample), size) for sample in test])
+    masks = [data.mask(sample) for sample in test]
     image = auroc(
         torch.cat([part.image for part in parts]).numpy(),
         np.array([sample.is_anomaly for sample in test]),
     )
-    pixel = auroc(
-        torch.cat([part.maps for part in parts]).flatten().numpy(), masks.flatten()
-    )
     assert image is not None
-    assert pixel is not None
-    return image, pixel
+    if any(mask is None for mask in masks):
+        return image, None
+    resized = np.stack([resize_mask(mask, size) for mask in masks if mask is not None])
+    maps = torch.cat([part.maps for part in parts])
+    return image, auroc(maps.flatten().numpy(), resized.flatten())
 
 
 if __name__ == "__main__":
