@@ -29,7 +29,8 @@ def _split(
     name: str, root: Roots, n_experiences: int | None, options: dict[str, Any]
 ) -> AnomalyBenchmark:
     """Open a data set and split it; no categories but those named need be on disk."""
-    taken = inspect.signature(DATASETS.find(name)).parameters
+    parameters = inspect.signature(DATASETS.find(name)).parameters
+    taken = set(parameters) - {"root", "categories"}
     own = {key: value for key, value in options.items() if key in taken}
     rest = {key: value for key, value in options.items() if key not in taken}
     named = [name for names in rest.get("experiences") or () for name in names]

@@ -71,7 +71,8 @@ class JoinedReader(DiskReader):
             # messages name what folders have in common
             self.roots = tuple(root.absolute() for root in self.roots)
         self.make = make
-        self.name = make(self.roots[0], None).name  # type: ignore[misc]
+        first = make(self.roots[0], None)
+        self.name, self.data = first.name, first.data  # type: ignore[misc]
 
     def scan(self) -> Scan:
         """Yield the samples of all folders, and the problems of where they are."""

@@ -226,7 +226,7 @@ class FeatureGMM(DensityModel):
             for index, (level, (vectors, image, shares)) in enumerate(
                 zip(features, drawn, strict=True)
             ):
-                used, scored = torch.isin(image, rest), level[rows]
+                used, scored = torch.isin(image, rest.to(image)), level[rows]
                 fit = refitted(vectors[used], shares[used], self.covariance_shrinkage)
                 mixture = CategoryMixtures(level.shape[-1], self.components).to(
                     x.device

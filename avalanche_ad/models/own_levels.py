@@ -121,5 +121,5 @@ class OwnLevels:
                 for level, part in zip(levels, found, strict=True)
             ]
         if not any(level.requires_grad for level in levels):
-            self._category, self._levels = category, levels
+            self._category, self._levels = category.clone(), levels
         return list(levels)

@@ -210,7 +210,7 @@ class FeatureStatistics(KeptStatistics):
             for index, (level, (image, position, shares)) in enumerate(
                 zip(levels, drawn, strict=True)
             ):
-                used = torch.isin(image, kept)
+                used = torch.isin(image, kept.to(image))
                 x = level.flatten(1, 2)
                 vectors = x[image[used], position[used]]
                 if self.mean_field:

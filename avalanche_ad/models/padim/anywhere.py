@@ -132,7 +132,7 @@ class Anywhere(nn.Module):
                 [level.shape[-1] for level in levels], self.components, self.shrinkage
             ).to(levels[0].device)
             for index, (vectors, image, shares) in enumerate(drawn):
-                used = torch.isin(image, rest)
+                used = torch.isin(image, rest.to(image))
                 fit = refitted(vectors[used], shares[used], self.shrinkage)
                 roots = precision_roots(fit.covariance)
                 some._mixture(index).put(0, fit.weight, fit.mean, roots)

@@ -35,7 +35,9 @@ def squares_without(
     :param search: see :func:`nearest_squares`.
     :return: (N, P, k) for each part; infinity in the place of those that are not there.
     """
-    kept = torch.stack([torch.isin(image, rest) | (image < 0) for rest in rests])
+    kept = torch.stack(
+        [torch.isin(image, rest.to(image)) | (image < 0) for rest in rests]
+    )
     patterns, group = torch.unique(kept, dim=1, return_inverse=True)
     count = patterns.shape[1]
     # one row more, of nothing, so that there is always one
