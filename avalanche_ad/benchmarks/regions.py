@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-
+from avalanche_ad.benchmarks.items import PackedMasks
 from avalanche_ad.datasets.regions import Region, RegionData
 from avalanche_ad.datasets.sample import AnomalyData, Sample
 
@@ -28,29 +27,22 @@ class PackedRegions:
     def __init__(
         self, data: AnomalyData, samples: Iterable[Sample], mask_size: int
     ) -> None:
-        self.mask_size = mask_size
-        self._packed: dict[str, list[tuple[bytes, float, str]]] = {}
+        self._masks: dict[str, PackedMasks] = {}
+        self._said: dict[str, list[tuple[float, str]]] = {}
         if isinstance(data, RegionData):
             for sample in samples:
-                self._packed[str(sample.path)] = [
-                    (
-                        np.packbits(region.resized(mask_size).mask).tobytes(),
-                        region.saturation,
-                        region.kind,
-                    )
-                    for region in data.regions(sample)
-                ]
+                path, regions = str(sample.path), data.regions(sample)
+                self._masks[path] = PackedMasks(
+                    [region.resized(mask_size).mask for region in regions]
+                )
+                self._said[path] = [(one.saturation, one.kind) for one in regions]
 
     def __bool__(self) -> bool:
-        return bool(self._packed)
+        return bool(self._masks)
 
     def __getitem__(self, path: str) -> list[Region]:
+        masks = self._masks[path]
         return [
-            Region(self._unpacked(bits), saturation, kind)
-            for bits, saturation, kind in self._packed[path]
+            Region(masks[index].numpy(), saturation, kind)
+            for index, (saturation, kind) in enumerate(self._said[path])
         ]
-
-    def _unpacked(self, bits: bytes) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-        size = self.mask_size
-        flat = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=size * size)
-        return flat.reshape(size, size).astype(np.bool_)

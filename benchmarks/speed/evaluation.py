@@ -51,7 +51,7 @@ def main() -> None:
     layout = FeatureLayout(((SIDE, SIDE, WIDTH),))
     means = 3 * torch.randn(categories, 20, WIDTH)
     features = FeatureGMM(layout, categories, components=10)
-    fill(features._mixture(0), means[:, :10])
+    fill(features.mixtures.level(0), means[:, :10])
     flow = FlowGMM(
         layout,
         couplings=6,
@@ -74,7 +74,7 @@ def main() -> None:
     print("| --- | ---: | ---: | ---: | ---: |")
     with torch.no_grad():
         for model, mixture in (
-            (features, features._mixture(0)),
+            (features, features.mixtures.level(0)),
             (flow, flow.alignment.mixture(0)),
         ):
             model.eval().calibrate([(x, category)])

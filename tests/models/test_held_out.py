@@ -56,7 +56,13 @@ def test_each_is_scored_as_by_a_model_that_never_saw_it(kind):
 def test_vectors_that_the_mixture_was_not_fitted_to_play_no_part():
     x = features(40)
     model = make_feature_gmm(x, max_positions=150)
-    vectors, image, shares = next(iter(model._drawn(1, LAYOUT.unflatten(x))))
+    vectors, image, shares = next(
+        iter(
+            model.mixtures.drawn(
+                1, [level.flatten(1, 2) for level in LAYOUT.unflatten(x)]
+            )
+        )
+    )
     assert vectors.shape == (150, 6)
     assert shares.shape == (150, 1)
     means = model.mixtures[0].means[1, 0]

@@ -23,6 +23,7 @@ from avalanche_ad.models.gaussians.kept_statistics import (
     StatisticsForm,
     StatisticsPrecision,
 )
+from avalanche_ad.models.gaussians.level_mixtures import LevelMixtures
 from avalanche_ad.models.gaussians.mixture import CompactMixture
 from avalanche_ad.models.gaussians.moments import Moments
 from avalanche_ad.models.gaussians.place import moments_without
@@ -39,6 +40,7 @@ __all__ = [
     "FeatureStatistics",
     "IncrementalGMM",
     "KeptStatistics",
+    "LevelMixtures",
     "Moments",
     "PlaceDensity",
     "PlaceStatistics",

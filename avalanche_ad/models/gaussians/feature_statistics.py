@@ -287,15 +287,9 @@ class FeatureStatistics(KeptStatistics):
         positions: Tensor,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Draw feature vectors of one level.
+        """Draw feature vectors of one level, see :class:`KeptStatistics`.
 
-        The draws are a CPU's, so that they are the same on every device.
-
-        :param index: level.
-        :param categories: categories with statistics (P,).
-        :param positions: indices (P,) into the level's H · W positions.
-        :param generator: source of the draws, on the CPU; torch's own by default.
-        :return: x (P, D), float32, and the component each was drawn from (P,).
+        The group of each is the component it was drawn from.
         """
         weights = self.get_buffer(f"weights_{index}")[categories].float().cpu()
         drawn = torch.multinomial(weights, 1, generator=generator).squeeze(1)

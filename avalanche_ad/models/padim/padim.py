@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,36 +11,19 @@ from torch import Tensor, nn
 
 from avalanche_ad.errors import RecipeError, TrainingError
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.anomaly_model import MASKED, AnomalyModel
-from avalanche_ad.models.batches import by_category
+from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.calibrated_maps import Levels
-from avalanche_ad.models.density_model import (
-    DensityModel,
-    DensityOptions,
-    LikelihoodMap,
+from avalanche_ad.models.density_model import DensityOptions, LikelihoodMap
+from avalanche_ad.models.fitted_density import FittedDensity
+from avalanche_ad.models.gaussians import (
+    LevelMixtures,
+    PlaceDensity,
+    moments_without,
 )
-from avalanche_ad.models.gaussians import PlaceDensity, moments_without
-from avalanche_ad.models.latents import attach_latents
-from avalanche_ad.models.own_levels import OwnLevels, affinities, spread_positions
-from avalanche_ad.models.padim.anywhere import Anywhere
 from avalanche_ad.models.scores import score_named
 from avalanche_ad.registry.options import Count, ModelOptions, NonNegative, Positive
 
 __all__ = ["PaDiM", "PaDiMOptions"]
-
-
-@dataclass
-class _PlaceLatents:
-    """Features (N, H, W, D) per level, and what they were evaluated to.
-
-    ``every`` is log p(x|c) (N, H, W, C_known) per level, once all were asked for.
-    """
-
-    features: list[Tensor]
-    known: Tensor
-    every: list[Tensor] | None = None
-    own: OwnLevels = field(default_factory=OwnLevels)
-    anywhere: OwnLevels = field(default_factory=OwnLevels)
 
 
 class PaDiMOptions(DensityOptions):
@@ -59,7 +40,7 @@ class PaDiMOptions(DensityOptions):
     max_positions: Positive = 20_000
 
 
-class PaDiM(DensityModel):
+class PaDiM(FittedDensity):
     """A Gaussian for every position of a category and level.
 
     Its mean is that of the training images at the position, its covariance that of a
@@ -99,8 +80,6 @@ class PaDiM(DensityModel):
     kind = "padim"
     Options = PaDiMOptions
     maps = ("likelihood", "uncertainty", "anywhere")
-    trained = False
-    memory_kind = "statistics"
 
     def __init__(
         self,
@@ -124,19 +103,16 @@ class PaDiM(DensityModel):
         _check_score(score_kind, components)
         if not components and position_calibration:
             self.positions.pop("anywhere")
-        self._brought: dict[int, int] = {}  # images of each that an experience brought
         self.places = nn.ModuleList(
             PlaceDensity(*shape, cells, covariance_shrinkage) for shape in layout.levels
         )
-        self.anywhere = Anywhere(
+        self.anywhere = LevelMixtures(
             [width for _, _, width in layout.levels],
             components,
             covariance_shrinkage,
             max_positions,
             seed,
         )
-        # optimizers refuse a model without parameters
-        self.placeholder = nn.Parameter(torch.zeros(0), requires_grad=False)
         self.resize(num_categories)
 
     @classmethod
@@ -169,36 +145,11 @@ class PaDiM(DensityModel):
             self._place(index).resize(num_categories)
         self.anywhere.resize(num_categories)
 
-    # Fitting --------------------------------------------------------------------
-
-    def fit_experience(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Fit the categories that are new, or of which there are more images now.
-
-        As of the first few of a category that arrived early, in a blurry stream. One
-        that no experience brought, but a state or a call by hand, is left as it is.
-
-        :param batches: minibatches (features (N, size), category indices (N,)).
-        """
-        known = set(self.known_categories.tolist())
-        for category, features in by_category(batches).items():
-            before = self._brought.get(category, len(features))
-            if category not in known or len(features) > before:
-                self.fit_category(category, features)
-                self._brought[category] = len(features)
-
-    @torch.no_grad()
-    def fit_category(self, category: int, x: Tensor) -> None:
-        """Fit one category.
-
-        :param category: category index.
-        :param x: its training features (N, layout.size).
-        """
-        self.resize(category + 1)
-        features = torch.cat([self.features_of(part) for part in torch.split(x, 32)])
-        levels = self.layout.unflatten(features)
+    def fit_levels(self, category: int, levels: Sequence[Tensor]) -> None:
+        """Fit one category, in closed form; see :class:`FittedDensity`."""
         for index, level in enumerate(levels):
             self._place(index).fit(category, level)
-        self.anywhere.fit(category, levels)
+        self.anywhere.fit(category, [level.flatten(1, 2) for level in levels])
 
     def holds_out_density(self, category: int, images: int) -> bool:
         """Whether the density is fitted anew for images held out.
@@ -210,47 +161,35 @@ class PaDiM(DensityModel):
         """
         return int(self._place(0).images[category]) <= images
 
-    def levels_without(
+    def likelihood_without(
         self,
         category: int,
-        x: Tensor,
+        features: Sequence[Tensor],
         parts: Sequence[tuple[Tensor, Tensor]],
         names: Sequence[str],
-    ) -> Iterator[dict[str, Levels]]:
+    ) -> Iterator[Mapping[str, list[Tensor]]]:
         """Yield what positions say under the density of some images alone.
 
-        See :meth:`AnomalyModel.levels_without`. Exact, from sums over images, but for
-        how far covariances are shrunk, which stays; the second expert's mixture takes
-        one more step of the EM. The density stays as it is where it was fitted to more
-        images than there are here.
+        See :class:`FittedDensity`. Exact, from sums over images, but for how far
+        covariances are shrunk, which stays; the second expert's mixture takes one more
+        step of the EM.
         """
-        if not self.holds_out_density(category, len(x)):
-            yield from super().levels_without(category, x, parts, names)
-            return
-        features = self.layout.unflatten(self.features_of(x))
-        known = self.known_categories
-        column = int(torch.searchsorted(known, category))
-        every = self._every(features, known) if "uncertainty" in names else None
         places = self._places_without(category, features, [rest for rest, _ in parts])
         anywhere = None
         if "anywhere" in names:
             anywhere = self.anywhere.levels_without(category, features, parts)
         for (_, rows), densities in zip(parts, places, strict=True):
-            scored = [level[rows] for level in features]
-            latents = _PlaceLatents(scored, known)
-            chosen = torch.full((len(rows),), category, device=x.device)
-            own = [
-                density.log_likelihood(level.flatten(1, 2), 0).view(level.shape[:3])
-                for density, level in zip(densities, scored, strict=True)
-            ]
-            latents.own.of(chosen, _given(own))
-            if every is not None:
-                latents.every = [level[rows] for level in every]
-                for level, likelihood in zip(latents.every, own, strict=True):
-                    level[..., column] = likelihood
+            found = {
+                "likelihood": [
+                    density.log_likelihood(level.flatten(1, 2), 0).view(level.shape[:3])
+                    for density, level in zip(
+                        densities, (one[rows] for one in features), strict=True
+                    )
+                ]
+            }
             if anywhere is not None:
-                latents.anywhere.of(chosen, _given(next(anywhere)))
-            yield {name: self.normality_levels(name, latents, chosen) for name in names}
+                found["anywhere"] = next(anywhere)
+            yield found
 
     def _places_without(
         self, category: int, features: Sequence[Tensor], parts: Sequence[Tensor]
@@ -271,111 +210,34 @@ class PaDiM(DensityModel):
                 found.append(density)
             yield found
 
-    # Densities ------------------------------------------------------------------
-
-    def _every(
-        self, features: Sequence[Tensor], categories: Tensor, few: bool = False
-    ) -> list[Tensor]:
-        """Return log p(x|c) (N, H, W, C') per level; (N, P, C') of few positions."""
-        levels = []
-        for index, level in enumerate(features):
-            positions, x = None, level.flatten(1, 2)
-            if few:
-                positions = spread_positions(*level.shape[1:3]).to(x.device)
-                x = x[:, positions]
-            place = self._place(index)
-            found = torch.stack(
-                [
-                    place.log_likelihood(x, category, positions)
-                    for category in categories.tolist()
-                ],
-                -1,
-            )
-            levels.append(found.view(*(x if few else level).shape[:-1], -1))
-        return levels
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return joint log-likelihoods per image, see :class:`DensityModel`.
-
-        out_c = mean_l mean_p log p(x|c) / √D, every category equally likely. The mean
-        is of a few positions where they tell the category
-        (:func:`~avalanche_ad.models.own_levels.affinities`); at all of them only the
-        density is evaluated that an image is scored by, when it is.
-        """
-        features = self.layout.unflatten(self.features_of(x))
-        output = x.new_full((len(x), self.num_categories), MASKED)
-        known = self.known_categories
-        if len(known):
-            roots = [math.sqrt(width) for _, _, width in self.layout.levels]
-
-            def of_all(rows: Tensor, column: int) -> Tensor:
-                some = [level[rows] for level in features]
-                found = self._every(some, known[column, None])
-                means = [
-                    level.flatten(1).mean(1) / root
-                    for level, root in zip(found, roots, strict=True)
-                ]
-                return torch.stack(means).mean(0)
-
-            few = [
-                level / root
-                for level, root in zip(
-                    self._every(features, known, few=True), roots, strict=True
-                )
-            ]
-            output[:, known] = affinities(few, of_all) - math.log(len(known))
-        return attach_latents(output, _PlaceLatents(features, known))
+    def log_likelihood(
+        self, index: int, x: Tensor, categories: Tensor, positions: Tensor | None
+    ) -> Tensor:
+        """Return log p(x|c) (N, P, C') where the positions are."""
+        place = self._place(index)
+        found = [place.log_likelihood(x, c, positions) for c in categories.tolist()]
+        return torch.stack(found, -1)
 
     def normality_levels(self, name: str, latents: object, category: Tensor) -> Levels:
         """Return how normal every position is, see :class:`AnomalyModel`."""
         if name != "anywhere":
             return super().normality_levels(name, latents, category)
-        assert isinstance(latents, _PlaceLatents)
         if not self.components:
             raise TrainingError(
                 "padim has no map 'anywhere' without a second expert: build it with "
                 "components = 10, or take another score"
             )
-        features = latents.features
 
-        def evaluate(rows: Tensor, index: int) -> list[Tensor]:
-            return self.anywhere.levels([level[rows] for level in features], index)
+        def evaluate(features: list[Tensor], index: int) -> list[Tensor]:
+            one = category.new_tensor([index])
+            return [
+                self.anywhere.log_likelihood(number, level.flatten(1, 2), one).view(
+                    level.shape[:3]
+                )
+                for number, level in enumerate(features)
+            ]
 
-        return self._per_dimension(latents.anywhere.of(category, evaluate))
-
-    def log_likelihood_levels(self, latents: object, category: Tensor) -> Levels:
-        """Return log p(x|c)/D per position, one (N, H, W) per level."""
-        assert isinstance(latents, _PlaceLatents)
-        features = latents.features
-
-        def evaluate(rows: Tensor, index: int) -> list[Tensor]:
-            one = torch.tensor([index])
-            found = self._every([level[rows] for level in features], one)
-            return [level[..., 0] for level in found]
-
-        return self._per_dimension(latents.own.of(category, evaluate))
-
-    def _per_dimension(self, levels: Sequence[Tensor]) -> Levels:
-        return [
-            level / width
-            for level, (_, _, width) in zip(levels, self.layout.levels, strict=True)
-        ]
-
-    def negative_entropy_levels(self, latents: object, category: Tensor) -> Levels:
-        """Return Σ_c p_c log p_c over the known categories, (N, H, W) per level."""
-        assert isinstance(latents, _PlaceLatents)
-        if latents.every is None:
-            latents.every = self._every(latents.features, latents.known)
-        maps = []
-        for level in latents.every:
-            log_p = level.log_softmax(-1)
-            maps.append((log_p.exp() * log_p).sum(-1))
-        return maps
-
-
-def _given(levels: list[Tensor]) -> Callable[[Tensor, int], list[Tensor]]:
-    """Return what evaluates all images at once to levels that are there already."""
-    return lambda _rows, _category: levels
+        return self.own_levels(name, latents, category, evaluate)
 
 
 def _check_score(kind: str, components: int) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.anomaly_model import MASKED, AnomalyModel
-from avalanche_ad.models.batches import by_category
+from avalanche_ad.models.batches import by_category, to_be_fitted
 from avalanche_ad.models.calibrated_maps import Levels
 from avalanche_ad.models.category_table import with_rows
 from avalanche_ad.models.copies import copies_of
@@ -175,11 +175,7 @@ class PatchCore(AnomalyModel):
         :param batches: minibatches (features (N, size), category indices (N,)).
         """
         known = set(self.known_categories.tolist())
-        wanted = {
-            category: x
-            for category, x in by_category(batches).items()
-            if category not in known or len(x) > self._brought.get(category, len(x))
-        }
+        wanted = to_be_fitted(by_category(batches), known, self._brought)
         categories = len(known | set(wanted))
         for category, x in wanted.items():
             self._fit(category, x, categories)
