@@ -57,7 +57,7 @@ class TestCounts:
             found.append(
                 cls(
                     category,
-                    Path(commonpath([sample.path.parent for sample in members])),
+                    _common([sample.path.parent for sample in members]),
                     len(tested) - len(anomalies),
                     len(anomalies),
                     sum(sample in without for sample in anomalies),
@@ -100,6 +100,21 @@ def lacking_problems(counts: Iterable[TestCounts]) -> Iterator[Problem]:
     for one in counts:
         for line in lacking([one]):
             yield Problem(one.folder, line, "note")
+
+
+def _common(folders: Sequence[Path]) -> Path:
+    """Return the folder that all are in; a table may name some from the top, some not.
+
+    Folders that have none in common, as on two drives, give the first.
+    """
+    try:
+        return Path(commonpath(folders))
+    except ValueError:
+        pass
+    try:
+        return Path(commonpath([folder.absolute() for folder in folders]))
+    except ValueError:
+        return folders[0]
 
 
 def _names(counts: Sequence[TestCounts]) -> str:

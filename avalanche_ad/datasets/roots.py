@@ -81,7 +81,9 @@ class JoinedReader(DiskReader):
             found = [*self.make(root, None).scan()]
             held[root] = _categories(found)
             if not held[root]:
-                yield self._nothing_in(root)
+                yield self._nothing_in(root, found)
+            elif self.categories is None:
+                yield from _without_image(root, held[root], found)
         asked = self._asked(held)
         yield from _repeated(held, asked)
         yield from self._missing(held, asked)
@@ -100,13 +102,13 @@ class JoinedReader(DiskReader):
         rank = {name: index for index, name in enumerate(_ordered(held))}
         yield from sorted(samples, key=lambda sample: rank[sample.category])
 
-    def _nothing_in(self, root: Path) -> Problem:
+    def _nothing_in(self, root: Path, found: Sequence[Sample | Problem]) -> Problem:
         """Return why there is no image, by a category asked for if its folder is there.
 
         The data set's own reader knows best what it lacks.
         """
         named = [name for name in self.categories or () if (root / name).is_dir()]
-        for item in self.make(root, named or None).scan():
+        for item in self.make(root, named).scan() if named else found:
             if isinstance(item, Problem) and item.severity == "error":
                 return item
         return Problem(root, f"no image of the data set {self.name!r} found")
@@ -140,6 +142,19 @@ class JoinedReader(DiskReader):
 def _categories(found: Sequence[Sample | Problem]) -> tuple[str, ...]:
     samples = (item for item in found if isinstance(item, Sample))
     return tuple(dict.fromkeys(sample.category for sample in samples))
+
+
+def _without_image(
+    root: Path, held: Sequence[str], found: Sequence[Sample | Problem]
+) -> Scan:
+    """Yield the errors of categories whose folder is there and holds no image."""
+    for item in found:
+        if not isinstance(item, Problem) or item.severity != "error":
+            continue
+        inside = item.path.is_relative_to(root) and item.path.relative_to(root).parts
+        there = inside and inside[0] not in held and (root / inside[0]).is_dir()
+        if there and not item.path.is_file():  # a table names those elsewhere too
+            yield item
 
 
 def _repeated(held: Mapping[Path, Sequence[str]], asked: Sequence[str]) -> Scan:

@@ -14,6 +14,7 @@ from avalanche_ad.models.hgad import (
 )
 from avalanche_ad.models.latents import attach_latents, latents_of
 from avalanche_ad.models.padim import PaDiM
+from avalanche_ad.models.patchcore import PatchCore
 from avalanche_ad.models.scoring import AnomalyScores
 from avalanche_ad.registry.options import ModelOptions
 
@@ -31,6 +32,7 @@ __all__ = [
     "ModelOptions",
     "PaDiM",
     "PackNetFlowGMM",
+    "PatchCore",
     "attach_latents",
     "by_category",
     "latents_of",

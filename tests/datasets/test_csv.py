@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from avalanche_ad.datasets import check_dataset, open_dataset
@@ -51,6 +53,22 @@ def test_a_table(root):
         ("axle", "train", "good", "0.png", 0),
     ]
     assert open_dataset("csv", root, ["axle"]).categories == ("axle",)
+
+
+def test_one_file_under_two_names(root):
+    table = root / "images.csv"
+    table.write_text(TABLE + "axle,test,good,pics/../more/0.png, ,\n")
+    message = [str(p) for p in check_dataset("csv", root) if p.severity == "error"]
+    assert len(message) == 1
+    assert "pics/../more/0.png is in line" in message[0]
+
+
+def test_paths_from_the_top_and_from_here(root, monkeypatch):
+    monkeypatch.chdir(root)
+    here = (root / "pics/0.png").as_posix()
+    Path("images.csv").write_text(TABLE.replace("pics/0.png", here))
+    assert len(open_dataset("csv", ".").samples) == 8
+    assert not [p for p in check_dataset("csv", ".") if p.severity == "error"]
 
 
 def test_a_table_of_another_name_and_absolute_paths(root, tmp_path_factory):

@@ -65,6 +65,19 @@ def test_two_folders(tree, normal, abnormal, asked):
     assert len(seeds) > 1
 
 
+def test_the_usual_folders_in_another_case(tree):
+    root = tree(
+        *("part/train/Good/0.png", "part/train/Good/1.png", "part/test/GOOD/0.png"),
+        *("part/test/Hole/0.png", "part/Ground_Truth/Hole/0_mask.png"),
+    )
+    assert found(root) == {
+        "train/Good/0.png": ("train", "good", []),
+        "train/Good/1.png": ("train", "good", []),
+        "test/GOOD/0.png": ("test", "good", []),
+        "test/Hole/0.png": ("test", "Hole", ["Ground_Truth/Hole/0_mask.png"]),
+    }
+
+
 def test_separate_tests_and_types_below(tree):
     root = tree(
         *("part/train/ok/0.png", "part/train/ok/more/1.png"),

@@ -91,6 +91,17 @@ def test_a_category_in_no_folder(two):
     assert "name at least one" in only_error("folder", two, [])
 
 
+def test_a_category_without_any_image_is_told_and_not_dropped(two):
+    root, other = two
+    for path in (root / "gear").rglob("*.png"):
+        path.unlink()
+    message = only_error("folder", (root, other))
+    assert message.startswith(str(root / "gear/train/good"))
+    assert "no training image" in message
+    # one that is not asked for does not matter
+    assert open_dataset("folder", two, ["nut", "axle"]).categories == ("axle", "nut")
+
+
 def test_a_category_whose_folder_is_broken_is_told_by_its_reader(
     mvtec_3d_tree, tmp_path
 ):

@@ -50,6 +50,12 @@ def test_likelihoods_are_the_places():
         assert not torch.equal(again[index][1], found[index][1])
 
 
+def test_features_that_half_precision_cannot_hold_are_refused():
+    model = PaDiM(LAYOUT, cells=2)
+    with pytest.raises(TrainingError, match="category 0 has features up to"):
+        model.fit_category(0, features(8) * 1e6)
+
+
 def test_categories_that_differ_by_place_alone_are_told():
     """Each has the same vectors, at other positions."""
     base = features(12, 0)

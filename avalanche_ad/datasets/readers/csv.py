@@ -115,11 +115,12 @@ def _read(path: Path) -> Iterator[Sample | Problem]:
         row = {name: cell.strip() for name, cell in zip(names, cells, strict=True)}
         item = _sample(path, line, row)
         if isinstance(item, Sample):
-            if item.path in seen:
-                text = f"{row['image']} is in line {seen[item.path]} too"
+            real = item.path.resolve()
+            if real in seen:
+                text = f"{row['image']} is in line {seen[real]} too"
                 item = _wrong(path, line, "image", text)
             else:
-                seen[item.path] = line
+                seen[real] = line
         yield item
 
 

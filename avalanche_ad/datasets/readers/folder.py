@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from avalanche_ad.datasets.disk import Problem
-from avalanche_ad.datasets.places import Places, scan_places
+from avalanche_ad.datasets.places import Places, find_place, scan_places
 from avalanche_ad.datasets.reader import DiskReader
 from avalanche_ad.datasets.scanning import (
     Scan,
@@ -32,9 +32,10 @@ _DEFAULT = Places()
 class FolderReader(DiskReader):
     """Read ``<category>/{train/good, test/<defect>, ground_truth/<defect>}``, or more.
 
-    A category is a sub-folder with ``train/good``. Images are PNG, JPEG, BMP, TIFF or
-    WebP, extensions in either case. The mask of ``test/<defect>/000.jpg`` is
-    ``ground_truth/<defect>/000_mask`` or ``…/000``, with any of these extensions.
+    A category is a sub-folder with ``train/good``, in any case. Images are PNG, JPEG,
+    BMP, TIFF or WebP, extensions in either case. The mask of
+    ``test/<defect>/000.jpg`` is ``ground_truth/<defect>/000_mask`` or ``…/000``, with
+    any of these extensions.
 
     With one of the options below the folders of each category are what they say; those
     it has not are passed over, and a name that matches none matches one in another
@@ -114,10 +115,12 @@ class FolderReader(DiskReader):
         for category in choose_categories(self.root, known, self.categories):
             if isinstance(category, Problem):
                 yield category
-            elif self._plain and not _has_mask_folders(self.root / category):
-                yield from scan_category(self.root / category, category, _LAYOUT)
+                continue
+            folder = self.root / category
+            if self._plain and _as_spelt(folder) and not _has_mask_folders(folder):
+                yield from scan_category(folder, category, _LAYOUT)
             else:
-                yield from scan_places(self.root / category, category, places)
+                yield from scan_places(folder, category, places)
 
 
 def _names(
@@ -126,6 +129,13 @@ def _names(
     if given is None:
         return default
     return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _as_spelt(category: Path) -> bool:
+    """Whether no folder has its usual name in another case, such as ``test/Good``."""
+    normal = (*_DEFAULT.normal, *_DEFAULT.normal_test)
+    usual = (*normal, *_DEFAULT.abnormal, _DEFAULT.masks)
+    return all(find_place(category, name) in (None, category / name) for name in usual)
 
 
 def _has_mask_folders(category: Path) -> bool:

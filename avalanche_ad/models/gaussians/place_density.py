@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.category_table import CategoryTable
 from avalanche_ad.models.gaussians.place import (
     PlaceMoments,
@@ -95,6 +96,7 @@ class PlaceDensity(CategoryTable):
         :param moments: of its features.
         :param share: λ.
         :param images: of how many images the moments are.
+        :raises TrainingError: when the type of number has no room for one.
         """
         field, roots = moments.field, moments.roots(share, self.shrinkage)
         # what is kept besides is relative to these as they are kept
@@ -102,12 +104,22 @@ class PlaceDensity(CategoryTable):
         scale = moments.variance.sqrt().clamp(min=1e-3).to(self.scales.dtype)
         unit = scale.to(field)
         rows, columns = self._triangle
+        kept = {
+            "means": mean,
+            "scales": scale,
+            "fields": ((field - mean.to(field)) / unit).flatten(0, 1),
+            "roots": roots[:, rows, columns] * unit,
+        }
+        dtype = self.means.dtype
+        if not all(bool(row.to(dtype).isfinite().all()) for row in kept.values()):
+            raise TrainingError(
+                f"category {category} has features up to {float(field.abs().max()):g}, "
+                f"more than numbers up to {torch.finfo(dtype).max:g} can hold: take a "
+                "backbone whose features are whitened"
+            )
         self.set_rows(
             category,
-            means=mean,
-            scales=scale,
-            fields=((field - mean.to(field)) / unit).flatten(0, 1),
-            roots=roots[:, rows, columns] * unit,
+            **kept,
             shares=torch.tensor(share),
             images=torch.tensor(images),
         )

@@ -64,6 +64,8 @@ class PatchCore(AnomalyModel):
     had it been given the smaller number, so the bank depends on no order of arrival.
     Constants of position calibration are taken for smaller banks beforehand, down to a
     sixteenth, since the images are gone when one is cut; the nearest size's are used.
+    Without position calibration distances grow with every cut, and thresholds of
+    categories learned before do not follow.
 
     The category is inferred from every ``inference_stride``-th position each way, by
 
