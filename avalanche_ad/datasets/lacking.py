@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os.path import commonpath
 from pathlib import Path
@@ -107,14 +108,10 @@ def _common(folders: Sequence[Path]) -> Path:
 
     Folders that have none in common, as on two drives, give the first.
     """
-    try:
-        return Path(commonpath(folders))
-    except ValueError:
-        pass
-    try:
-        return Path(commonpath([folder.absolute() for folder in folders]))
-    except ValueError:
-        return folders[0]
+    for some in (folders, [folder.absolute() for folder in folders]):
+        with suppress(ValueError):
+            return Path(commonpath(some))
+    return folders[0]
 
 
 def _names(counts: Sequence[TestCounts]) -> str:
