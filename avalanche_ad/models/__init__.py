@@ -3,6 +3,7 @@
 from avalanche_ad.models.anomaly_model import MASKED, AnomalyModel
 from avalanche_ad.models.batches import by_category
 from avalanche_ad.models.category_table import CategoryTable
+from avalanche_ad.models.context_flow import ContextFlowGMM
 from avalanche_ad.models.density_model import DensityModel
 from avalanche_ad.models.feature_gmm import FeatureGMM
 from avalanche_ad.models.gaussians import IncrementalGMM
@@ -24,6 +25,7 @@ __all__ = [
     "AnomalyScores",
     "CategoryTable",
     "ConditionalFlow",
+    "ContextFlowGMM",
     "DensityModel",
     "FeatureGMM",
     "FlowGMM",

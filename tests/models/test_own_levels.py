@@ -6,9 +6,10 @@ import torch
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models import FeatureGMM
 from avalanche_ad.models.gaussians import mixture_log_likelihood
-from avalanche_ad.models.hgad.flow import ConditionalFlow, position_codes
+from avalanche_ad.models.hgad.flow import ConditionalFlow
 from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.own_levels import affinities, spread_positions
+from avalanche_ad.models.position_code import position_codes
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from avalanche_ad.models.anomaly_model import MASKED
 from avalanche_ad.models.calibrated_maps import Levels
 from avalanche_ad.models.density_model import LikelihoodMap
 from avalanche_ad.models.hgad.earlier_states import updated
-from avalanche_ad.models.hgad.flow import ConditionalFlow, FlowStart, position_codes
+from avalanche_ad.models.hgad.flow import ConditionalFlow, FlowStart
 from avalanche_ad.models.hgad.held_out import likelihoods_without
 from avalanche_ad.models.hgad.latents import Latents, LevelLatents
 from avalanche_ad.models.hgad.mixture import (
@@ -29,6 +29,7 @@ from avalanche_ad.models.hgad.options import FlowGMMOptions
 from avalanche_ad.models.hgad.training import TrainsAsHGAD, drawn_positions
 from avalanche_ad.models.latents import attach_latents
 from avalanche_ad.models.own_levels import affinities, spread_positions
+from avalanche_ad.models.position_code import position_codes
 from avalanche_ad.models.scoped_entropy import ScopedEntropy
 
 __all__ = ["FlowGMM"]

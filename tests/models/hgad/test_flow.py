@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from avalanche_ad.models.hgad.flow import ConditionalFlow, position_code
+from avalanche_ad.models.hgad.flow import ConditionalFlow
+from avalanche_ad.models.position_code import position_code
 
 SIZES = [(2, 0, 1), (5, 0, 3), (3, 4, 2), (24, 8, 4), (45, 16, 4), (8, 4, 12)]
 sizes = pytest.mark.parametrize(("channels", "condition", "couplings"), SIZES)

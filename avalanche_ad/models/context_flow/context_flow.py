@@ -1,0 +1,366 @@
+"""A mixture for each category, and a flow that sees each position's context."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_ad.features.layout import FeatureLayout
+from avalanche_ad.models.calibrated_maps import Levels
+from avalanche_ad.models.context_flow.alignment import InputAlignment
+from avalanche_ad.models.context_flow.flow import ContextFlow
+from avalanche_ad.models.context_flow.low_rank import adapted
+from avalanche_ad.models.context_flow.objectives import (
+    contrast_loss,
+    log_density,
+    noised,
+    noised_regions,
+    tail_aware,
+)
+from avalanche_ad.models.context_flow.options import ContextFlowOptions
+from avalanche_ad.models.density_model import LikelihoodMap
+from avalanche_ad.models.fitted_density import FeatureLatents, FittedDensity
+from avalanche_ad.models.gaussians import LevelMixtures
+from avalanche_ad.models.latents import latents_of
+from avalanche_ad.models.losses import image_loss
+from avalanche_ad.models.position_code import position_code
+
+__all__ = ["ContextFlowGMM"]
+
+
+class _OfCategory(nn.Module):
+    """One category's flow and the two numbers of its contrast, per level."""
+
+    def __init__(self, flows: Sequence[ContextFlow]) -> None:
+        super().__init__()
+        self.flows = nn.ModuleList(flows)
+        start = torch.tensor([2.3, 0.0])  # log 10: of log p/D, a few tenths apart
+        self.logits = nn.Parameter(start.repeat(len(flows), 1))
+
+
+class ContextFlowGMM(FittedDensity):
+    """A mixture of Gaussians for each category, and a flow of maps beside it.
+
+    The mixture is fitted in closed form when a category arrives; it infers the category
+    and gives the map ``likelihood``. The flow is trained by gradient, by a strategy,
+    and gives the map ``context``: log p/D of features as it sees them among their
+    neighbours, whitened in part by the category's own mean and covariance
+    (:class:`~avalanche_ad.models.context_flow.alignment.InputAlignment`). The default
+    score is of both.
+
+    A category has a flow of its own; or, with ``rank``, what the categories of the
+    first experience trained together, frozen after it, and matrices of low rank of its
+    own. Nothing of a category moves after its experience, so nothing is forgotten but
+    by inferring another category.
+
+    A training step sees a crop of ``crop`` x ``crop`` positions of every image. Its
+    loss is
+
+        λ_l · tail_aware(−log p/D) + λ_c · contrast,
+
+    see :mod:`~avalanche_ad.models.context_flow.objectives`. Likelihood alone makes a
+    flow sure of what it models, defects too; noise as negatives has it say where
+    features leave the normal ones.
+
+    >>> model = ContextFlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2, hidden=8)
+    >>> x = torch.randn(6, 128, generator=torch.Generator().manual_seed(0))
+    >>> model.add_categories([0], {0: x})
+    >>> target = torch.zeros(6, dtype=torch.long)
+    >>> model.loss(model(x), target).shape
+    torch.Size([6])
+
+    :param layout: shapes of the feature levels.
+    :param num_categories: room made beforehand; more is made when categories arrive.
+    :param components: Gaussians K of a category's mixture, per level.
+    :param covariance_shrinkage: see :class:`~avalanche_ad.models.FeatureGMM`.
+    :param max_positions: feature vectors per category and level that the mixture and
+        the alignment are fitted to.
+    :param couplings: of each flow, see
+        :class:`~avalanche_ad.models.context_flow.flow.ContextFlow`, as ``hidden``,
+        ``kernel`` and ``clamp``.
+    :param condition_channels: of the position code, 0 for none.
+    :param whitening: power of the alignment, 0 to 1.
+    :param rank: of a category's own matrices, 0 for a flow of its own.
+    :param crop: positions a side that a training step sees.
+    :param likelihood_weight: λ_l.
+    :param tail_weight: of the tail in it.
+    :param tail_share: of the positions that are the tail.
+    :param contrast_weight: λ_c.
+    :param noise: deviation of the noise, in aligned features.
+    :param score_kind: see :class:`DensityModel`, as ``smoothing_sigma``,
+        ``likelihood_map`` and ``position_calibration``.
+    :param seed: decides the flows' start and the mixtures'.
+    """
+
+    kind = "context_flow"
+    Options = ContextFlowOptions
+    maps = ("likelihood", "uncertainty", "context")
+    trained = True
+    repeats_categories = False
+    starts_from_features = True
+
+    def __init__(
+        self,
+        layout: FeatureLayout,
+        num_categories: int = 0,
+        *,
+        components: int = 1,
+        covariance_shrinkage: float = 1e-2,
+        max_positions: int = 20_000,
+        couplings: int = 6,
+        hidden: int = 128,
+        kernel: int = 3,
+        clamp: float = 1.5,
+        condition_channels: int = 16,
+        whitening: float = 0.5,
+        rank: int = 0,
+        crop: int = 16,
+        likelihood_weight: float = 0.0,
+        tail_weight: float = 0.0,
+        tail_share: float = 0.05,
+        contrast_weight: float = 1.0,
+        noise: float = 0.5,
+        score_kind: str = "product_with_context",
+        smoothing_sigma: float = 4.0,
+        likelihood_map: LikelihoodMap = "log",
+        seed: int = 0,
+        position_calibration: bool = True,
+    ) -> None:
+        super().__init__(
+            layout, score_kind, smoothing_sigma, likelihood_map, position_calibration
+        )
+        self.rank = rank
+        self.crop = crop
+        self.likelihood_weight = likelihood_weight
+        self.tail_weight = tail_weight
+        self.tail_share = tail_share
+        self.contrast_weight = contrast_weight
+        self.noise = noise
+        self.seed = seed
+        self.max_positions = max_positions
+        self._shape = (condition_channels, couplings, hidden, kernel, clamp)
+        self._images: dict[int, int] = {}  # of each category fitted here
+        widths = [width for _, _, width in layout.levels]
+        self.mixtures = LevelMixtures(
+            widths, components, covariance_shrinkage, max_positions, seed
+        )
+        self.alignments = nn.ModuleList(
+            InputAlignment(width, whitening) for width in widths
+        )
+        self.categories = nn.ModuleDict()
+        self.base = nn.ModuleList(
+            self._new_flow(index, -1) for index in range(len(widths) if rank else 0)
+        )
+        for index, (height, width, _) in enumerate(layout.levels):
+            code = torch.zeros(1, 0, height, width)
+            if condition_channels:
+                code = position_code(condition_channels, height, width)[None]
+            self.register_buffer(f"code_{index}", code, persistent=False)
+        self.resize(num_categories)
+
+    # Categories -----------------------------------------------------------------
+
+    @property
+    def num_categories(self) -> int:
+        """Categories there is room for, seen or not."""
+        return self.mixtures.level(0).num_categories
+
+    @property
+    def known_categories(self) -> Tensor:
+        """Indices of the categories started so far, ascending."""
+        return self.mixtures.level(0).categories
+
+    def resize(self, num_categories: int) -> None:
+        """Make room for categories without starting them."""
+        self.mixtures.resize(num_categories)
+        for alignment in self.alignments:
+            alignment.resize(num_categories)  # type: ignore[operator]
+
+    def add_categories(
+        self, categories: Sequence[int], features: dict[int, Tensor] | None = None
+    ) -> None:
+        """Fit mixtures and alignments of new categories, and start their flows.
+
+        Those known already are left alone, and from here on nothing trains them.
+
+        :param categories: category indices.
+        :param features: features (N, size) of each.
+        """
+        super().add_categories(categories)
+        known = set(self.known_categories.tolist())
+        new = [one for one in categories if one not in known]
+        if not new:
+            return
+        self.categories.requires_grad_(False)
+        self.base.requires_grad_(not known)
+        for category in new:
+            if features is not None and category in features:
+                self.fit_category(category, features[category])
+
+    def fit_levels(self, category: int, levels: Sequence[Tensor]) -> None:
+        """Fit one category's mixtures and alignments, and start its flows."""
+        self.mixtures.fit(category, [level.flatten(1, 2) for level in levels])
+        for alignment, level in zip(self.alignments, levels, strict=True):
+            rows = level.flatten(0, 2)
+            step = max(1, len(rows) // self.max_positions)
+            alignment.fit(category, rows[::step])  # type: ignore[operator]
+        self._images[category] = len(levels[0])
+        self._start_flows(category)
+
+    def _start_flows(self, category: int) -> None:
+        started = _OfCategory(
+            [self._new_flow(index, category) for index in range(len(self.alignments))]
+        )
+        self.categories[str(category)] = started.to(self.device)
+
+    def _new_flow(self, index: int, category: int) -> ContextFlow:
+        """Return a category's flow of a level, or the base where there is none yet."""
+        seed = self.seed * 100_003 + 101 * (category + 1) + index
+        if self.rank and category >= 0:
+            base = self.base[index]
+            assert isinstance(base, ContextFlow)
+            return adapted(base, self.rank, seed)
+        code, couplings, hidden, kernel, clamp = self._shape
+        width = self.layout.levels[index][2]
+        return ContextFlow(width, code, couplings, hidden, kernel, clamp, seed)
+
+    def _of(self, category: int) -> _OfCategory:
+        found = self.categories[str(category)]
+        assert isinstance(found, _OfCategory)
+        return found
+
+    # Training -------------------------------------------------------------------
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of the category's own flow per image, (N,).
+
+        In evaluation, or where a plugin took the latents away, it is minus the image's
+        affinity.
+
+        :param output: what :meth:`forward` returned, (N, C).
+        :param target: category indices (N,).
+        """
+        latents = latents_of(output)
+        if not self.training or not isinstance(latents, FeatureLatents):
+            return image_loss(output, target)
+        loss = output.new_zeros(len(target))
+        for category in sorted(set(target.tolist())):
+            rows = (target == category).nonzero().flatten()
+            if str(category) in self.categories:
+                levels = [level[rows] for level in latents.features]
+                loss = loss.index_add(0, rows, self._loss_of(category, levels))
+        return loss
+
+    def _loss_of(self, category: int, levels: Sequence[Tensor]) -> Tensor:
+        """Return the loss of one category's images, (N,), mean over levels."""
+        losses = []
+        for index, level in enumerate(levels):
+            where = self._drawn_crop(index)
+            logit = self._of(category).logits[index]
+            x = self._aligned(index, category, level[:, where[0], where[1]])
+            code = self._code(index)[:, :, where[0], where[1]]
+            loss = x.new_zeros(len(x))
+            if self.likelihood_weight:
+                surprise = -self._density(index, category, x, code)
+                tail = tail_aware(surprise, self.tail_weight, self.tail_share)
+                loss = loss + self.likelihood_weight * tail
+            if self.contrast_weight:
+                regions = noised_regions((len(x), *x.shape[2:])).to(x)
+                mixed = noised(x, regions, self.noise)
+                density = self._density(index, category, mixed, code)
+                contrast = contrast_loss(density, regions, logit)
+                loss = loss + self.contrast_weight * contrast
+            losses.append(loss)
+        return torch.stack(losses).mean(0)
+
+    def _drawn_crop(self, index: int) -> tuple[slice, slice]:
+        slices = []
+        for size in self.layout.levels[index][:2]:
+            side = min(self.crop, size)
+            first = int(torch.randint(size - side + 1, ()))
+            slices.append(slice(first, first + side))
+        return slices[0], slices[1]
+
+    def parameter_groups(
+        self, lr: float, weight_decay: float, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Return one group, in which new categories' parameters find their place."""
+        return [{"params": list(self.parameters()), "weight_decay": weight_decay}]
+
+    # Scores ---------------------------------------------------------------------
+
+    def _code(self, index: int) -> Tensor:
+        return self.get_buffer(f"code_{index}")
+
+    def _aligned(self, index: int, category: int, level: Tensor) -> Tensor:
+        """Return aligned features (N, D, H, W) of a level (N, H, W, D)."""
+        aligned: Tensor = self.alignments[index](level, category)
+        return aligned.movedim(3, 1)
+
+    def _density(self, index: int, category: int, x: Tensor, code: Tensor) -> Tensor:
+        """Return log p/D of aligned features, (N, H, W)."""
+        return log_density(*self._of(category).flows[index](x, code))
+
+    @torch.no_grad()
+    def _context(self, category: int, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Return log p of features under a category's flow, (N, H, W) per level."""
+        found = []
+        for index, level in enumerate(levels):
+            parts = [
+                self._density(
+                    index,
+                    category,
+                    self._aligned(index, category, part),
+                    self._code(index),
+                )
+                for part in torch.split(level, 8)
+            ]
+            found.append(torch.cat(parts) * level.shape[3])
+        return found
+
+    def log_likelihood(
+        self, index: int, x: Tensor, categories: Tensor, positions: Tensor | None
+    ) -> Tensor:
+        """Return log p(x|c) of the mixtures, (N, P, C'), the same at all positions."""
+        return self.mixtures.log_likelihood(index, x, categories)
+
+    def normality_levels(self, name: str, latents: object, category: Tensor) -> Levels:
+        """Return how normal every position is, see :class:`AnomalyModel`."""
+        if name != "context":
+            return super().normality_levels(name, latents, category)
+
+        def evaluate(features: list[Tensor], index: int) -> list[Tensor]:
+            return self._context(index, features)
+
+        return self.own_levels(name, latents, category, evaluate)
+
+    def holds_out_density(self, category: int, images: int) -> bool:
+        """Whether densities are fitted anew for images held out: the flow is not."""
+        return False
+
+    def likelihood_without(
+        self,
+        category: int,
+        features: Sequence[Tensor],
+        parts: Sequence[tuple[Tensor, Tensor]],
+        names: Sequence[str],
+    ) -> Iterator[Mapping[str, list[Tensor]]]:
+        """Yield the mixtures' likelihoods without some images, see the base class."""
+        yield from (
+            {"likelihood": levels}
+            for levels in self.mixtures.levels_without(category, features, parts)
+        )
+
+    # States ---------------------------------------------------------------------
+
+    def make_room(self, state: Mapping[str, Tensor]) -> None:
+        """Take the structure that a state has: the flows of its categories."""
+        names = {name.split(".")[1] for name in state if name.startswith("categories.")}
+        kept = {name: part for name, part in self.categories.items() if name in names}
+        self.categories = nn.ModuleDict(kept)
+        for name in sorted(names - set(self.categories), key=int):
+            self._start_flows(int(name))
+        super().make_room(state)

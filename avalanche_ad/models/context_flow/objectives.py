@@ -1,0 +1,105 @@
+"""What a context flow is trained by: likelihood, its tail, and noise as negatives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["contrast_loss", "log_density", "noised", "noised_regions", "tail_aware"]
+
+
+def log_density(z: Tensor, log_det: Tensor) -> Tensor:
+    """Return log p(x)/D of a flow whose latents are standard normal.
+
+    log p = −½ ‖z‖² − ½ D log 2π + log |det ∂z/∂x|, at every position.
+
+    :param z: latents (N, D, H, W).
+    :param log_det: each position's share (N, H, W).
+    :return: (N, H, W).
+
+    >>> log_density(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1)).item()
+    -0.9189385175704956
+    """
+    dimensions = z.shape[1]
+    square = z.square().sum(1)
+    return (log_det - 0.5 * square) / dimensions - 0.5 * math.log(2 * math.pi)
+
+
+def noised_regions(shape: Sequence[int], cell: int = 4) -> Tensor:
+    """Return regions of random outline, about half of each image, (N, H, W) of 0 and 1.
+
+    Where smooth noise, drawn at every ``cell``-th position, is above a threshold that
+    is near its median.
+
+    :param shape: (N, H, W).
+    :param cell: positions between two draws, which are torch's of the CPU.
+
+    >>> noised_regions((2, 8, 8)).shape
+    torch.Size([2, 8, 8])
+    """
+    count, height, width = shape
+    rows, columns = height // cell + 2, width // cell + 2
+    coarse = torch.randn(count, 1, rows, columns)
+    smooth = F.interpolate(coarse, size=(height, width), mode="bicubic")[:, 0]
+    threshold = smooth.flatten(1).median(1).values + 0.2 * torch.randn(count)
+    return (smooth > threshold[:, None, None]).float()
+
+
+def noised(x: Tensor, regions: Tensor, deviation: float) -> Tensor:
+    """Return features with Gaussian noise where the regions are.
+
+    :param x: (N, D, H, W).
+    :param regions: (N, H, W) of 0 and 1.
+    :param deviation: of the noise, per channel.
+    """
+    noise = torch.randn(x.shape, dtype=x.dtype).to(x.device)
+    return x + deviation * regions[:, None] * noise
+
+
+def contrast_loss(density: Tensor, regions: Tensor, logit: Tensor) -> Tensor:
+    """Return the loss of telling features from noised ones by their density, (N,).
+
+    A position is held to be normal with probability σ(e^a · log p/D + b). The loss is
+    twice the cross-entropy, mean over positions: about that of noised and that of
+    normal ones.
+
+    :param density: log p/D of features with noise in some regions (N, H, W).
+    :param regions: where, (N, H, W) of 0 and 1.
+    :param logit: a and b, (2,).
+
+    The contrast is noise-contrastive estimation's (Gutmann and Hyvärinen, AISTATS 2010,
+    Eq. 8); noise added to the features as negatives is SimpleNet's (Liu et al., CVPR
+    2023, arXiv 2303.15140).
+
+    >>> regions = torch.tensor([[[0.0, 1.0]]])
+    >>> density = torch.tensor([[[9.0, -9.0]]])
+    >>> bool(contrast_loss(density, regions, torch.zeros(2)) < 1e-3)
+    True
+    """
+    normal = logit[0].exp() * density + logit[1]
+    return 2 * F.softplus(torch.where(regions > 0, normal, -normal)).mean((1, 2))
+
+
+def tail_aware(loss: Tensor, weight: float, share: float) -> Tensor:
+    """Return (1 − w) · mean + w · mean of the largest share of positions, (N,).
+
+    :param loss: minus log p/D at every position (N, H, W).
+    :param weight: w in [0, 1].
+    :param share: of the positions that are the tail.
+
+    Source: DeCoFlow (Im et al., arXiv 2606.26687), its tail-aware loss; w = 0.3 and a
+    share of 0.05 in its released code.
+
+    >>> tail_aware(torch.tensor([[[0.0, 1.0]]]), 0.5, 0.5)
+    tensor([0.7500])
+    """
+    flat = loss.flatten(1)
+    if not weight:
+        return flat.mean(1)
+    count = max(1, round(share * flat.shape[1]))
+    tail = flat.topk(count, 1).values.mean(1)
+    return (1 - weight) * flat.mean(1) + weight * tail

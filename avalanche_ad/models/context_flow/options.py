@@ -1,0 +1,58 @@
+"""What a recipe may say of a context flow."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from avalanche_ad.models.density_model import DensityOptions
+from avalanche_ad.registry.options import (
+    AboveZero,
+    Count,
+    NonNegative,
+    Positive,
+    Share,
+)
+
+__all__ = ["ContextFlowOptions"]
+
+
+class ContextFlowOptions(DensityOptions):
+    """``[model]`` of type ``context_flow``.
+
+    >>> ContextFlowOptions(rank=32).couplings
+    6
+    """
+
+    type: str = "context_flow"
+    components: Positive = 1
+    covariance_shrinkage: NonNegative = 1e-2
+    max_positions: Positive = 20_000
+    couplings: Positive = 6
+    hidden: Positive = 128
+    kernel: Annotated[int, Field(ge=1, le=9)] = 3
+    clamp: AboveZero = 1.5
+    condition_channels: Annotated[int, Field(ge=0, multiple_of=4)] = 16
+    whitening: Share = 0.5
+    rank: Annotated[int, Field(ge=0)] = 0
+    crop: Count = 16
+    likelihood_weight: NonNegative = 0.0
+    tail_weight: Share = 0.0
+    tail_share: Annotated[float, Field(gt=0, le=1)] = 0.05
+    contrast_weight: NonNegative = 1.0
+    noise: AboveZero = 0.5
+    score_kind: str = "product_with_context"
+
+    @model_validator(mode="after")
+    def _can_train(self) -> ContextFlowOptions:
+        if self.kernel % 2 == 0:
+            raise ValueError(
+                f"expected kernel as an odd number of positions, got {self.kernel}"
+            )
+        if not self.likelihood_weight and not self.contrast_weight:
+            raise ValueError(
+                "nothing trains the flow: set likelihood_weight or contrast_weight "
+                "above 0"
+            )
+        return self

@@ -1,0 +1,280 @@
+import copy
+
+import pytest
+import torch
+
+from avalanche_ad.errors import RecipeError
+from avalanche_ad.features.layout import FeatureLayout
+from avalanche_ad.models import ContextFlowGMM, FeatureGMM
+from avalanche_ad.models.context_flow.alignment import partly_whitening
+from avalanche_ad.models.context_flow.flow import ContextFlow
+from avalanche_ad.models.context_flow.low_rank import adapted
+from avalanche_ad.models.context_flow.objectives import (
+    contrast_loss,
+    log_density,
+    noised,
+    noised_regions,
+    tail_aware,
+)
+from avalanche_ad.models.latents import latents_of
+from avalanche_ad.models.storage import load_model, save_model
+from avalanche_ad.recipes import load_experiment
+
+LAYOUT = FeatureLayout(((8, 9, 6), (4, 4, 5)))
+SMALL = {"couplings": 2, "hidden": 8, "condition_channels": 4, "crop": 5}
+
+
+def features(count, category=0, seed=0):
+    generator = torch.Generator().manual_seed(100 * category + seed)
+    x = torch.randn(count, LAYOUT.size, generator=generator)
+    return x * (1 + category) + 3 * category
+
+
+def made(categories=(0, 1), **options):
+    model = ContextFlowGMM(LAYOUT, **(SMALL | options))
+    add(model, *categories)
+    return model
+
+
+def add(model, *categories):
+    given = {category: features(12, category) for category in categories}
+    model.add_categories(categories, given)
+
+
+def trained(model, *categories, steps=10, lr=1e-2):
+    """Take steps on images of categories, as a strategy does."""
+    optimizer = torch.optim.Adam(model.parameter_groups(lr, 0.0), lr)
+    model.train()
+    torch.manual_seed(0)
+    for step in range(steps):
+        x = torch.cat([features(4, one, step) for one in categories])
+        target = torch.tensor(categories).repeat_interleave(4)
+        optimizer.zero_grad()
+        model.loss(model(x), target).mean().backward()
+        optimizer.step()
+    return model.eval()
+
+
+def shaken(channels=6, code=4, kernel=3, couplings=3, dtype=torch.float64):
+    flow = ContextFlow(channels, code, couplings, 8, kernel).to(dtype)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return flow
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("channels", [2, 5, 6])
+def test_the_flow_is_undone_and_its_shares_add_up_to_the_determinant(channels, kernel):
+    flow = shaken(channels, kernel=kernel)
+    x = torch.randn(2, channels, 3, 4, dtype=torch.float64)
+    code = torch.randn(1, 4, 3, 4, dtype=torch.float64)
+    z, log_det = flow(x, code)
+    torch.testing.assert_close(flow.inverse(z, code), x)
+    for image in range(2):
+        one = x[image : image + 1]
+        jacobian = torch.autograd.functional.jacobian(lambda y: flow(y, code)[0], one)
+        expected = torch.linalg.slogdet(jacobian.reshape(one.numel(), -1))[1]
+        torch.testing.assert_close(log_det[image].sum(), expected)
+
+
+def test_context_reaches_as_far_as_the_kernels():
+    x = torch.randn(1, 6, 9, 9, dtype=torch.float64)
+    changed = x.clone()
+    changed[0, :, 4, 4] += 1
+    code = torch.zeros(1, 4, 9, 9, dtype=torch.float64)
+    for kernel, reach in ((1, 0), (3, 2), (5, 4)):
+        flow = shaken(kernel=kernel, couplings=2)
+        moved = (flow(x, code)[0] - flow(changed, code)[0]).abs().sum((0, 1)) > 0
+        rows = moved.any(1).nonzero().flatten()
+        assert rows.min() == 4 - reach
+        assert rows.max() == 4 + reach
+
+
+def test_a_flow_starts_as_a_permutation_whatever_was_drawn_before():
+    first = ContextFlow(6, 4, seed=3)
+    torch.manual_seed(99)
+    second = ContextFlow(6, 4, seed=3)
+    x, code = torch.randn(1, 6, 3, 3), torch.randn(1, 4, 3, 3)
+    z, log_det = first(x, code)
+    assert torch.equal(z, second(x, code)[0])
+    assert torch.equal(z.sort(1).values, x.sort(1).values)
+    assert not log_det.any()
+
+
+def test_log_density_is_that_of_the_standard_normal():
+    z = torch.randn(2, 5, 3, 3)
+    expected = torch.distributions.Normal(0, 1).log_prob(z).sum(1) / 5
+    torch.testing.assert_close(log_density(z, torch.zeros(2, 3, 3)), expected)
+
+
+def test_noise_lies_in_its_regions_alone():
+    torch.manual_seed(0)
+    regions = noised_regions((64, 16, 16))
+    assert set(regions.unique().tolist()) == {0.0, 1.0}
+    assert 0.4 < regions.mean() < 0.6
+    inside = (regions[:, :, 1:] == regions[:, :, :-1]).float().mean()
+    assert inside > 0.75  # they have an outline, and are no salt and pepper
+    x = torch.randn(64, 3, 16, 16)
+    added = noised(x, regions, 0.5) - x
+    assert not added[(regions == 0)[:, None].expand_as(x)].any()
+    deviation = added[(regions > 0)[:, None].expand_as(x)].std()
+    assert deviation == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_contrast_is_least_where_densities_are_right():
+    regions = torch.zeros(2, 4, 4)
+    regions[0, :2] = 1
+    right = torch.where(regions > 0, -5.0, 5.0)
+    logit = torch.zeros(2)
+    good = contrast_loss(torch.full_like(right, 5), right, regions, logit)
+    bad = contrast_loss(torch.full_like(right, 5), -right, regions, logit)
+    assert (good < 0.1).all()
+    assert (bad > 4).all()
+
+
+def test_the_tail_is_of_the_largest_share():
+    loss = torch.arange(20.0).view(1, 4, 5)
+    assert tail_aware(loss, 0.0, 0.1).item() == 9.5
+    assert tail_aware(loss, 1.0, 0.1).item() == 18.5
+    assert tail_aware(loss, 0.25, 0.1).item() == pytest.approx(0.75 * 9.5 + 0.25 * 18.5)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_alignment_whitens_in_part(power):
+    torch.manual_seed(0)
+    x = torch.randn(5000, 4) * torch.tensor([0.1, 1.0, 3.0, 9.0]) + 5
+    mean, matrix = partly_whitening(x, power, 0.0)
+    deviations = torch.cov(((x - mean) @ matrix).T).diagonal().sqrt()
+    ratio = (deviations[3] / deviations[0]).log() / torch.tensor(90.0).log()
+    assert ratio.item() == pytest.approx(1 - power, abs=0.05)
+
+
+def test_features_that_never_vary_are_aligned():
+    mean, matrix = partly_whitening(torch.ones(10, 3), 1.0)
+    assert torch.isfinite(matrix).all()
+    assert torch.equal(mean, torch.ones(3))
+
+
+def test_an_adapted_flow_leaves_its_base_and_reads_it():
+    base = shaken(dtype=torch.float32)
+    flow = adapted(base, 2, seed=0)
+    assert not any("_base" in name for name, _ in flow.named_parameters())
+    own = sum(parameter.numel() for parameter in flow.parameters())
+    assert own < sum(parameter.numel() for parameter in base.parameters())
+    x, code = torch.randn(1, 6, 3, 3), torch.randn(1, 4, 3, 3)
+    before = flow(x, code)[0]
+    torch.testing.assert_close(before, base(x, code)[0])
+    with torch.no_grad():
+        base.blocks[0].inner.weight += 1
+    assert not torch.allclose(flow(x, code)[0], before)
+    torch.testing.assert_close(flow.inverse(flow(x, code)[0], code), x)
+
+
+def test_the_mixture_is_the_flow_free_references():
+    model, other = made(components=2), FeatureGMM(LAYOUT, components=2)
+    for category in (0, 1):
+        other.fit_category(category, features(12, category))
+    x = features(5, 1, seed=7)
+    torch.testing.assert_close(model(x), other(x))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"likelihood_weight": 1.0, "tail_weight": 0.3}]
+)
+def test_training_tells_noise_from_features(options):
+    model = made((1,), **options)
+    x = features(8, 1, seed=50)
+    target = torch.ones(8, dtype=torch.long)
+
+    def gap(model):
+        spoilt = x + 3 * torch.randn(
+            x.shape, generator=torch.Generator().manual_seed(1)
+        )
+        normal, noisy = (
+            model.normality_levels("context", latents_of(model(one)), target)[0]
+            for one in (x, spoilt)
+        )
+        return float((normal.mean() - noisy.mean()) / normal.std())
+
+    before = gap(model.eval())
+    assert gap(trained(model, 1, steps=60)) > before
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_later_experience_moves_nothing_of_earlier_categories(rank):
+    model = trained(made((0, 1), rank=rank), 0, 1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    base = [name for name in before if name.startswith("base.")]
+    assert bool(base) == bool(rank)
+    add(model, 2)
+    trained(model, 2)
+    after = model.state_dict()
+    # tables have grown by a row
+    for name, value in before.items():
+        rows = after[name][: len(value)] if value.dim() else after[name]
+        assert torch.equal(rows.nan_to_num(), value.nan_to_num()), name
+    moved = [name for name in after if name.startswith("categories.2.")]
+    assert any(after[name].any() for name in moved)
+
+
+def test_the_base_is_trained_in_the_first_experience():
+    model = made((0, 1), rank=2)
+    start = copy.deepcopy(model.base.state_dict())
+    trained(model, 0, 1)
+    assert any(
+        not torch.equal(value, start[name])
+        for name, value in model.base.state_dict().items()
+    )
+
+
+def test_loss_is_the_affinity_where_nothing_is_trained():
+    model = made().eval()
+    x, target = features(4), torch.tensor([0, 1, 0, 1])
+    output = model(x)
+    torch.testing.assert_close(
+        model.loss(output, target), -output.gather(1, target[:, None])[:, 0]
+    )
+    model.train()
+    torch.testing.assert_close(
+        model.loss(output[:2], target[:2]),
+        -output[:2].gather(1, target[:2, None])[:, 0],
+    )
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_saved_model_scores_as_it_did(rank, tmp_path):
+    model = trained(made((0, 1), rank=rank), 0, 1)
+    add(model, 2)
+    trained(model, 2)
+    x, y = features(6, 1, seed=3), torch.tensor([0, 1, 2, 1, 1, 2])
+    model.calibrate([(x, y)])
+    save_model(model, tmp_path, "context_flow", SMALL | {"rank": rank}, {})
+    again, _ = load_model(tmp_path)
+    ours, theirs = (one.score(one(x), (16, 16)) for one in (model, again))
+    assert torch.equal(ours.maps, theirs.maps)
+    assert torch.equal(ours.category, theirs.category)
+
+
+def test_memory_of_a_category_stays_small():
+    layout = FeatureLayout(((32, 32, 128),))
+    model = ContextFlowGMM(layout)
+    x = torch.randn(2, layout.size, generator=torch.Generator().manual_seed(0))
+    before = sum(t.numel() for kind in model.memory().values() for t in kind)
+    model.add_categories([0], {0: x})
+    after = sum(t.numel() for kind in model.memory().values() for t in kind)
+    assert 4 * (after - before) < 5e6
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("model.kernel=2", "odd number of positions, got 2"),
+        ("model.contrast_weight=0.0", "nothing trains the flow"),
+        ("model.whitening=2.0", "whitening"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(setting, said):
+    with pytest.raises(RecipeError, match=said):
+        load_experiment("synthetic_5x3", "context_flow", [setting])
