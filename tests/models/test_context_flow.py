@@ -16,7 +16,6 @@ from avalanche_ad.models.context_flow.objectives import (
     noised_regions,
     tail_aware,
 )
-from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.storage import load_model, save_model
 from avalanche_ad.recipes import load_experiment
 
@@ -128,8 +127,7 @@ def test_the_contrast_is_least_where_densities_are_right():
     regions[0, :2] = 1
     right = torch.where(regions > 0, -5.0, 5.0)
     logit = torch.zeros(2)
-    good = contrast_loss(torch.full_like(right, 5), right, regions, logit)
-    bad = contrast_loss(torch.full_like(right, 5), -right, regions, logit)
+    good, bad = (contrast_loss(one, regions, logit) for one in (right, -right))
     assert (good < 0.1).all()
     assert (bad > 4).all()
 
@@ -183,23 +181,37 @@ def test_the_mixture_is_the_flow_free_references():
 @pytest.mark.parametrize(
     "options", [{}, {"likelihood_weight": 1.0, "tail_weight": 0.3}]
 )
-def test_training_tells_noise_from_features(options):
-    model = made((1,), **options)
-    x = features(8, 1, seed=50)
-    target = torch.ones(8, dtype=torch.long)
+def test_training_tells_new_features_from_noise(options):
+    """Features on a curve, which the Gaussian it starts from takes for a cloud."""
 
-    def gap(model):
-        spoilt = x + 3 * torch.randn(
-            x.shape, generator=torch.Generator().manual_seed(1)
-        )
-        normal, noisy = (
-            model.normality_levels("context", latents_of(model(one)), target)[0]
-            for one in (x, spoilt)
-        )
-        return float((normal.mean() - noisy.mean()) / normal.std())
+    def curved(count, seed):
+        generator = torch.Generator().manual_seed(seed)
+        parts = []
+        for height, width, channels in LAYOUT.levels:
+            angle = 6 * torch.rand(count, height, width, 1, generator=generator)
+            parts.append(
+                torch.cat([(angle * k).sin() for k in range(1, 1 + channels)], 3)
+            )
+        return LAYOUT.flatten(parts)
 
-    before = gap(model.eval())
-    assert gap(trained(model, 1, steps=60)) > before
+    model = ContextFlowGMM(LAYOUT, **(SMALL | {"hidden": 32}), noise=0.5, **options)
+    model.add_categories([0], {0: curved(40, 0)})
+    zeros = torch.zeros(20, dtype=torch.long)
+
+    def contrast():
+        torch.manual_seed(1)
+        model.train()
+        with torch.no_grad():
+            return float(model.loss(model(curved(20, 1)), zeros).mean())
+
+    before = contrast()
+    optimizer = torch.optim.Adam(model.parameter_groups(1e-2, 0.0), 1e-2)
+    for step in range(60):
+        torch.manual_seed(2 + step)
+        optimizer.zero_grad()
+        model.loss(model(curved(8, 100 + step)), zeros[:8]).mean().backward()
+        optimizer.step()
+    assert contrast() < 0.8 * before
 
 
 @pytest.mark.parametrize("rank", [0, 2])
