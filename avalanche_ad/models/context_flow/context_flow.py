@@ -48,8 +48,8 @@ class ContextFlowGMM(FittedDensity):
     and gives the map ``likelihood``. The flow is trained by gradient, by a strategy,
     and gives the map ``context``: log p/D of features as it sees them among their
     neighbours, whitened in part by the category's own mean and covariance
-    (:class:`~avalanche_ad.models.context_flow.alignment.InputAlignment`). The default
-    score is of both.
+    (:class:`~avalanche_ad.models.context_flow.alignment.InputAlignment`). It is the
+    default score; ``"product_with_context"`` is of both.
 
     A category has a flow of its own; or, with ``rank``, what the categories of the
     first experience trained together, frozen after it, and matrices of low rank of its
@@ -123,7 +123,7 @@ class ContextFlowGMM(FittedDensity):
         tail_share: float = 0.05,
         contrast_weight: float = 1.0,
         noise: float = 0.5,
-        score_kind: str = "product_with_context",
+        score_kind: str = "context",
         smoothing_sigma: float = 4.0,
         likelihood_map: LikelihoodMap = "log",
         seed: int = 0,

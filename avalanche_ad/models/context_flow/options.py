@@ -42,7 +42,7 @@ class ContextFlowOptions(DensityOptions):
     tail_share: Annotated[float, Field(gt=0, le=1)] = 0.05
     contrast_weight: NonNegative = 1.0
     noise: AboveZero = 0.5
-    score_kind: str = "product_with_context"
+    score_kind: str = "context"
 
     @model_validator(mode="after")
     def _can_train(self) -> ContextFlowOptions:
