@@ -171,7 +171,7 @@ def test_an_adapted_flow_leaves_its_base_and_reads_it():
 
 
 def test_the_mixture_is_the_flow_free_references():
-    model, other = made(components=2), FeatureGMM(LAYOUT, components=2)
+    model, other = made(components=2, doubt=0.0), FeatureGMM(LAYOUT, components=2)
     for category in (0, 1):
         other.fit_category(category, features(12, category))
     x = features(5, 1, seed=7)
@@ -267,6 +267,40 @@ def test_a_saved_model_scores_as_it_did(rank, tmp_path):
     ours, theirs = (one.score(one(x), (16, 16)) for one in (model, again))
     assert torch.equal(ours.maps, theirs.maps)
     assert torch.equal(ours.category, theirs.category)
+
+
+def test_flows_tell_categories_that_mixtures_cannot():
+    """Both have the covariance and mean of the other, and are not Gaussian."""
+    layout = FeatureLayout(((6, 6, 4),))
+
+    def drawn(category, count, seed):
+        generator = torch.Generator().manual_seed(seed)
+        angle = 6.28 * torch.rand(count, 6, 6, 1, generator=generator)
+        second = 2 if category else 3
+        parts = [(angle * k).sin() for k in (1, second)]
+        parts += [(angle * k).cos() for k in (1, second)]
+        x = torch.cat(parts, 3)
+        return layout.flatten([x + 0.05 * torch.randn(x.shape, generator=generator)])
+
+    model = ContextFlowGMM(
+        layout, couplings=6, hidden=32, condition_channels=4, likelihood_weight=1.0
+    )
+    model.add_categories([0, 1], {one: drawn(one, 40, one) for one in (0, 1)})
+    optimizer = torch.optim.Adam(model.parameter_groups(1e-2, 0.0), 1e-2)
+    target = torch.tensor([0, 1]).repeat_interleave(8)
+    torch.manual_seed(0)
+    model.train()
+    for step in range(60):
+        x = torch.cat([drawn(one, 8, 10 + 2 * step + one) for one in (0, 1)])
+        optimizer.zero_grad()
+        model.loss(model(x), target).mean().backward()
+        optimizer.step()
+    model.eval()
+    x = torch.cat([drawn(one, 8, 500 + one) for one in (0, 1)])
+    right = model.infer_category(model(x)) == target
+    model.doubt = 0.0
+    by_mixture = model.infer_category(model(x)) == target
+    assert right.float().mean() > 0.9 > by_mixture.float().mean()
 
 
 def test_memory_of_a_category_stays_small():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from avalanche_ad.models.context_flow.options import ContextFlowOptions
 from avalanche_ad.models.density_model import LikelihoodMap
 from avalanche_ad.models.fitted_density import FeatureLatents, FittedDensity
 from avalanche_ad.models.gaussians import LevelMixtures
-from avalanche_ad.models.latents import latents_of
+from avalanche_ad.models.latents import attach_latents, latents_of
 from avalanche_ad.models.losses import image_loss
 from avalanche_ad.models.position_code import position_code
 
@@ -33,6 +34,8 @@ __all__ = ["ContextFlowGMM"]
 
 class _OfCategory(nn.Module):
     """One category's flow and the two numbers of its contrast, per level."""
+
+    memory_kind = "parameters"
 
     def __init__(self, flows: Sequence[ContextFlow]) -> None:
         super().__init__()
@@ -44,17 +47,24 @@ class _OfCategory(nn.Module):
 class ContextFlowGMM(FittedDensity):
     """A mixture of Gaussians for each category, and a flow of maps beside it.
 
-    The mixture is fitted in closed form when a category arrives; it infers the category
-    and gives the map ``likelihood``. The flow is trained by gradient, by a strategy,
-    and gives the map ``context``: log p/D of features as it sees them among their
-    neighbours, whitened in part by the category's own mean and covariance
-    (:class:`~avalanche_ad.models.context_flow.alignment.InputAlignment`). It is the
-    default score; ``"product_with_context"`` is of both.
+    The mixture is fitted in closed form when a category arrives; it tells most images'
+    category and gives the map ``likelihood``. The flow is trained by gradient, by a
+    strategy, and gives the map ``context``, the default score: log p/D of features as
+    it sees them among their neighbours, whitened in part by the category's own mean and
+    covariance (:class:`~avalanche_ad.models.context_flow.alignment.InputAlignment`).
+    The score ``"product_with_context"`` is of both.
 
     A category has a flow of its own; or, with ``rank``, what the categories of the
     first experience trained together, frozen after it, and matrices of low rank of its
     own. Nothing of a category moves after its experience, so nothing is forgotten but
     by inferring another category.
+
+    An image that several categories' mixtures are near to, those within
+    ``doubt`` of the nearest affinity, is of the one among them under whose flow the
+    median of its positions is likeliest: few positions are of a defect. Their columns
+    of the output become
+
+        out_c = max out + √D (med_p log p(x|c)/D − max_c' med_p log p(x|c')/D).
 
     A training step sees a crop of ``crop`` x ``crop`` positions of every image. Its
     loss is
@@ -90,6 +100,7 @@ class ContextFlowGMM(FittedDensity):
     :param tail_share: of the positions that are the tail.
     :param contrast_weight: λ_c.
     :param noise: deviation of the noise, in aligned features.
+    :param doubt: gap of affinities below which flows tell the category, 0 for none.
     :param score_kind: see :class:`DensityModel`, as ``smoothing_sigma``,
         ``likelihood_map`` and ``position_calibration``.
     :param seed: decides the flows' start and the mixtures'.
@@ -123,6 +134,7 @@ class ContextFlowGMM(FittedDensity):
         tail_share: float = 0.05,
         contrast_weight: float = 1.0,
         noise: float = 0.5,
+        doubt: float = 1.0,
         score_kind: str = "context",
         smoothing_sigma: float = 4.0,
         likelihood_map: LikelihoodMap = "log",
@@ -139,10 +151,10 @@ class ContextFlowGMM(FittedDensity):
         self.tail_share = tail_share
         self.contrast_weight = contrast_weight
         self.noise = noise
+        self.doubt = doubt
         self.seed = seed
         self.max_positions = max_positions
         self._shape = (condition_channels, couplings, hidden, kernel, clamp)
-        self._images: dict[int, int] = {}  # of each category fitted here
         widths = [width for _, _, width in layout.levels]
         self.mixtures = LevelMixtures(
             widths, components, covariance_shrinkage, max_positions, seed
@@ -207,7 +219,6 @@ class ContextFlowGMM(FittedDensity):
             rows = level.flatten(0, 2)
             step = max(1, len(rows) // self.max_positions)
             alignment.fit(category, rows[::step])  # type: ignore[operator]
-        self._images[category] = len(levels[0])
         self._start_flows(category)
 
     def _start_flows(self, category: int) -> None:
@@ -318,8 +329,36 @@ class ContextFlowGMM(FittedDensity):
                 )
                 for part in torch.split(level, 8)
             ]
-            found.append(torch.cat(parts) * level.shape[3])
+            log_det = self.alignments[index].log_det(category)  # type: ignore[operator]
+            found.append(torch.cat(parts) * level.shape[3] + log_det)
         return found
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return joint log-likelihoods per image, see :class:`ContextFlowGMM`."""
+        output = super().forward(x)
+        if self.training or not self.doubt:
+            return output
+        latents = latents_of(output)
+        assert isinstance(latents, FeatureLatents)
+        return attach_latents(self._without_doubt(output, latents), latents)
+
+    @torch.no_grad()
+    def _without_doubt(self, output: Tensor, latents: FeatureLatents) -> Tensor:
+        """Return an output in which flows tell categories that are near each other."""
+        best = output.amax(1, keepdim=True)
+        near = output > best - self.doubt
+        near &= near.sum(1, keepdim=True) > 1
+        likely = torch.full_like(output, -torch.inf)
+        for category in near.any(0).nonzero().flatten().tolist():
+            rows = near[:, category].nonzero().flatten()
+            levels = self._context(category, [one[rows] for one in latents.features])
+            medians = [
+                level.flatten(1).median(1).values / math.sqrt(width)
+                for level, (_, _, width) in zip(levels, self.layout.levels, strict=True)
+            ]
+            likely[rows, category] = torch.stack(medians).mean(0)
+        gaps = likely - likely.amax(1, keepdim=True)
+        return torch.where(near, best + gaps, output)
 
     def log_likelihood(
         self, index: int, x: Tensor, categories: Tensor, positions: Tensor | None

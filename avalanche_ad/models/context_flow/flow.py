@@ -111,6 +111,8 @@ class ContextFlow(nn.Module):
     (True, torch.Size([2, 5, 5]))
     """
 
+    memory_kind = "parameters"
+
     def __init__(
         self,
         channels: int,

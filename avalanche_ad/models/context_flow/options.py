@@ -42,6 +42,7 @@ class ContextFlowOptions(DensityOptions):
     tail_share: Annotated[float, Field(gt=0, le=1)] = 0.05
     contrast_weight: NonNegative = 1.0
     noise: AboveZero = 0.5
+    doubt: NonNegative = 1.0
     score_kind: str = "context"
 
     @model_validator(mode="after")
