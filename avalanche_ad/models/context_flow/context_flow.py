@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.calibrated_maps import Levels
 from avalanche_ad.models.context_flow.alignment import InputAlignment
-from avalanche_ad.models.context_flow.flow import ContextFlow
+from avalanche_ad.models.context_flow.flow import CategoryFlows, ContextFlow
 from avalanche_ad.models.context_flow.low_rank import adapted
 from avalanche_ad.models.context_flow.objectives import (
     contrast_loss,
@@ -30,18 +30,6 @@ from avalanche_ad.models.losses import image_loss
 from avalanche_ad.models.position_code import position_code
 
 __all__ = ["ContextFlowGMM"]
-
-
-class _OfCategory(nn.Module):
-    """One category's flow and the two numbers of its contrast, per level."""
-
-    memory_kind = "parameters"
-
-    def __init__(self, flows: Sequence[ContextFlow]) -> None:
-        super().__init__()
-        self.flows = nn.ModuleList(flows)
-        start = torch.tensor([2.3, 0.0])  # log 10: of log p/D, a few tenths apart
-        self.logits = nn.Parameter(start.repeat(len(flows), 1))
 
 
 class ContextFlowGMM(FittedDensity):
@@ -222,7 +210,7 @@ class ContextFlowGMM(FittedDensity):
         self._start_flows(category)
 
     def _start_flows(self, category: int) -> None:
-        started = _OfCategory(
+        started = CategoryFlows(
             [self._new_flow(index, category) for index in range(len(self.alignments))]
         )
         self.categories[str(category)] = started.to(self.device)
@@ -238,9 +226,9 @@ class ContextFlowGMM(FittedDensity):
         width = self.layout.levels[index][2]
         return ContextFlow(width, code, couplings, hidden, kernel, clamp, seed)
 
-    def _of(self, category: int) -> _OfCategory:
+    def _of(self, category: int) -> CategoryFlows:
         found = self.categories[str(category)]
-        assert isinstance(found, _OfCategory)
+        assert isinstance(found, CategoryFlows)
         return found
 
     # Training -------------------------------------------------------------------
