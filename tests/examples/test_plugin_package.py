@@ -14,9 +14,8 @@ scale = {scale}
 """
 
 
-def test_it_is_listed(process):
-    """By a process of its own, which finds what pip installed."""
-    done = process("list", "plugins")
+def test_it_is_listed(cli):
+    done = cli("list", "plugins")
     assert done.code == 0, done.err
     assert "feature_noise" in done.out
 

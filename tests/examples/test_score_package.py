@@ -14,7 +14,8 @@ def test_it_is_listed(cli):
 
 
 def test_a_run_is_scored_by_it(cli, tiny_stream, tmp_path):
-    run = ("run", "-b", tiny_stream, "-s", "feature_gmm")
+    enough = ("--set", "synthetic.test_normals=10", "--set", "image_size=64")
+    run = ("run", "-b", tiny_stream, "-s", "feature_gmm", *enough)
     found = []
     for kind in ("likelihood", "top_share"):
         done = cli(*run, "--set", f"model.score_kind={kind}", "--out", kind)
