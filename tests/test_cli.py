@@ -406,7 +406,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
 
 
 def test_a_category_with_one_class_of_test_images_is_warned_of_in_one_line(
-    cli, tiny_stream, tmp_path
+    process, tiny_stream, tmp_path
 ):
     recipe = tmp_path / "own.toml"
     recipe.write_text(
@@ -421,7 +421,7 @@ def test_a_category_with_one_class_of_test_images_is_warned_of_in_one_line(
                 rng = np.random.default_rng([number, len(split), len(category)])
                 noise = rng.integers(0, 256, (80, 80, 3)).astype(np.uint8)
                 Image.fromarray(noise).save(path)
-    done = cli(
+    done = process(
         "run",
         *("-b", recipe, "-s", "feature_gmm"),
         *("--data", tmp_path / "set", "--out", tmp_path / "run"),
@@ -468,7 +468,7 @@ def test_an_interrupted_run_says_so_and_resumes(tiny_stream, cli, process, tmp_p
         "--out",
         out,
         "--set",
-        "training.epochs=40",
+        "training.epochs=20",
     ]
     running = subprocess.Popen(
         [sys.executable, "-m", "avalanche_ad.cli", *map(str, command)],
