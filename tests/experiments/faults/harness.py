@@ -188,6 +188,8 @@ class Harness:
 
     def all(self, kinds, ways):
         report = self.work.with_name("report")
+        shutil.rmtree(self.work)  # of another scenario
+        self.work.mkdir()
         if self.fresh:
             finished = self.work.with_name("finished")
             shutil.rmtree(finished, ignore_errors=True)
