@@ -128,11 +128,13 @@ class TrainedRun:
 
 @pytest.fixture(scope="session")
 def trained_run(
-    tmp_path_factory: pytest.TempPathFactory, tiny_stream: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_stream: Path,
+    cli: Callable[..., Outcome],
 ) -> TrainedRun:
     """The naive strategy on the tiny stream; not to be written to."""
     folder = tmp_path_factory.mktemp("runs") / "naive"
-    outcome = run_command("run", "-b", tiny_stream, "-s", "naive", "--out", folder)
+    outcome = cli("run", "-b", tiny_stream, "-s", "naive", "--out", folder)
     assert outcome.code == 0, outcome.err
     return TrainedRun(folder, outcome)
 

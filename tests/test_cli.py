@@ -17,27 +17,39 @@ import pytest
 from PIL import Image
 
 import avalanche_ad
+from avalanche_ad.cli import main
 from avalanche_ad.cli.list import REGISTRIES
+from avalanche_ad.errors import RecipeError
 from avalanche_ad.experiments.results import WORKING_MARKER
 from avalanche_ad.registry import Registry
 
 
-def test_run_prints_a_table_per_task_and_saves_everything(trained_run):
-    out, err = trained_run.outcome.out, trained_run.outcome.err
+def test_run_prints_a_table_per_task_and_saves_everything(
+    process, trained_run, tiny_stream, tmp_path
+):
+    """As a process of its own, which gives the numbers of a run in this one."""
+    folder = tmp_path / "naive"
+    done = process("run", "-b", tiny_stream, "-s", "naive", "--out", folder)
+    out, err = done.out, done.err
     assert [out.count(f"After task {task}") for task in (1, 2, 3)] == [1, 1, 0]
     for word in ("bolt", "gear", "image auroc", "mean", "Final values", "naive"):
         assert word in out
     assert "…" not in out  # no column was cut
     assert "Tiny · Naive · seed 0" in err
-    assert f"saved in {trained_run.folder}" in err
+    assert f"saved in {folder}" in err
     assert "Warning" not in err
-    assert {path.name for path in trained_run.folder.iterdir()} == {
+    assert {path.name for path in folder.iterdir()} == {
         "results.json",
         "metrics.csv",
         "model.json",
         "model.safetensors",
         "learner",
     }
+    ours, theirs = (
+        json.loads((where / "results.json").read_text())["matrix"]
+        for where in (folder, trained_run.folder)
+    )
+    assert ours == theirs
 
 
 def test_a_second_run_needs_no_backbone(trained_run, cli, tiny_stream, tmp_path):
@@ -47,7 +59,7 @@ def test_a_second_run_needs_no_backbone(trained_run, cli, tiny_stream, tmp_path)
     again = cli(*learn, "--out", tmp_path / "run")
     assert again.code == 0
     assert "(0 backbone calls)" in again.err
-    # another process, another folder, the same numbers
+    # another folder, the same numbers
     ours, theirs = (
         json.loads((folder / "results.json").read_text())
         for folder in (tmp_path / "run", trained_run.folder)
@@ -111,9 +123,9 @@ def test_compare_prints_and_writes_its_tables(cli, tiny_stream, tmp_path):
     }
 
 
-def test_report_writes_one_page_of_a_run_or_of_many(process, trained_run, tmp_path):
+def test_report_writes_one_page_of_a_run_or_of_many(cli, trained_run, tmp_path):
     page = tmp_path / "page.html"
-    done = process("report", trained_run.folder, "--out", page)
+    done = cli("report", trained_run.folder, "--out", page)
     assert done.code == 0, done.err
     assert done.err == f"1 run: {page}\n"
     one = page.read_text()
@@ -128,10 +140,10 @@ def test_report_writes_one_page_of_a_run_or_of_many(process, trained_run, tmp_pa
     shutil.copytree(tmp_path / "all/naive-seed0", left)
     (left / WORKING_MARKER).touch()
     (tmp_path / "all/notes.txt").write_text("not a run")
-    done = process("report", tmp_path / "all")
+    done = cli("report", tmp_path / "all")
     assert done.code == 0, done.err
     assert "2 runs, seeds 0, 1" in (tmp_path / "all/report.html").read_text()
-    done = process("report", tmp_path / "all", "--out", tmp_path / "new/pages")
+    done = cli("report", tmp_path / "all", "--out", tmp_path / "new/pages")
     assert done.code == 0, done.err
     pages = [path.name for path in (tmp_path / "new/pages").iterdir()]
     assert pages == ["report.html"]
@@ -284,11 +296,11 @@ def assert_trained_on(said):
     assert "avalanche-ad calibrate" in line
 
 
-def test_predict_writes_a_line_and_a_heat_map_an_image(process, trained_run, tmp_path):
+def test_predict_writes_a_line_and_a_heat_map_an_image(cli, trained_run, tmp_path):
     for name in ("a.png", "b.jpg"):
         noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype(np.uint8)
         Image.fromarray(noise).save(tmp_path / name)
-    done = process("predict", trained_run.folder, tmp_path, "--out", tmp_path / "maps")
+    done = cli("predict", trained_run.folder, tmp_path, "--out", tmp_path / "maps")
     assert done.code == 0
     assert_trained_on(done.err)
     lines = [json.loads(line) for line in done.out.splitlines()]
@@ -370,12 +382,18 @@ def test_the_console_script_is_there(tmp_path):
     assert done.stdout == f"avalanche-ad {avalanche_ad.__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [["--debug", "run"], ["run", "--debug"]])
-def test_debug_shows_the_traceback(process, arguments):
-    done = process(*arguments, "--benchmark", "nope")
+def test_debug_shows_the_traceback(process):
+    done = process("--debug", "run", "--benchmark", "nope")
     assert done.code != 0
     assert "Traceback" in done.err
     assert "RecipeError: unknown benchmark 'nope'" in done.err
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "run"], ["run", "--debug"]])
+def test_debug_goes_before_a_command_or_after(arguments):
+    """Python shows the traceback of what leaves the program."""
+    with pytest.raises(RecipeError, match="unknown benchmark 'nope'"):
+        main([*arguments, "--benchmark", "nope"])
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported():
@@ -450,7 +468,7 @@ def test_an_interrupted_run_says_so_and_resumes(tiny_stream, cli, process, tmp_p
         "--out",
         out,
         "--set",
-        "training.epochs=40",
+        "training.epochs=20",
     ]
     running = subprocess.Popen(
         [sys.executable, "-m", "avalanche_ad.cli", *map(str, command)],

@@ -264,16 +264,15 @@ def modules_after(statement):
 
 def test_light_modules_leave_avalanche_out():
     names = [f"{NAME}.{module}" for module in LIGHT]
-    loaded = modules_after(f"import {', '.join(names)}")
-    assert set(names) <= loaded
-    assert "avalanche" not in loaded
     every = [
         ".".join(["avalanche_ad", *path.relative_to(ROOT).with_suffix("").parts])
         for module in ("datasets", "features", "models", "reporting")
         for path in sorted((ROOT / module).rglob("*.py"))
         if path.name != "__init__.py"
     ]
-    assert "avalanche" not in modules_after(f"import {', '.join(every)}")
+    loaded = modules_after(f"import {', '.join([*names, *every])}")
+    assert {*names, *every} <= loaded
+    assert "avalanche" not in loaded
 
 
 def test_the_package_and_the_command_line_import_nothing_heavy():
@@ -281,5 +280,11 @@ def test_the_package_and_the_command_line_import_nothing_heavy():
     assert not {"avalanche", "torch", "matplotlib", "scipy"} & loaded
 
 
-def test_avalanche_would_be_noticed():
-    assert "avalanche" in modules_after("import avalanche_ad.benchmarks")
+def test_avalanche_would_be_noticed(tmp_path):
+    """An empty module stands for it, since importing the real one takes long."""
+    (tmp_path / "avalanche.py").touch()
+    first = f"sys.path.insert(0, {str(tmp_path)!r})\n"
+    loaded = modules_after(
+        f"{first}try:\n    import avalanche_ad.benchmarks\nexcept ImportError: pass"
+    )
+    assert "avalanche" in loaded

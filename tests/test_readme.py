@@ -1,7 +1,6 @@
 """The README's quickstart and commands are run, not only written."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -65,25 +64,19 @@ def own_model(folder, monkeypatch):
 
 
 @pytest.mark.usefixtures("own_model")
-def test_own_model_is_learned_and_predicts():
+def test_own_model_is_learned_and_predicts(cli, folder, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
     few = ("train_images=4", "test_normals=2", "test_anomalies=2")
     run = next(command for command in commands() if "bank.toml --out" in command)
     words = [word for one in few for word in ("--set", f"synthetic.{one}")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", str(ROOT)])}
     for arguments in (
         [*run.split()[1:], *words],
         ["synthesize", "parts", "--categories", "gear"],
         ["predict", "runs/bank", "parts/gear/test/good/000.png"],
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "avalanche_ad.cli", *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["category"] == "gear"
+        done = cli(*arguments)
+        assert done.code == 0, done.err
+    assert json.loads(done.out)["category"] == "gear"
 
 
 def commands():

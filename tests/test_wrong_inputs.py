@@ -1411,14 +1411,13 @@ def test_the_page_lists_these_and_no_others(written_rows):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["run", "--benchmark", "nowhere.toml"],
         ["run", "--nope"],
         ["check", "--benchmark", "mvtec_5x3", "--data", "nowhere"],
-        ["predict", "nowhere", "."],
     ],
     ids=" ".join,
 )
 def test_a_real_process_tells_it_too(process, tmp_path, monkeypatch, arguments):
+    """A mistake that is seen before a command begins, and one that a command tells."""
     monkeypatch.chdir(tmp_path)
     outcome = process(*arguments)
     assert outcome.code == 2

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import sys
 import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -107,7 +108,7 @@ class Registry(Generic[T]):
     @property
     def others(self) -> dict[str, EntryPoint]:
         """The entry points of other packages by name, none of them imported."""
-        return {entry.name: entry for entry in entry_points(group=self.group)}
+        return {entry.name: entry for entry in declared(self.group)}
 
     def names(self) -> tuple[str, ...]:
         """Return the names there are, other packages' last."""
@@ -129,7 +130,7 @@ class Registry(Generic[T]):
         """
         if not isinstance(name, str):
             raise RecipeError(f"expected the name of a {self.sort}, got {name!r}")
-        offered = [one for one in entry_points(group=self.group) if one.name == name]
+        offered = [entry for entry in declared(self.group) if entry.name == name]
         own = self.own.get(name)
         by = [brought_by(entry) for entry in offered]
         if own is not None:
@@ -167,6 +168,31 @@ class Registry(Generic[T]):
         path = entry.value.replace(":", ".")
         what = f"{self.sort} {entry.name!r}{by}:"
         return resolve(path, (self.base,), what)
+
+
+def declared(group: str) -> tuple[EntryPoint, ...]:
+    """Return the entry points of a group that installed packages declare.
+
+    The files of all packages are read again only when ``sys.path`` or a folder on it
+    changed.
+    """
+    return _declared(group, tuple(map(_place, sys.path)))
+
+
+@lru_cache(maxsize=32)
+def _declared(
+    group: str, places: tuple[tuple[str, int], ...]
+) -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=group))
+
+
+def _place(path: str) -> tuple[str, int]:
+    """Return a folder and when something was last put into it."""
+    folder = path or str(Path.cwd())
+    try:
+        return folder, Path(folder).stat().st_mtime_ns
+    except OSError:
+        return folder, 0
 
 
 def brought_by(entry: EntryPoint) -> str:

@@ -81,7 +81,7 @@ def scored_maps(draw):
     return maps, both_classes(draw(hnp.arrays(bool, shape)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(scored_samples(), st.sampled_from([np.float32, np.float64]))
 def test_binary_metrics_equal_scikit_learn(samples, dtype):
     scores, labels = samples[0].astype(dtype), samples[1]
@@ -194,7 +194,7 @@ def test_wrong_shapes_and_limits_are_refused():
             aupro(np.zeros((1, 2, 2)), np.zeros((1, 2, 2)), limit)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(scored_maps(), st.sampled_from([0.05, 0.25, 0.3, 0.5, 1.0]))
 def test_aupro_equals_brute_force(samples, limit):
     maps, masks = samples

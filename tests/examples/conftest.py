@@ -31,21 +31,31 @@ def package(request, tmp_path_factory):
 
 
 @pytest.fixture
-def cli(package, tmp_path):
-    """Run the command line as a process that finds the example's package."""
+def cli(package, tmp_path, monkeypatch, cli):
+    """Run the command line where the example's package is installed, or is not.
+
+    It runs in this process, which takes the package from its folder as any other would
+    that finds it there.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AVALANCHE_AD_CACHE", str(tmp_path / "cache"))
 
     def run(*arguments, installed=True):
-        places = [str(package)] if installed else []
-        return subprocess.run(
-            [sys.executable, "-m", "avalanche_ad.cli", *map(str, arguments)],
-            cwd=tmp_path,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([*places, str(ROOT)]),
-                "AVALANCHE_AD_CACHE": str(tmp_path / "cache"),
-            },
-            capture_output=True,
-            text=True,
-        )
+        with monkeypatch.context() as patch:
+            if installed:
+                patch.syspath_prepend(package)
+            else:
+                for path in package.glob("*.py"):
+                    patch.delitem(sys.modules, path.stem, raising=False)
+            return cli(*arguments)
 
-    return run
+    yield run
+    for path in package.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+@pytest.fixture
+def process(package, tmp_path, process):
+    """Run the command line as a process that finds the package."""
+    places = os.pathsep.join([str(package), str(ROOT)])
+    return lambda *arguments: process(*arguments, PYTHONPATH=places)

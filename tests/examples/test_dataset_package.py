@@ -48,20 +48,20 @@ def parts(tmp_path):
 
 def test_it_is_listed(cli):
     done = cli("list", "datasets")
-    assert done.returncode == 0, done.stderr
-    assert "ok_ng" in done.stdout
+    assert done.code == 0, done.err
+    assert "ok_ng" in done.out
 
 
 def test_it_is_checked(cli, parts):
     done = cli("check", "-b", "parts.toml", "--data", parts)
-    assert done.returncode == 0, done.stderr
-    assert "2 categories, 8 training and 8 test images" in done.stderr
+    assert done.code == 0, done.err
+    assert "2 categories, 8 training and 8 test images" in done.err
 
 
 def test_a_run_learns_it(cli, parts, tmp_path):
     run = ("run", "-b", "parts.toml", "-s", "feature_gmm", "--out", "run")
     done = cli(*run, "--data", parts)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["config"]["benchmark"]["dataset"] == "ok_ng"
     assert sorted(results["data"]) == ["cap", "ring"]
@@ -79,5 +79,5 @@ def test_its_options_are_the_recipes(cli, parts, options, told):
     table = f"[dataset_options]\n{options}\n"
     (parts.parent / "parts.toml").write_text(STREAM + table)
     done = cli("run", "-b", "parts.toml", "-s", "feature_gmm", "--data", parts)
-    assert done.returncode == 2
-    assert told in done.stderr.strip().splitlines()[-1]
+    assert done.code == 2
+    assert told in done.err.strip().splitlines()[-1]

@@ -11,15 +11,15 @@ NAME = "caught_at_95"
 
 def test_it_is_listed(cli):
     done = cli("list", "metrics")
-    assert done.returncode == 0, done.stderr
-    assert NAME in done.stdout
+    assert done.code == 0, done.err
+    assert NAME in done.out
 
 
 def test_its_values_are_in_results_and_tables(cli, tiny_stream, tmp_path):
     def call(*arguments):
         done = cli(*arguments)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert done.code == 0, done.err
+        return done.out
 
     runs = tmp_path / "runs"
     folder = runs / "feature_gmm-seed0"

@@ -37,9 +37,9 @@ def stream(folder, name, options=""):
 
 def test_they_are_listed(cli):
     done = cli("list", "models")
-    assert done.returncode == 0, done.stderr
-    assert "memory_bank" in done.stdout
-    assert "example-models" in done.stdout
+    assert done.code == 0, done.err
+    assert "memory_bank" in done.out
+    assert "example-models" in done.out
 
 
 @pytest.mark.parametrize(
@@ -53,27 +53,27 @@ def test_they_are_listed(cli):
 def test_a_run_and_a_prediction(cli, tmp_path, name, strategy, kept):
     path = stream(tmp_path, name)
     done = cli("run", "-b", path, "-s", strategy, "--out", "run")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["config"]["benchmark"]["model"]["type"] == name
     assert results["final"]["category_accuracy"] > 0.5
     assert results["memory_mb"][kept] > 0
-    assert cli("synthesize", "set", "--categories", "gear").returncode == 0
+    assert cli("synthesize", "set", "--categories", "gear").code == 0
     image = "set/gear/test/good/000.png"
     predicted = cli("predict", "run", image)
-    assert predicted.returncode == 0, predicted.stderr
+    assert predicted.code == 0, predicted.err
     gone = cli("predict", "run", image, installed=False)
-    assert gone.returncode == 2
-    assert "PYTHONPATH" in gone.stderr.strip().splitlines()[-1]
+    assert gone.code == 2
+    assert "PYTHONPATH" in gone.err.strip().splitlines()[-1]
 
 
 def test_a_stream_goes_on(cli, tmp_path):
     path = stream(tmp_path, "memory_bank")
     first = ("--set", 'categories=["bolt"]', "--out", "first")
-    assert cli("run", "-b", path, "-s", "naive", *first).returncode == 0
+    assert cli("run", "-b", path, "-s", "naive", *first).code == 0
     more = ("--from", "first", "--out", "second")
     done = cli("run", "-b", path, "-s", "naive", *more)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     cli("run", "-b", path, "-s", "naive", "--out", "whole")
     finals = [
         json.loads((tmp_path / name / "results.json").read_text())["final"]
@@ -93,5 +93,5 @@ def test_a_stream_goes_on(cli, tmp_path):
 def test_wrong_options_are_told_in_one_line(cli, tmp_path, options, told):
     path = stream(tmp_path, "memory_bank", options)
     done = cli("run", "-b", path, "-s", "naive", "--out", "run")
-    assert done.returncode == 2
-    assert told in done.stderr.strip().splitlines()[-1]
+    assert done.code == 2
+    assert told in done.err.strip().splitlines()[-1]

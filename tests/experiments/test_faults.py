@@ -49,15 +49,19 @@ def library(tmp_path_factory):
     return built
 
 
-@pytest.fixture
-def failing(library, tmp_path):
-    """Run a scenario with failing calls; return what was found."""
-    (tmp_path / "two.toml").write_text(STREAM)
+SCENARIOS = ("new", "fresh", "volume", "single")
 
-    def call(scenario, ways):
+
+@pytest.fixture(scope="module")
+def failing(library, tmp_path_factory):
+    """Return what is found with failing calls, by scenario, all in one process."""
+    place = tmp_path_factory.mktemp("failing")
+    (place / "two.toml").write_text(STREAM)
+
+    def call(scenarios, ways):
         command = [
-            *(sys.executable, HERE / "harness.py", library, tmp_path / "two.toml"),
-            *(tmp_path / "cache", tmp_path / "place" / "work", scenario, ways),
+            *(sys.executable, HERE / "harness.py", library, place / "two.toml"),
+            *(place / "cache", place / "place" / "work", ",".join(scenarios), ways),
         ]
         done = subprocess.run(
             command,
@@ -69,13 +73,15 @@ def failing(library, tmp_path):
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    return call
-
-
-@pytest.mark.parametrize("scenario", ["new", "fresh", "volume", "single"])
-def test_no_call_that_fails_costs_a_run(failing, scenario):
     ways = os.environ.get("AVALANCHE_AD_FAULTS", "some")
-    found = failing(scenario, ways)
+    if ways == "some":
+        return call((*SCENARIOS, "careless"), ways)
+    return call(SCENARIOS, ways) | call(["careless"], "some")
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_no_call_that_fails_costs_a_run(failing, scenario):
+    found = failing[scenario]
     print(
         f"{scenario}: {found['failed']} runs, each with one of {found['calls']} failing"
     )
@@ -85,6 +91,6 @@ def test_no_call_that_fails_costs_a_run(failing, scenario):
 
 
 def test_a_careless_move_is_noticed(failing):
-    wrong = "\n".join(failing("careless", "some")["wrong"])
+    wrong = "\n".join(failing["careless"]["wrong"])
     for what in ("a run that is not whole", "notes.txt of a person is gone"):
         assert what in wrong

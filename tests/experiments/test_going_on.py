@@ -24,6 +24,8 @@ pytestmark = pytest.mark.slow
 WHOLE = 'experiences=[["bolt", "brush"], ["carpet_weave", "gear"]]'
 FIRST = 'experiences=[["bolt", "brush"]]'
 NEW = 'experiences=[["carpet_weave", "gear"]]'
+FEWER = {"gmm_alignment": ("plugins.0.components=4", "plugins.0.samples=400")}
+"""Settings of a strategy for a fraction of the time."""
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,7 @@ def run(place, tiny_stream):
     cache = FeatureCache(place / "cache")
 
     def call(out, strategy, *overrides, **options):
+        overrides = (*overrides, *FEWER.get(strategy, ()))
         recipe = load_experiment(str(tiny_stream), strategy, overrides)
         return run_experiment(recipe, out, cache=options.pop("cache", cache), **options)
 

@@ -24,6 +24,8 @@ from avalanche_ad.recipes import load_experiment
 
 pytestmark = pytest.mark.slow
 
+FEWER = {"gmm_alignment": ("plugins.0.components=4", "plugins.0.samples=400")}
+"""Settings of a strategy for a fraction of the time."""
 LOOKS_INSIDE = sorted(set(STUDIES) - {"category_inference", "ablation"})
 
 
@@ -58,7 +60,9 @@ def study_on(stream, cache, name, seeds, out, strategy="naive", *overrides):
     return run_study(
         find_study(name),
         name,
-        lambda asked: load_experiment(str(stream), asked, overrides),
+        lambda asked: load_experiment(
+            str(stream), asked, (*overrides, *FEWER.get(asked, ()))
+        ),
         strategy,
         seeds,
         out,

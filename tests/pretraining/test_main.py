@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 from avalanche_ad.features import EmbeddedBackbone
+from pretraining.__main__ import main
 
 pytestmark = pytest.mark.slow
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
-def call(*arguments):
+def start(*arguments):
+    """Run the command as a process."""
     return subprocess.run(
         [sys.executable, "-m", "pretraining", *map(str, arguments)],
         capture_output=True,
@@ -26,6 +29,19 @@ def call(*arguments):
     )
 
 
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the command in this process; return its exit code and what it told."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pretraining", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            typer.run(main)
+        return ended.value.code, capsys.readouterr().err
+
+    return run
+
+
 SMALL = (
     *("--epochs", 2, "--batch-size", 16, "--channels", "8,16", "--size", 20),
     *("--first-size", 16, "--strides", "4,8", "--stack", "2,4"),
@@ -33,9 +49,10 @@ SMALL = (
 )
 
 
-def test_photographs_become_a_backbone(archive, tmp_path):
+def test_photographs_become_a_backbone(archive, tmp_path, call):
+    """The first time by a process of its own."""
     out = tmp_path / "out"
-    done = call(archive, "--out", out, *SMALL, "--source", "stripes, CC0")
+    done = start(archive, "--out", out, *SMALL, "--source", "stripes, CC0")
     assert done.returncode == 0, done.stderr
     assert "photographs held out are right" in " ".join(done.stderr.split())
     assert {path.name for path in out.iterdir()} == {
@@ -55,8 +72,8 @@ def test_photographs_become_a_backbone(archive, tmp_path):
     with (out / "metrics.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
     before = (out / "embedded.safetensors").read_bytes()
-    again = call(archive, "--out", out, *SMALL, "--source", "stripes, CC0")
-    assert again.returncode == 0, again.stderr
+    code, told = call(archive, "--out", out, *SMALL, "--source", "stripes, CC0")
+    assert code == 0, told
     assert EmbeddedBackbone(weights=out / "embedded.safetensors").fingerprint() == (
         backbone.fingerprint()
     )
@@ -83,10 +100,10 @@ def test_photographs_become_a_backbone(archive, tmp_path):
     ],
 )
 def test_a_wrong_option_is_told_before_any_training(
-    archive, tmp_path, options, message
+    archive, tmp_path, call, options, message
 ):
-    done = call(archive, "--out", tmp_path / "out", *options)
-    assert done.returncode == 2
-    assert message in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
+    code, told = call(archive, "--out", tmp_path / "out", *options)
+    assert code == 2
+    assert message in " ".join(told.split())
+    assert "Traceback" not in told
     assert not (tmp_path / "out").exists()

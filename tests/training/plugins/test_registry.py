@@ -8,6 +8,7 @@ from avalanche_ad.errors import RecipeError
 from avalanche_ad.experiments.build import check_strategy
 from avalanche_ad.experiments.configuration import run_configuration
 from avalanche_ad.recipes import load_experiment
+from avalanche_ad.registry import registry
 from avalanche_ad.training import plugins
 from avalanche_ad.training.plugins.registry import PLUGINS
 
@@ -84,6 +85,22 @@ def test_another_packages_plugin_goes_by_its_entry_point(learner, installed):
     installed("again", "theirs = their_plugins:Theirs")
     with pytest.raises(RecipeError, match="'theirs' is offered by .* dotted path"):
         check_strategy(learner("theirs"))
+
+
+def test_installed_packages_are_read_again_only_where_a_folder_changed(
+    tmp_path, monkeypatch
+):
+    read = []
+    monkeypatch.setattr(
+        registry, "entry_points", lambda group: read.append(group) or ()
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for _ in range(3):
+        PLUGINS.find("FrozenFlowPlugin")
+    assert read == ["avalanche_ad.plugins"]
+    (tmp_path / "new").mkdir()
+    PLUGINS.find("FrozenFlowPlugin")
+    assert len(read) == 2
 
 
 def test_options_that_plugins_share_are_recorded_once_under_short_names(learner):
