@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avalanche_ad.models.context_flow.flow import ContextFlow, Coupling
+from avalanche_ad.models.context_flow.flow import ContextFlow
 from avalanche_ad.models.evaluating import seeded
 
 __all__ = ["LowRankConv", "adapted"]
@@ -19,8 +21,7 @@ class LowRankConv(nn.Module):
     parameters are not this one's: they stay where they are, and are read there.
 
     :param base: a convolution 1x1.
-    :param rank: rows of A; where the convolution has no more, a full matrix does in
-        the place of A and B.
+    :param rank: rows of A, at most as many as the convolution has channels.
 
     Source: Hu et al., "LoRA", ICLR 2022, Eq. 3; with a bias as DeCoFlow (Im et al.,
     arXiv 2606.26687).
@@ -47,27 +48,11 @@ class LowRankConv(nn.Module):
         return found + F.conv2d(F.conv2d(x, self.down), self.up, self.bias)
 
 
-class _Copied(nn.Conv2d):
-    """A convolution that starts as a copy of another."""
-
-    @classmethod
-    def of(cls, base: nn.Conv2d) -> _Copied:
-        made = cls(
-            base.in_channels,
-            base.out_channels,
-            base.kernel_size,  # type: ignore[arg-type]
-            padding=base.padding,  # type: ignore[arg-type]
-            groups=base.groups,
-        )
-        made.load_state_dict(base.state_dict())
-        return made
-
-
 def adapted(base: ContextFlow, rank: int, seed: int) -> ContextFlow:
     """Return a flow that starts as another and differs from it by low-rank matrices.
 
-    The convolutions 1x1 that mix channels are :class:`LowRankConv` s; what the position
-    code adds is the base's; the depthwise ones, some thousand numbers, are copied.
+    Its convolutions 1x1 are :class:`LowRankConv` s, that of the position code of rank 1;
+    the depthwise ones, some thousand numbers, are copied.
 
     :param base: the flow whose parameters it reads.
     :param rank: of the matrices.
@@ -79,24 +64,11 @@ def adapted(base: ContextFlow, rank: int, seed: int) -> ContextFlow:
     >>> torch.equal(flow(x)[0], base(x)[0])
     True
     """
-    made = ContextFlow.__new__(ContextFlow)
-    nn.Module.__init__(made)
-    made.register_buffer("orders", base.orders.clone(), persistent=False)
+    made = copy.deepcopy(base).requires_grad_(True)
     with seeded(seed):
-        made.blocks = nn.ModuleList(_adapted(block, rank) for block in base.blocks)
+        for own, shared in zip(made.blocks, base.blocks, strict=True):
+            own.inner = LowRankConv(shared.inner, rank)  # type: ignore[arg-type]
+            own.outer = LowRankConv(shared.outer, rank)  # type: ignore[arg-type]
+            if shared.coded is not None:
+                own.coded = LowRankConv(shared.coded, 1)  # type: ignore[arg-type]
     return made.to(base.orders.device)
-
-
-def _adapted(base: nn.Module, rank: int) -> Coupling:
-    assert isinstance(base, Coupling)
-    made = Coupling.__new__(Coupling)
-    nn.Module.__init__(made)
-    made.passive, made.active, made.clamp = base.passive, base.active, base.clamp
-    made.inner = LowRankConv(base.inner, rank)  # type: ignore[assignment]
-    made.outer = LowRankConv(base.outer, rank)  # type: ignore[assignment]
-    made.coded = made.context = None
-    if base.coded is not None:
-        made.coded = LowRankConv(base.coded, 1)  # type: ignore[assignment]
-    if base.context is not None:
-        made.context = _Copied.of(base.context)
-    return made
