@@ -51,7 +51,7 @@ class LowRankConv(nn.Module):
 def adapted(base: ContextFlow, rank: int, seed: int) -> ContextFlow:
     """Return a flow that starts as another and differs from it by low-rank matrices.
 
-    Its convolutions 1x1 are :class:`LowRankConv` s, that of the position code of rank 1;
+    Its convolutions 1x1 are :class:`LowRankConv` s, of rank 1 for the position code;
     the depthwise ones, some thousand numbers, are copied.
 
     :param base: the flow whose parameters it reads.
