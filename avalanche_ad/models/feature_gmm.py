@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import Tensor
 
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models.density_model import DensityOptions, LikelihoodMap
-from avalanche_ad.models.fitted_density import FittedDensity
+from avalanche_ad.models.density_model import LikelihoodMap
+from avalanche_ad.models.fitted_density import FittedDensity, FittedDensityOptions
 from avalanche_ad.models.gaussians import LevelMixtures
-from avalanche_ad.registry.options import NonNegative, Positive
+from avalanche_ad.registry.options import Positive
 
 __all__ = ["FeatureGMM", "FeatureGMMOptions"]
 
 
-class FeatureGMMOptions(DensityOptions):
+class FeatureGMMOptions(FittedDensityOptions):
     """``[model]`` of type ``feature_gmm``: the flow-free reference, without epochs.
 
     >>> FeatureGMMOptions(components=10).covariance_shrinkage
@@ -24,8 +24,6 @@ class FeatureGMMOptions(DensityOptions):
 
     type: str = "feature_gmm"
     components: Positive = 1
-    covariance_shrinkage: NonNegative = 1e-2
-    max_positions: Positive = 20_000
 
 
 class FeatureGMM(FittedDensity):
@@ -53,6 +51,7 @@ class FeatureGMM(FittedDensity):
     :param likelihood_map: see :class:`DensityModel`.
     :param seed: decides the positions drawn and the start of the EM.
     :param position_calibration: see :class:`DensityModel`.
+    :param doubt: see :class:`FittedDensity`.
     """
 
     kind = "feature_gmm"
@@ -70,9 +69,15 @@ class FeatureGMM(FittedDensity):
         likelihood_map: LikelihoodMap = "log",
         seed: int = 0,
         position_calibration: bool = True,
+        doubt: float = 0.0,
     ) -> None:
         super().__init__(
-            layout, score_kind, smoothing_sigma, likelihood_map, position_calibration
+            layout,
+            score_kind,
+            smoothing_sigma,
+            likelihood_map,
+            position_calibration,
+            doubt,
         )
         self.components = components
         self.covariance_shrinkage = covariance_shrinkage

@@ -16,11 +16,28 @@ from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.anomaly_model import MASKED
 from avalanche_ad.models.batches import by_category, to_be_fitted
 from avalanche_ad.models.calibrated_maps import Levels
-from avalanche_ad.models.density_model import DensityModel, LikelihoodMap
+from avalanche_ad.models.density_model import (
+    DensityModel,
+    DensityOptions,
+    LikelihoodMap,
+)
 from avalanche_ad.models.latents import attach_latents
 from avalanche_ad.models.own_levels import OwnLevels, affinities, spread_positions
+from avalanche_ad.registry.options import NonNegative, Positive
 
-__all__ = ["FeatureLatents", "FittedDensity"]
+__all__ = ["FeatureLatents", "FittedDensity", "FittedDensityOptions"]
+
+
+class FittedDensityOptions(DensityOptions):
+    """``[model]`` of every density that is fitted to each category once.
+
+    >>> FittedDensityOptions(type="own", doubt=1.0).score_kind
+    'likelihood'
+    """
+
+    covariance_shrinkage: NonNegative = 1e-2
+    max_positions: Positive = 20_000
+    doubt: NonNegative = 0.0
 
 
 @dataclass
@@ -58,6 +75,8 @@ class FittedDensity(DensityModel):
     :param layout: see :class:`DensityModel`, like the other parameters.
     :param score_kind: ``"likelihood"`` by default, since there is no entropy that
         training has shaped.
+    :param doubt: gap of affinities within which an image is scored as several
+        categories, see :meth:`AnomalyModel.candidates`.
 
     >>> from avalanche_ad import FeatureGMM
     >>> issubclass(FeatureGMM, FittedDensity), FittedDensity.trained
@@ -74,10 +93,12 @@ class FittedDensity(DensityModel):
         smoothing_sigma: float = 4.0,
         likelihood_map: LikelihoodMap = "log",
         position_calibration: bool = True,
+        doubt: float = 0.0,
     ) -> None:
         super().__init__(
             layout, score_kind, smoothing_sigma, likelihood_map, position_calibration
         )
+        self.doubt = doubt
         self._brought: dict[int, int] = {}  # images of each that an experience brought
         # optimizers refuse a model without parameters
         self.placeholder = nn.Parameter(torch.zeros(0), requires_grad=False)

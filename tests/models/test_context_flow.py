@@ -5,7 +5,7 @@ import torch
 
 from avalanche_ad.errors import RecipeError
 from avalanche_ad.features.layout import FeatureLayout
-from avalanche_ad.models import ContextFlowGMM, FeatureGMM
+from avalanche_ad.models import ContextFlowGMM, FeatureGMM, PaDiM
 from avalanche_ad.models.context_flow.alignment import partly_whitening
 from avalanche_ad.models.context_flow.flow import ContextFlow
 from avalanche_ad.models.context_flow.low_rank import adapted
@@ -171,7 +171,7 @@ def test_an_adapted_flow_leaves_its_base_and_reads_it():
 
 
 def test_the_mixture_is_the_flow_free_references():
-    model, other = made(components=2, doubt=0.0), FeatureGMM(LAYOUT, components=2)
+    model, other = made(components=2), FeatureGMM(LAYOUT, components=2)
     for category in (0, 1):
         other.fit_category(category, features(12, category))
     x = features(5, 1, seed=7)
@@ -269,38 +269,43 @@ def test_a_saved_model_scores_as_it_did(rank, tmp_path):
     assert torch.equal(ours.category, theirs.category)
 
 
-def test_flows_tell_categories_that_mixtures_cannot():
-    """Both have the covariance and mean of the other, and are not Gaussian."""
-    layout = FeatureLayout(((6, 6, 4),))
-
-    def drawn(category, count, seed):
-        generator = torch.Generator().manual_seed(seed)
-        angle = 6.28 * torch.rand(count, 6, 6, 1, generator=generator)
-        second = 2 if category else 3
-        parts = [(angle * k).sin() for k in (1, second)]
-        parts += [(angle * k).cos() for k in (1, second)]
-        x = torch.cat(parts, 3)
-        return layout.flatten([x + 0.05 * torch.randn(x.shape, generator=generator)])
-
-    model = ContextFlowGMM(
-        layout, couplings=6, hidden=32, condition_channels=4, likelihood_weight=1.0
-    )
-    model.add_categories([0, 1], {one: drawn(one, 40, one) for one in (0, 1)})
-    optimizer = torch.optim.Adam(model.parameter_groups(1e-2, 0.0), 1e-2)
-    target = torch.tensor([0, 1]).repeat_interleave(8)
-    torch.manual_seed(0)
-    model.train()
-    for step in range(60):
-        x = torch.cat([drawn(one, 8, 10 + 2 * step + one) for one in (0, 1)])
-        optimizer.zero_grad()
-        model.loss(model(x), target).mean().backward()
-        optimizer.step()
+@pytest.mark.parametrize("model_class", [FeatureGMM, PaDiM, ContextFlowGMM])
+def test_an_image_in_doubt_takes_each_pixel_of_the_likeliest_category(model_class):
+    """By far apart categories nothing changes; within the gap every one is looked at."""
+    options = SMALL if model_class is ContextFlowGMM else {}
+    model = model_class(LAYOUT, components=2, **options)
+    for category in (0, 1, 2):
+        x = features(12, category)
+        model.fit_category(category, x)
+    x = torch.cat([features(4, one, seed=5) for one in (0, 1, 2)])
+    model.calibrate([(x, torch.arange(3).repeat_interleave(4))])
     model.eval()
-    x = torch.cat([drawn(one, 8, 500 + one) for one in (0, 1)])
-    right = model.infer_category(model(x)) == target
+    output = model(x)
+    every = torch.stack(
+        [model.score(output, (16, 16), torch.full((12,), c)).maps for c in (0, 1, 2)]
+    )
+    nearest = model.infer_category(output)
+
     model.doubt = 0.0
-    by_mixture = model.infer_category(model(x)) == target
-    assert right.float().mean() > 0.9 > by_mixture.float().mean()
+    assert torch.equal(model.candidates(output), nearest[:, None])
+    sure = model.score(output, (16, 16))
+    torch.testing.assert_close(sure.maps, every[nearest, torch.arange(12)])
+
+    model.doubt = 1e9
+    unsure = model.score(output, (16, 16))
+    torch.testing.assert_close(unsure.maps, every.amin(0))
+    torch.testing.assert_close(unsure.image, every.amin(0).amax((1, 2)))
+    assert torch.equal(unsure.category, nearest)
+
+    gaps = output[:, nearest.unique()].sort(1, descending=True).values
+    model.doubt = float((gaps[:, 0] - gaps[:, 1]).median())
+    some = model.candidates(output)
+    assert torch.equal(some[:, 0], nearest)
+    near = output >= output.amax(1, keepdim=True) - model.doubt
+    for row, said in zip(near, some, strict=True):
+        assert row.nonzero().flatten().tolist() == said.unique().tolist()
+    expected = torch.where(near.T[:, :, None, None], every, torch.inf).amin(0)
+    torch.testing.assert_close(model.score(output, (16, 16)).maps, expected)
 
 
 def test_memory_of_a_category_stays_small():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +24,7 @@ from avalanche_ad.models.context_flow.options import ContextFlowOptions
 from avalanche_ad.models.density_model import LikelihoodMap
 from avalanche_ad.models.fitted_density import FeatureLatents, FittedDensity
 from avalanche_ad.models.gaussians import LevelMixtures
-from avalanche_ad.models.latents import attach_latents, latents_of
+from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.losses import image_loss
 from avalanche_ad.models.position_code import position_code
 
@@ -35,24 +34,17 @@ __all__ = ["ContextFlowGMM"]
 class ContextFlowGMM(FittedDensity):
     """A mixture of Gaussians for each category, and a flow of maps beside it.
 
-    The mixture is fitted in closed form when a category arrives; it tells most images'
+    The mixture is fitted in closed form when a category arrives; it tells images'
     category and gives the map ``likelihood``. The flow is trained by gradient, by a
-    strategy, and gives the map ``context``, the default score: log p/D of features as
-    it sees them among their neighbours, whitened in part by the category's own mean and
-    covariance (:class:`~avalanche_ad.models.context_flow.alignment.InputAlignment`).
-    The score ``"product_with_context"`` is of both.
+    strategy, and gives the map ``context``: log p/D of features as it sees them among
+    their neighbours, whitened in part by the category's own mean and covariance
+    (:class:`~avalanche_ad.models.context_flow.alignment.InputAlignment`). The score is
+    of both.
 
     A category has a flow of its own; or, with ``rank``, what the categories of the
     first experience trained together, frozen after it, and matrices of low rank of its
     own. Nothing of a category moves after its experience, so nothing is forgotten but
     by inferring another category.
-
-    An image that several categories' mixtures are near to, those within
-    ``doubt`` of the nearest affinity, is of the one among them under whose flow the
-    median of its positions is likeliest: few positions are of a defect. Their columns
-    of the output become
-
-        out_c = max out + √D (med_p log p(x|c)/D − max_c' med_p log p(x|c')/D).
 
     A training step sees a crop of ``crop`` x ``crop`` positions of every image. Its
     loss is
@@ -88,9 +80,9 @@ class ContextFlowGMM(FittedDensity):
     :param tail_share: of the positions that are the tail.
     :param contrast_weight: λ_c.
     :param noise: deviation of the noise, in aligned features.
-    :param doubt: gap of affinities below which flows tell the category, 0 for none.
     :param score_kind: see :class:`DensityModel`, as ``smoothing_sigma``,
         ``likelihood_map`` and ``position_calibration``.
+    :param doubt: see :class:`FittedDensity`.
     :param seed: decides the flows' start and the mixtures'.
     """
 
@@ -106,7 +98,7 @@ class ContextFlowGMM(FittedDensity):
         layout: FeatureLayout,
         num_categories: int = 0,
         *,
-        components: int = 1,
+        components: int = 10,
         covariance_shrinkage: float = 1e-2,
         max_positions: int = 20_000,
         couplings: int = 6,
@@ -123,14 +115,19 @@ class ContextFlowGMM(FittedDensity):
         contrast_weight: float = 1.0,
         noise: float = 0.5,
         doubt: float = 1.0,
-        score_kind: str = "context",
+        score_kind: str = "product_with_context",
         smoothing_sigma: float = 4.0,
         likelihood_map: LikelihoodMap = "log",
         seed: int = 0,
         position_calibration: bool = True,
     ) -> None:
         super().__init__(
-            layout, score_kind, smoothing_sigma, likelihood_map, position_calibration
+            layout,
+            score_kind,
+            smoothing_sigma,
+            likelihood_map,
+            position_calibration,
+            doubt,
         )
         self.rank = rank
         self.crop = crop
@@ -139,7 +136,6 @@ class ContextFlowGMM(FittedDensity):
         self.tail_share = tail_share
         self.contrast_weight = contrast_weight
         self.noise = noise
-        self.doubt = doubt
         self.seed = seed
         self.max_positions = max_positions
         self._shape = (condition_channels, couplings, hidden, kernel, clamp)
@@ -320,33 +316,6 @@ class ContextFlowGMM(FittedDensity):
             log_det = self.alignments[index].log_det(category)  # type: ignore[operator]
             found.append(torch.cat(parts) * level.shape[3] + log_det)
         return found
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return joint log-likelihoods per image, see :class:`ContextFlowGMM`."""
-        output = super().forward(x)
-        if self.training or not self.doubt:
-            return output
-        latents = latents_of(output)
-        assert isinstance(latents, FeatureLatents)
-        return attach_latents(self._without_doubt(output, latents), latents)
-
-    @torch.no_grad()
-    def _without_doubt(self, output: Tensor, latents: FeatureLatents) -> Tensor:
-        """Return an output in which flows tell categories that are near each other."""
-        best = output.amax(1, keepdim=True)
-        near = output > best - self.doubt
-        near &= near.sum(1, keepdim=True) > 1
-        likely = torch.full_like(output, -torch.inf)
-        for category in near.any(0).nonzero().flatten().tolist():
-            rows = near[:, category].nonzero().flatten()
-            levels = self._context(category, [one[rows] for one in latents.features])
-            medians = [
-                level.flatten(1).median(1).values / math.sqrt(width)
-                for level, (_, _, width) in zip(levels, self.layout.levels, strict=True)
-            ]
-            likely[rows, category] = torch.stack(medians).mean(0)
-        gaps = likely - likely.amax(1, keepdim=True)
-        return torch.where(near, best + gaps, output)
 
     def log_likelihood(
         self, index: int, x: Tensor, categories: Tensor, positions: Tensor | None

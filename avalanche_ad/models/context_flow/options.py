@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from avalanche_ad.models.density_model import DensityOptions
+from avalanche_ad.models.fitted_density import FittedDensityOptions
 from avalanche_ad.registry.options import (
     AboveZero,
     Count,
@@ -18,7 +18,7 @@ from avalanche_ad.registry.options import (
 __all__ = ["ContextFlowOptions"]
 
 
-class ContextFlowOptions(DensityOptions):
+class ContextFlowOptions(FittedDensityOptions):
     """``[model]`` of type ``context_flow``.
 
     >>> ContextFlowOptions(rank=32).couplings
@@ -26,9 +26,7 @@ class ContextFlowOptions(DensityOptions):
     """
 
     type: str = "context_flow"
-    components: Positive = 1
-    covariance_shrinkage: NonNegative = 1e-2
-    max_positions: Positive = 20_000
+    components: Positive = 10
     couplings: Positive = 6
     hidden: Positive = 128
     kernel: Annotated[int, Field(ge=1, le=9)] = 3
@@ -43,7 +41,7 @@ class ContextFlowOptions(DensityOptions):
     contrast_weight: NonNegative = 1.0
     noise: AboveZero = 0.5
     doubt: NonNegative = 1.0
-    score_kind: str = "context"
+    score_kind: str = "product_with_context"
 
     @model_validator(mode="after")
     def _can_train(self) -> ContextFlowOptions:

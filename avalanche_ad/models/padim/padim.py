@@ -13,20 +13,20 @@ from avalanche_ad.errors import RecipeError, TrainingError
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.calibrated_maps import Levels
-from avalanche_ad.models.density_model import DensityOptions, LikelihoodMap
-from avalanche_ad.models.fitted_density import FittedDensity
+from avalanche_ad.models.density_model import LikelihoodMap
+from avalanche_ad.models.fitted_density import FittedDensity, FittedDensityOptions
 from avalanche_ad.models.gaussians import (
     LevelMixtures,
     PlaceDensity,
     moments_without,
 )
 from avalanche_ad.models.scores import score_named
-from avalanche_ad.registry.options import Count, ModelOptions, NonNegative, Positive
+from avalanche_ad.registry.options import Count, ModelOptions
 
 __all__ = ["PaDiM", "PaDiMOptions"]
 
 
-class PaDiMOptions(DensityOptions):
+class PaDiMOptions(FittedDensityOptions):
     """``[model]`` of type ``padim``: densities that know the place, without epochs.
 
     >>> PaDiMOptions(cells=4).components
@@ -36,8 +36,6 @@ class PaDiMOptions(DensityOptions):
     type: str = "padim"
     cells: Count = 8
     components: int = Field(0, ge=0)
-    covariance_shrinkage: NonNegative = 1e-2
-    max_positions: Positive = 20_000
 
 
 class PaDiM(FittedDensity):
@@ -74,6 +72,7 @@ class PaDiM(FittedDensity):
     :param likelihood_map: see :class:`DensityModel`.
     :param seed: of the second expert.
     :param position_calibration: see :class:`DensityModel`.
+    :param doubt: see :class:`FittedDensity`.
     :raises RecipeError: for a score of a second expert that there is not.
     """
 
@@ -94,9 +93,15 @@ class PaDiM(FittedDensity):
         likelihood_map: LikelihoodMap = "log",
         seed: int = 0,
         position_calibration: bool = True,
+        doubt: float = 0.0,
     ) -> None:
         super().__init__(
-            layout, score_kind, smoothing_sigma, likelihood_map, position_calibration
+            layout,
+            score_kind,
+            smoothing_sigma,
+            likelihood_map,
+            position_calibration,
+            doubt,
         )
         self.components = components
         self.covariance_shrinkage = covariance_shrinkage
