@@ -250,7 +250,7 @@ class FittedDensity(DensityModel):
         category: Tensor,
         evaluate: Callable[[list[Tensor], int], list[Tensor]],
     ) -> Levels:
-        """Return what positions say under each image's category, over D.
+        """Return what positions say under each image's category, (N, H, W) per level.
 
         :param name: of the map that it is of.
         :param latents: what :meth:`forward` attached to its output.
@@ -264,8 +264,7 @@ class FittedDensity(DensityModel):
         def of_rows(rows: Tensor, index: int) -> list[Tensor]:
             return evaluate([level[rows] for level in features], index)
 
-        levels = latents.own[name].of(category, of_rows)
-        return self._per_dimension(levels)
+        return latents.own[name].of(category, of_rows)
 
     def log_likelihood_levels(self, latents: object, category: Tensor) -> Levels:
         """Return log p(x|c)/D per position, one (N, H, W) per level."""
@@ -281,7 +280,8 @@ class FittedDensity(DensityModel):
             found = self._every(features, category.new_tensor([index]))
             return [level[..., 0] for level in found]
 
-        return self.own_levels("likelihood", latents, category, evaluate)
+        levels = self.own_levels("likelihood", latents, category, evaluate)
+        return self._per_dimension(levels)
 
     def _per_dimension(self, levels: Sequence[Tensor]) -> Levels:
         return [

@@ -72,11 +72,6 @@ class InputAlignment(CategoryTable):
         mean, matrix = partly_whitening(rows, self.power)
         self.set_rows(category, means=mean, matrices=matrix)
 
-    def log_det(self, category: int) -> Tensor:
-        """Return log |det A| of a category's matrix, ()."""
-        found: Tensor = torch.linalg.slogdet(self.matrices[category]).logabsdet
-        return found
-
     def forward(self, x: Tensor, category: int) -> Tensor:
         """Return aligned features (…, D).
 

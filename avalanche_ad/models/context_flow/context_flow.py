@@ -1,8 +1,8 @@
-"""A mixture for each category, and a flow that sees each position's context."""
+"""A density of places for each category, and a flow told from noise."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,35 +11,37 @@ from torch import Tensor, nn
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.calibrated_maps import Levels
 from avalanche_ad.models.context_flow.alignment import InputAlignment
-from avalanche_ad.models.context_flow.flow import CategoryFlows, ContextFlow
+from avalanche_ad.models.context_flow.flow import ContextFlow
 from avalanche_ad.models.context_flow.low_rank import adapted
+from avalanche_ad.models.context_flow.networks import CategoryNetworks
 from avalanche_ad.models.context_flow.objectives import (
     contrast_loss,
-    log_density,
     noised,
     noised_regions,
     tail_aware,
 )
 from avalanche_ad.models.context_flow.options import ContextFlowOptions
 from avalanche_ad.models.density_model import LikelihoodMap
-from avalanche_ad.models.fitted_density import FeatureLatents, FittedDensity
-from avalanche_ad.models.gaussians import LevelMixtures
+from avalanche_ad.models.fitted_density import FeatureLatents
 from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.losses import image_loss
+from avalanche_ad.models.placed_density import PlacedDensity
 from avalanche_ad.models.position_code import position_code
 
 __all__ = ["ContextFlowGMM"]
 
 
-class ContextFlowGMM(FittedDensity):
-    """A mixture of Gaussians for each category, and a flow of maps beside it.
+class ContextFlowGMM(PlacedDensity):
+    """A Gaussian for every position of a category, and a flow of its maps beside it.
 
-    The mixture is fitted in closed form when a category arrives; it tells images'
-    category and gives the map ``likelihood``. The flow is trained by gradient, by a
-    strategy, and gives the map ``context``: log p/D of features as it sees them among
-    their neighbours, whitened in part by the category's own mean and covariance
-    (:class:`~avalanche_ad.models.context_flow.alignment.InputAlignment`). The score is
-    of both.
+    The Gaussians are fitted in closed form when a category arrives
+    (:class:`PlacedDensity`); they tell images' category and give the map
+    ``likelihood``. The flow is trained by gradient, by a strategy, on features whitened
+    in part by the category's own mean and covariance
+    (:class:`~avalanche_ad.models.context_flow.alignment.InputAlignment`), and gives the
+    map ``context``: the log-odds that a position is normal and not noise
+    (:class:`~avalanche_ad.models.context_flow.networks.CategoryNetworks`), or log p/D
+    where noise trains nothing. The score is of both.
 
     A category has a flow of its own; or, with ``rank``, what the categories of the
     first experience trained together, frozen after it, and matrices of low rank of its
@@ -49,7 +51,7 @@ class ContextFlowGMM(FittedDensity):
     A training step sees a crop of ``crop`` x ``crop`` positions of every image. Its
     loss is
 
-        λ_l · tail_aware(−log p/D) + λ_c · contrast,
+        λ_l · tail_aware(−log p/D) + λ_c · (contrast by the flow + by the critic),
 
     see :mod:`~avalanche_ad.models.context_flow.objectives`. Likelihood alone makes a
     flow sure of what it models, defects too; noise as negatives has it say where
@@ -64,10 +66,9 @@ class ContextFlowGMM(FittedDensity):
 
     :param layout: shapes of the feature levels.
     :param num_categories: room made beforehand; more is made when categories arrive.
-    :param components: Gaussians K of a category's mixture, per level.
-    :param covariance_shrinkage: see :class:`~avalanche_ad.models.FeatureGMM`.
-    :param max_positions: feature vectors per category and level that the mixture and
-        the alignment are fitted to.
+    :param cells: see :class:`PlacedDensity`, as ``covariance_shrinkage``.
+    :param max_positions: feature vectors per category and level that the alignment is
+        fitted to.
     :param couplings: of each flow, see
         :class:`~avalanche_ad.models.context_flow.flow.ContextFlow`, as ``hidden``,
         ``kernel`` and ``clamp``.
@@ -79,11 +80,14 @@ class ContextFlowGMM(FittedDensity):
     :param tail_weight: of the tail in it.
     :param tail_share: of the positions that are the tail.
     :param contrast_weight: λ_c.
-    :param noise: deviation of the noise, in aligned features.
+    :param noise: deviation of the noise that a flow is told from, in aligned features.
+    :param head: hidden width of the network of a flow's latents, 0 for none.
+    :param critic: hidden width of the network of features, 0 for none.
+    :param critic_noise: deviation of the noise that it is told from.
     :param score_kind: see :class:`DensityModel`, as ``smoothing_sigma``,
         ``likelihood_map`` and ``position_calibration``.
-    :param doubt: see :class:`FittedDensity`.
-    :param seed: decides the flows' start and the mixtures'.
+    :param doubt: see :class:`PlacedDensity`.
+    :param seed: decides where flows and networks start.
     """
 
     kind = "context_flow"
@@ -98,12 +102,12 @@ class ContextFlowGMM(FittedDensity):
         layout: FeatureLayout,
         num_categories: int = 0,
         *,
-        components: int = 10,
+        cells: int = 8,
         covariance_shrinkage: float = 1e-2,
         max_positions: int = 20_000,
         couplings: int = 6,
         hidden: int = 128,
-        kernel: int = 3,
+        kernel: int = 1,
         clamp: float = 1.5,
         condition_channels: int = 16,
         whitening: float = 0.5,
@@ -114,6 +118,9 @@ class ContextFlowGMM(FittedDensity):
         tail_share: float = 0.05,
         contrast_weight: float = 1.0,
         noise: float = 0.5,
+        head: int = 256,
+        critic: int = 256,
+        critic_noise: float = 1.0,
         doubt: float = 1.0,
         score_kind: str = "product_with_context",
         smoothing_sigma: float = 4.0,
@@ -123,6 +130,8 @@ class ContextFlowGMM(FittedDensity):
     ) -> None:
         super().__init__(
             layout,
+            cells,
+            covariance_shrinkage,
             score_kind,
             smoothing_sigma,
             likelihood_map,
@@ -136,13 +145,12 @@ class ContextFlowGMM(FittedDensity):
         self.tail_share = tail_share
         self.contrast_weight = contrast_weight
         self.noise = noise
+        self.critic_noise = critic_noise
         self.seed = seed
         self.max_positions = max_positions
         self._shape = (condition_channels, couplings, hidden, kernel, clamp)
+        self._added = (head, critic) if contrast_weight else (0, 0)
         widths = [width for _, _, width in layout.levels]
-        self.mixtures = LevelMixtures(
-            widths, components, covariance_shrinkage, max_positions, seed
-        )
         self.alignments = nn.ModuleList(
             InputAlignment(width, whitening) for width in widths
         )
@@ -159,26 +167,16 @@ class ContextFlowGMM(FittedDensity):
 
     # Categories -----------------------------------------------------------------
 
-    @property
-    def num_categories(self) -> int:
-        """Categories there is room for, seen or not."""
-        return self.mixtures.level(0).num_categories
-
-    @property
-    def known_categories(self) -> Tensor:
-        """Indices of the categories started so far, ascending."""
-        return self.mixtures.level(0).categories
-
     def resize(self, num_categories: int) -> None:
         """Make room for categories without starting them."""
-        self.mixtures.resize(num_categories)
+        super().resize(num_categories)
         for alignment in self.alignments:
             alignment.resize(num_categories)  # type: ignore[operator]
 
     def add_categories(
         self, categories: Sequence[int], features: dict[int, Tensor] | None = None
     ) -> None:
-        """Fit mixtures and alignments of new categories, and start their flows.
+        """Fit densities and alignments of new categories, and start their flows.
 
         Those known already are left alone, and from here on nothing trains them.
 
@@ -197,18 +195,20 @@ class ContextFlowGMM(FittedDensity):
                 self.fit_category(category, features[category])
 
     def fit_levels(self, category: int, levels: Sequence[Tensor]) -> None:
-        """Fit one category's mixtures and alignments, and start its flows."""
-        self.mixtures.fit(category, [level.flatten(1, 2) for level in levels])
+        """Fit one category's density and alignments, and start its networks."""
+        super().fit_levels(category, levels)
         for alignment, level in zip(self.alignments, levels, strict=True):
             rows = level.flatten(0, 2)
             step = max(1, len(rows) // self.max_positions)
             alignment.fit(category, rows[::step])  # type: ignore[operator]
-        self._start_flows(category)
+        self._start(category)
 
-    def _start_flows(self, category: int) -> None:
-        started = CategoryFlows(
-            [self._new_flow(index, category) for index in range(len(self.alignments))]
-        )
+    def _start(self, category: int) -> None:
+        flows = [
+            self._new_flow(index, category) for index in range(len(self.alignments))
+        ]
+        seed = self.seed * 100_003 + 101 * (category + 1) + 100
+        started = CategoryNetworks(flows, *self._added, seed)
         self.categories[str(category)] = started.to(self.device)
 
     def _new_flow(self, index: int, category: int) -> ContextFlow:
@@ -222,9 +222,9 @@ class ContextFlowGMM(FittedDensity):
         width = self.layout.levels[index][2]
         return ContextFlow(width, code, couplings, hidden, kernel, clamp, seed)
 
-    def _of(self, category: int) -> CategoryFlows:
+    def _of(self, category: int) -> CategoryNetworks:
         found = self.categories[str(category)]
-        assert isinstance(found, CategoryFlows)
+        assert isinstance(found, CategoryNetworks)
         return found
 
     # Training -------------------------------------------------------------------
@@ -252,21 +252,24 @@ class ContextFlowGMM(FittedDensity):
     def _loss_of(self, category: int, levels: Sequence[Tensor]) -> Tensor:
         """Return the loss of one category's images, (N,), mean over levels."""
         losses = []
+        own = self._of(category)
         for index, level in enumerate(levels):
             where = self._drawn_crop(index)
-            logit = self._of(category).logits[index]
             x = self._aligned(index, category, level[:, where[0], where[1]])
             code = self._code(index)[:, :, where[0], where[1]]
             loss = x.new_zeros(len(x))
             if self.likelihood_weight:
-                surprise = -self._density(index, category, x, code)
+                surprise = -own.log_density(index, x, code)
                 tail = tail_aware(surprise, self.tail_weight, self.tail_share)
                 loss = loss + self.likelihood_weight * tail
             if self.contrast_weight:
                 regions = noised_regions((len(x), *x.shape[2:])).to(x)
                 mixed = noised(x, regions, self.noise)
-                density = self._density(index, category, mixed, code)
-                contrast = contrast_loss(density, regions, logit)
+                contrast = contrast_loss(own.by_flow(index, mixed, code), regions)
+                if len(own.critics):
+                    mixed = noised(x, regions, self.critic_noise)
+                    by_critic = own.by_critic(index, mixed)
+                    contrast = contrast + contrast_loss(by_critic, regions)
                 loss = loss + self.contrast_weight * contrast
             losses.append(loss)
         return torch.stack(losses).mean(0)
@@ -295,33 +298,20 @@ class ContextFlowGMM(FittedDensity):
         aligned: Tensor = self.alignments[index](level, category)
         return aligned.movedim(3, 1)
 
-    def _density(self, index: int, category: int, x: Tensor, code: Tensor) -> Tensor:
-        """Return log p/D of aligned features, (N, H, W)."""
-        return log_density(*self._of(category).flows[index](x, code))
-
     @torch.no_grad()
     def _context(self, category: int, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Return log p of features under a category's flow, (N, H, W) per level."""
+        """Return how normal features are to a category's networks, see the class."""
+        own = self._of(category)
+        evaluate = own.normality if self.contrast_weight else own.log_density
         found = []
         for index, level in enumerate(levels):
+            code = self._code(index)
             parts = [
-                self._density(
-                    index,
-                    category,
-                    self._aligned(index, category, part),
-                    self._code(index),
-                )
+                evaluate(index, self._aligned(index, category, part), code)
                 for part in torch.split(level, 8)
             ]
-            log_det = self.alignments[index].log_det(category)  # type: ignore[operator]
-            found.append(torch.cat(parts) * level.shape[3] + log_det)
+            found.append(torch.cat(parts))
         return found
-
-    def log_likelihood(
-        self, index: int, x: Tensor, categories: Tensor, positions: Tensor | None
-    ) -> Tensor:
-        """Return log p(x|c) of the mixtures, (N, P, C'), the same at all positions."""
-        return self.mixtures.log_likelihood(index, x, categories)
 
     def normality_levels(self, name: str, latents: object, category: Tensor) -> Levels:
         """Return how normal every position is, see :class:`AnomalyModel`."""
@@ -337,19 +327,6 @@ class ContextFlowGMM(FittedDensity):
         """Whether densities are fitted anew for images held out: the flow is not."""
         return False
 
-    def likelihood_without(
-        self,
-        category: int,
-        features: Sequence[Tensor],
-        parts: Sequence[tuple[Tensor, Tensor]],
-        names: Sequence[str],
-    ) -> Iterator[Mapping[str, list[Tensor]]]:
-        """Yield the mixtures' likelihoods without some images, see the base class."""
-        yield from (
-            {"likelihood": levels}
-            for levels in self.mixtures.levels_without(category, features, parts)
-        )
-
     # States ---------------------------------------------------------------------
 
     def make_room(self, state: Mapping[str, Tensor]) -> None:
@@ -358,5 +335,5 @@ class ContextFlowGMM(FittedDensity):
         kept = {name: part for name, part in self.categories.items() if name in names}
         self.categories = nn.ModuleDict(kept)
         for name in sorted(names - set(self.categories), key=int):
-            self._start_flows(int(name))
+            self._start(int(name))
         super().make_room(state)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avalanche_ad.models.evaluating import seeded
 
-__all__ = ["CategoryFlows", "ContextFlow", "Coupling"]
+__all__ = ["ContextFlow", "Coupling"]
 
 
 class Coupling(nn.Module):
@@ -126,6 +124,7 @@ class ContextFlow(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.channels = channels
         with seeded(seed):
             self.blocks = nn.ModuleList(
                 Coupling(channels, code_channels, hidden, kernel, clamp)
@@ -157,21 +156,3 @@ class ContextFlow(nn.Module):
         ):
             z = block.inverse(z, code)[:, order.argsort()]  # type: ignore[operator]
         return z
-
-
-class CategoryFlows(nn.Module):
-    """One category's flows, one per level, and the two numbers of their contrast.
-
-    :param flows: a :class:`ContextFlow` per level.
-
-    >>> CategoryFlows([ContextFlow(4, couplings=1)]).logits.shape
-    torch.Size([1, 2])
-    """
-
-    memory_kind = "parameters"
-
-    def __init__(self, flows: Sequence[ContextFlow]) -> None:
-        super().__init__()
-        self.flows = nn.ModuleList(flows)
-        start = torch.tensor([2.3, 0.0])  # log 10: of log p/D, a few tenths apart
-        self.logits = nn.Parameter(start.repeat(len(flows), 1))

@@ -60,27 +60,24 @@ def noised(x: Tensor, regions: Tensor, deviation: float) -> Tensor:
     return x + deviation * regions[:, None] * noise
 
 
-def contrast_loss(density: Tensor, regions: Tensor, logit: Tensor) -> Tensor:
-    """Return the loss of telling features from noised ones by their density, (N,).
+def contrast_loss(normal: Tensor, regions: Tensor) -> Tensor:
+    """Return the loss of telling features from noised ones, (N,).
 
-    A position is held to be normal with probability σ(e^a · log p/D + b). The loss is
-    twice the cross-entropy, mean over positions: about that of noised and that of
+    Twice the cross-entropy, mean over positions: about that of noised and that of
     normal ones.
 
-    :param density: log p/D of features with noise in some regions (N, H, W).
+    :param normal: log-odds that positions are normal, of features with noise in some
+        regions (N, H, W).
     :param regions: where, (N, H, W) of 0 and 1.
-    :param logit: a and b, (2,).
 
     The contrast is noise-contrastive estimation's (Gutmann and Hyvärinen, AISTATS 2010,
     Eq. 8); noise added to the features as negatives is SimpleNet's (Liu et al., CVPR
     2023, arXiv 2303.15140).
 
     >>> regions = torch.tensor([[[0.0, 1.0]]])
-    >>> density = torch.tensor([[[9.0, -9.0]]])
-    >>> bool(contrast_loss(density, regions, torch.zeros(2)) < 1e-3)
+    >>> bool(contrast_loss(torch.tensor([[[9.0, -9.0]]]), regions) < 1e-3)
     True
     """
-    normal = logit[0].exp() * density + logit[1]
     return 2 * F.softplus(torch.where(regions > 0, normal, -normal)).mean((1, 2))
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from avalanche_ad.models.fitted_density import FittedDensityOptions
+from avalanche_ad.models.placed_density import PlacedDensityOptions
 from avalanche_ad.registry.options import (
     AboveZero,
     Count,
@@ -18,7 +18,7 @@ from avalanche_ad.registry.options import (
 __all__ = ["ContextFlowOptions"]
 
 
-class ContextFlowOptions(FittedDensityOptions):
+class ContextFlowOptions(PlacedDensityOptions):
     """``[model]`` of type ``context_flow``.
 
     >>> ContextFlowOptions(rank=32).couplings
@@ -26,10 +26,9 @@ class ContextFlowOptions(FittedDensityOptions):
     """
 
     type: str = "context_flow"
-    components: Positive = 10
     couplings: Positive = 6
     hidden: Positive = 128
-    kernel: Annotated[int, Field(ge=1, le=9)] = 3
+    kernel: Annotated[int, Field(ge=1, le=9)] = 1
     clamp: AboveZero = 1.5
     condition_channels: Annotated[int, Field(ge=0, multiple_of=4)] = 16
     whitening: Share = 0.5
@@ -40,6 +39,9 @@ class ContextFlowOptions(FittedDensityOptions):
     tail_share: Annotated[float, Field(gt=0, le=1)] = 0.05
     contrast_weight: NonNegative = 1.0
     noise: AboveZero = 0.5
+    head: Annotated[int, Field(ge=0)] = 256
+    critic: Annotated[int, Field(ge=0)] = 256
+    critic_noise: AboveZero = 1.0
     doubt: NonNegative = 1.0
     score_kind: str = "product_with_context"
 

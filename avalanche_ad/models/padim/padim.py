@@ -5,28 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from avalanche_ad.errors import RecipeError, TrainingError
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.calibrated_maps import Levels
 from avalanche_ad.models.density_model import LikelihoodMap
-from avalanche_ad.models.fitted_density import FittedDensity, FittedDensityOptions
-from avalanche_ad.models.gaussians import (
-    LevelMixtures,
-    PlaceDensity,
-    moments_without,
-)
+from avalanche_ad.models.gaussians import LevelMixtures
+from avalanche_ad.models.placed_density import PlacedDensity, PlacedDensityOptions
 from avalanche_ad.models.scores import score_named
-from avalanche_ad.registry.options import Count, ModelOptions
+from avalanche_ad.registry.options import ModelOptions
 
 __all__ = ["PaDiM", "PaDiMOptions"]
 
 
-class PaDiMOptions(FittedDensityOptions):
+class PaDiMOptions(PlacedDensityOptions):
     """``[model]`` of type ``padim``: densities that know the place, without epochs.
 
     >>> PaDiMOptions(cells=4).components
@@ -34,16 +29,13 @@ class PaDiMOptions(FittedDensityOptions):
     """
 
     type: str = "padim"
-    cells: Count = 8
     components: int = Field(0, ge=0)
 
 
-class PaDiM(FittedDensity):
+class PaDiM(PlacedDensity):
     """A Gaussian for every position of a category and level.
 
-    Its mean is that of the training images at the position, its covariance that of a
-    cell of the grid, shrunk to that of all positions, see
-    :mod:`~avalanche_ad.models.gaussians.place`. PaDiM (Defard et al., ICPR 2021,
+    See :class:`PlacedDensity`. PaDiM (Defard et al., ICPR 2021,
     arXiv 2011.08785) has a covariance for each position alone.
 
     Each category is fitted once, in closed form, and never touched again: nothing is
@@ -97,6 +89,8 @@ class PaDiM(FittedDensity):
     ) -> None:
         super().__init__(
             layout,
+            cells,
+            covariance_shrinkage,
             score_kind,
             smoothing_sigma,
             likelihood_map,
@@ -104,13 +98,9 @@ class PaDiM(FittedDensity):
             doubt,
         )
         self.components = components
-        self.covariance_shrinkage = covariance_shrinkage
         _check_score(score_kind, components)
         if not components and position_calibration:
             self.positions.pop("anywhere")
-        self.places = nn.ModuleList(
-            PlaceDensity(*shape, cells, covariance_shrinkage) for shape in layout.levels
-        )
         self.anywhere = LevelMixtures(
             [width for _, _, width in layout.levels],
             components,
@@ -129,42 +119,15 @@ class PaDiM(FittedDensity):
         _check_score(options.score_kind, options.components)
         return super().built_from(options)
 
-    def _place(self, index: int) -> PlaceDensity:
-        place = self.places[index]
-        assert isinstance(place, PlaceDensity)
-        return place
-
-    @property
-    def num_categories(self) -> int:
-        """Categories there is room for, seen or not."""
-        return self._place(0).num_categories
-
-    @property
-    def known_categories(self) -> Tensor:
-        """Indices of the categories fitted so far, ascending."""
-        return self._place(0).categories
-
     def resize(self, num_categories: int) -> None:
         """Make room for categories without fitting them."""
-        for index in range(len(self.places)):
-            self._place(index).resize(num_categories)
+        super().resize(num_categories)
         self.anywhere.resize(num_categories)
 
     def fit_levels(self, category: int, levels: Sequence[Tensor]) -> None:
         """Fit one category, in closed form; see :class:`FittedDensity`."""
-        for index, level in enumerate(levels):
-            self._place(index).fit(category, level)
+        super().fit_levels(category, levels)
         self.anywhere.fit(category, [level.flatten(1, 2) for level in levels])
-
-    def holds_out_density(self, category: int, images: int) -> bool:
-        """Whether the density is fitted anew for images held out.
-
-        It is, unless it was fitted to more of them.
-
-        :param category: a category that has been learned.
-        :param images: how many normals of it there are, copies included.
-        """
-        return int(self._place(0).images[category]) <= images
 
     def likelihood_without(
         self,
@@ -175,53 +138,16 @@ class PaDiM(FittedDensity):
     ) -> Iterator[Mapping[str, list[Tensor]]]:
         """Yield what positions say under the density of some images alone.
 
-        See :class:`FittedDensity`. Exact, from sums over images, but for how far
-        covariances are shrunk, which stays; the second expert's mixture takes one more
-        step of the EM.
+        See :class:`PlacedDensity`; the second expert's mixture takes one more step of
+        the EM.
         """
-        places = self._places_without(category, features, [rest for rest, _ in parts])
-        anywhere = None
-        if "anywhere" in names:
-            anywhere = self.anywhere.levels_without(category, features, parts)
-        for (_, rows), densities in zip(parts, places, strict=True):
-            found = {
-                "likelihood": [
-                    density.log_likelihood(level.flatten(1, 2), 0).view(level.shape[:3])
-                    for density, level in zip(
-                        densities, (one[rows] for one in features), strict=True
-                    )
-                ]
-            }
-            if anywhere is not None:
-                found["anywhere"] = next(anywhere)
-            yield found
-
-    def _places_without(
-        self, category: int, features: Sequence[Tensor], parts: Sequence[Tensor]
-    ) -> Iterator[list[PlaceDensity]]:
-        """Yield, per part, the levels' densities of its images, as category 0."""
-        moments = [
-            moments_without(level, self._place(index).cells, parts)
-            for index, level in enumerate(features)
-        ]
-        for kept, of_levels in zip(parts, zip(*moments, strict=True), strict=True):
-            found = []
-            for index, own in enumerate(of_levels):
-                place = self._place(index)
-                density = PlaceDensity(
-                    *self.layout.levels[index], place.cells, place.shrinkage
-                ).to(place.means)
-                density.put(0, own, float(place.shares[category]), len(kept))
-                found.append(density)
-            yield found
-
-    def log_likelihood(
-        self, index: int, x: Tensor, categories: Tensor, positions: Tensor | None
-    ) -> Tensor:
-        """Return log p(x|c) (N, P, C') where the positions are."""
-        place = self._place(index)
-        found = [place.log_likelihood(x, c, positions) for c in categories.tolist()]
-        return torch.stack(found, -1)
+        places = super().likelihood_without(category, features, parts, names)
+        if "anywhere" not in names:
+            yield from places
+            return
+        anywhere = self.anywhere.levels_without(category, features, parts)
+        for found, second in zip(places, anywhere, strict=True):
+            yield {**found, "anywhere": second}
 
     def normality_levels(self, name: str, latents: object, category: Tensor) -> Levels:
         """Return how normal every position is, see :class:`AnomalyModel`."""
@@ -242,7 +168,7 @@ class PaDiM(FittedDensity):
                 for number, level in enumerate(features)
             ]
 
-        return self.own_levels(name, latents, category, evaluate)
+        return self._per_dimension(self.own_levels(name, latents, category, evaluate))
 
 
 def _check_score(kind: str, components: int) -> None:

@@ -1,0 +1,95 @@
+"""What is trained for a category: its flows, and what tells features from noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_ad.models.context_flow.flow import ContextFlow
+from avalanche_ad.models.context_flow.objectives import log_density
+from avalanche_ad.models.evaluating import seeded
+
+__all__ = ["CategoryNetworks"]
+
+
+class CategoryNetworks(nn.Module):
+    """One category's networks, of each level.
+
+    A position is held to be normal, and not noise, with log-odds
+
+        e^a · log p/D + b + head(z)
+
+    by the flow z = f(x) and a network of its latents, and critic(x) by a network of the
+    features. The head sees what the flow's standard normal does not: the two are told
+    from noise together, and the flow's own density stays part of the answer.
+
+    :param flows: a :class:`ContextFlow` per level.
+    :param head: hidden width of the heads, 0 for none.
+    :param critic: hidden width of the critics, 0 for none.
+    :param seed: decides where heads and critics start.
+
+    A critic is SimpleNet's discriminator (Liu et al., CVPR 2023, arXiv 2303.15140), of
+    three layers.
+
+    >>> made = CategoryNetworks([ContextFlow(4, couplings=1)], head=8, critic=8)
+    >>> made.normality(0, torch.randn(2, 4, 3, 3), None).shape
+    torch.Size([2, 3, 3])
+    """
+
+    memory_kind = "parameters"
+
+    def __init__(
+        self,
+        flows: Sequence[ContextFlow],
+        head: int = 0,
+        critic: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.flows = nn.ModuleList(flows)
+        start = torch.tensor([2.3, 0.0])  # log 10: of log p/D, a few tenths apart
+        self.logits = nn.Parameter(start.repeat(len(flows), 1))
+        widths = [flow.channels for flow in flows]
+        with seeded(seed):
+            self.heads = nn.ModuleList(_layers(width, head) for width in widths if head)
+            self.critics = nn.ModuleList(
+                _layers(width, critic, critic) for width in widths if critic
+            )
+
+    def log_density(self, index: int, x: Tensor, code: Tensor | None) -> Tensor:
+        """Return log p/D of a level's aligned features, (N, H, W).
+
+        :param index: of the level.
+        :param x: features (N, D, H, W).
+        :param code: of the positions, see :class:`ContextFlow`.
+        """
+        return log_density(*self.flows[index](x, code))
+
+    def by_flow(self, index: int, x: Tensor, code: Tensor | None) -> Tensor:
+        """Return the log-odds of the flow and its head, see :meth:`log_density`."""
+        z, log_det = self.flows[index](x, code)
+        a, b = self.logits[index]
+        found: Tensor = a.exp() * log_density(z, log_det) + b
+        if len(self.heads):
+            found = found + self.heads[index](z)[:, 0]
+        return found
+
+    def by_critic(self, index: int, x: Tensor) -> Tensor:
+        """Return the log-odds of the critic, see :meth:`log_density`."""
+        found: Tensor = self.critics[index](x)[:, 0]
+        return found
+
+    def normality(self, index: int, x: Tensor, code: Tensor | None) -> Tensor:
+        """Return the sum of all log-odds, see :meth:`log_density`."""
+        found = self.by_flow(index, x, code)
+        return found + self.by_critic(index, x) if len(self.critics) else found
+
+
+def _layers(*widths: int) -> nn.Sequential:
+    """Return a network of each position by itself, to one number."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(widths, widths[1:], strict=False):
+        layers += [nn.Conv2d(inputs, outputs, 1), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 1))
