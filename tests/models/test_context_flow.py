@@ -161,15 +161,17 @@ def test_features_that_never_vary_are_aligned():
     assert torch.equal(mean, torch.ones(3))
 
 
-def test_an_adapted_flow_leaves_its_base_and_reads_it():
+@pytest.mark.parametrize("auxiliary", [0, 2])
+def test_an_adapted_flow_leaves_its_base_and_reads_it(auxiliary):
     base = shaken(dtype=torch.float32)
-    flow = adapted(base, 2, seed=0)
+    flow = adapted(base, 2, seed=0, auxiliary=auxiliary)
+    assert len(flow.blocks) == len(flow.orders) == len(base.blocks) + auxiliary
     assert not any("_base" in name for name, _ in flow.named_parameters())
     own = sum(parameter.numel() for parameter in flow.parameters())
     assert own < sum(parameter.numel() for parameter in base.parameters())
     x, code = torch.randn(1, 6, 3, 3), torch.randn(1, 4, 3, 3)
     before = flow(x, code)[0]
-    torch.testing.assert_close(before, base(x, code)[0])
+    torch.testing.assert_close(before.sort(1)[0], base(x, code)[0].sort(1)[0])
     with torch.no_grad():
         base.blocks[0].inner.weight += 1
     assert not torch.allclose(flow(x, code)[0], before)
@@ -222,7 +224,7 @@ def test_training_tells_new_features_from_noise(options):
 
 @pytest.mark.parametrize("rank", [0, 2])
 def test_a_later_experience_moves_nothing_of_earlier_categories(rank):
-    model = trained(made((0, 1), rank=rank), 0, 1)
+    model = trained(made((0, 1), rank=rank, auxiliary=rank), 0, 1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     base = [name for name in before if name.startswith("base.")]
     assert bool(base) == bool(rank)
@@ -263,12 +265,13 @@ def test_loss_is_the_affinity_where_nothing_is_trained():
 
 @pytest.mark.parametrize("rank", [0, 2])
 def test_a_saved_model_scores_as_it_did(rank, tmp_path):
-    model = trained(made((0, 1), rank=rank), 0, 1)
+    options = {"rank": rank, "auxiliary": rank}
+    model = trained(made((0, 1), **options), 0, 1)
     add(model, 2)
     trained(model, 2)
     x, y = features(6, 1, seed=3), torch.tensor([0, 1, 2, 1, 1, 2])
     model.calibrate([(x, y)])
-    save_model(model, tmp_path, "context_flow", SMALL | {"rank": rank}, {})
+    save_model(model, tmp_path, "context_flow", SMALL | options, {})
     again, _ = load_model(tmp_path)
     ours, theirs = (one.score(one(x), (16, 16)) for one in (model, again))
     assert torch.equal(ours.maps, theirs.maps)
@@ -329,6 +332,7 @@ def test_memory_of_a_category_stays_small():
         ("model.kernel=2", "odd number of positions, got 2"),
         ("model.contrast_weight=0.0", "nothing trains the flow"),
         ("model.whitening=2.0", "whitening"),
+        ("model.auxiliary=2", "set rank above 0"),
     ],
 )
 def test_options_that_cannot_be_are_refused(setting, said):

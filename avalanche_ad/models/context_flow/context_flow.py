@@ -75,6 +75,7 @@ class ContextFlowGMM(PlacedDensity):
     :param condition_channels: of the position code, 0 for none.
     :param whitening: power of the alignment, 0 to 1.
     :param rank: of a category's own matrices, 0 for a flow of its own.
+    :param auxiliary: with ``rank``, couplings of its own after the base's.
     :param crop: positions a side that a training step sees.
     :param likelihood_weight: λ_l.
     :param tail_weight: of the tail in it.
@@ -112,6 +113,7 @@ class ContextFlowGMM(PlacedDensity):
         condition_channels: int = 16,
         whitening: float = 0.5,
         rank: int = 0,
+        auxiliary: int = 0,
         crop: int = 16,
         likelihood_weight: float = 0.0,
         tail_weight: float = 0.0,
@@ -139,6 +141,7 @@ class ContextFlowGMM(PlacedDensity):
             doubt,
         )
         self.rank = rank
+        self.auxiliary = auxiliary
         self.crop = crop
         self.likelihood_weight = likelihood_weight
         self.tail_weight = tail_weight
@@ -217,7 +220,7 @@ class ContextFlowGMM(PlacedDensity):
         if self.rank and category >= 0:
             base = self.base[index]
             assert isinstance(base, ContextFlow)
-            return adapted(base, self.rank, seed)
+            return adapted(base, self.rank, seed, self.auxiliary)
         code, couplings, hidden, kernel, clamp = self._shape
         width = self.layout.levels[index][2]
         return ContextFlow(width, code, couplings, hidden, kernel, clamp, seed)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avalanche_ad.models.context_flow.flow import ContextFlow
+from avalanche_ad.models.context_flow.flow import ContextFlow, Coupling
 from avalanche_ad.models.evaluating import seeded
 
 __all__ = ["LowRankConv", "adapted"]
@@ -48,15 +48,18 @@ class LowRankConv(nn.Module):
         return found + F.conv2d(F.conv2d(x, self.down), self.up, self.bias)
 
 
-def adapted(base: ContextFlow, rank: int, seed: int) -> ContextFlow:
+def adapted(base: ContextFlow, rank: int, seed: int, auxiliary: int = 0) -> ContextFlow:
     """Return a flow that starts as another and differs from it by low-rank matrices.
 
     Its convolutions 1x1 are :class:`LowRankConv` s, of rank 1 for the position code;
-    the depthwise ones, some thousand numbers, are copied.
+    the depthwise ones, some thousand numbers, are copied. Auxiliary couplings come
+    after them: what no matrix of low rank can do.
 
     :param base: the flow whose parameters it reads.
     :param rank: of the matrices.
     :param seed: decides their start.
+    :param auxiliary: couplings of its own, of D/2 hidden channels and no position code
+        (DeCoFlow, arXiv 2606.26687: two of them).
 
     >>> base = ContextFlow(4, couplings=2, hidden=8)
     >>> flow = adapted(base, rank=2, seed=0)
@@ -71,4 +74,9 @@ def adapted(base: ContextFlow, rank: int, seed: int) -> ContextFlow:
             own.outer = LowRankConv(shared.outer, rank)  # type: ignore[arg-type]
             if shared.coded is not None:
                 own.coded = LowRankConv(shared.coded, 1)  # type: ignore[arg-type]
+        channels = base.channels
+        for _ in range(auxiliary):
+            made.blocks.append(Coupling(channels, 0, max(1, channels // 2), kernel=1))
+            order = torch.randperm(channels)[None].to(made.orders)
+            made.orders = torch.cat([made.orders, order])
     return made.to(base.orders.device)

@@ -33,6 +33,7 @@ class ContextFlowOptions(PlacedDensityOptions):
     condition_channels: Annotated[int, Field(ge=0, multiple_of=4)] = 16
     whitening: Share = 0.5
     rank: Annotated[int, Field(ge=0)] = 0
+    auxiliary: Annotated[int, Field(ge=0)] = 0
     crop: Count = 16
     likelihood_weight: NonNegative = 0.0
     tail_weight: Share = 0.0
@@ -50,6 +51,11 @@ class ContextFlowOptions(PlacedDensityOptions):
         if self.kernel % 2 == 0:
             raise ValueError(
                 f"expected kernel as an odd number of positions, got {self.kernel}"
+            )
+        if self.auxiliary and not self.rank:
+            raise ValueError(
+                "auxiliary couplings come after a base that categories share, and "
+                "there is none: set rank above 0, or give each flow more couplings"
             )
         if not self.likelihood_weight and not self.contrast_weight:
             raise ValueError(
