@@ -1,4 +1,4 @@
-"""A density of feature vectors, and one of vectors among their neighbours."""
+"""A density of features, and what a flow told from noise says of them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["ProductWithContext"]
 
 
 class ProductWithContext(Score):
-    """The mean of a mixture's log-likelihood and a context flow's.
+    """The mean of a density's log-likelihood and a context flow's log-odds.
 
     With position calibration each is standardised per position by training normals
-    before. Products of experts: Hinton, "Training Products of Experts by Minimizing
+    before, without which they do not compare. Products of experts: Hinton, "Training Products of Experts by Minimizing
     Contrastive Divergence", Neural Computation 2002, Eq. 1.
 
     >>> import torch
