@@ -15,8 +15,9 @@ class ProductWithContext(Score):
     """The mean of a density's log-likelihood and a context flow's log-odds.
 
     With position calibration each is standardised per position by training normals
-    before, without which they do not compare. Products of experts: Hinton, "Training Products of Experts by Minimizing
-    Contrastive Divergence", Neural Computation 2002, Eq. 1.
+    before, without which they do not compare. Products of experts: Hinton, "Training
+    Products of Experts by Minimizing Contrastive Divergence", Neural Computation 2002,
+    Eq. 1.
 
     >>> import torch
     >>> one = torch.ones(1, 2, 2)
