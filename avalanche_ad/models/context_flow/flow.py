@@ -145,7 +145,7 @@ class ContextFlow(nn.Module):
         """
         log_det = x.new_zeros(len(x), *x.shape[2:])
         for order, block in zip(self.orders, self.blocks, strict=True):
-            x, share = block(x[:, order], code)
+            x, share = block(x.index_select(1, order), code)
             log_det = log_det + share
         return x, log_det
 
@@ -154,5 +154,6 @@ class ContextFlow(nn.Module):
         for order, block in zip(
             reversed(self.orders), reversed(self.blocks), strict=True
         ):
-            z = block.inverse(z, code)[:, order.argsort()]  # type: ignore[operator]
+            z = block.inverse(z, code)  # type: ignore[operator]
+            z = z.index_select(1, order.argsort())
         return z
