@@ -34,7 +34,7 @@ class PlacedDensity(FittedDensity):
     :mod:`~avalanche_ad.models.gaussians.place`. Its likelihood tells the category and
     is the map ``likelihood``; a subclass may add maps.
 
-    >>> from avalanche_ad import PaDiM
+    >>> from avalanche_ad.models import PaDiM
     >>> issubclass(PaDiM, PlacedDensity)
     True
 

@@ -35,8 +35,8 @@ class PaDiMOptions(PlacedDensityOptions):
 class PaDiM(PlacedDensity):
     """A Gaussian for every position of a category and level.
 
-    See :class:`PlacedDensity`. PaDiM (Defard et al., ICPR 2021,
-    arXiv 2011.08785) has a covariance for each position alone.
+    See :class:`PlacedDensity`. PaDiM (Defard et al., ICPR 2021, arXiv 2011.08785) has a
+    covariance for each position alone.
 
     Each category is fitted once, in closed form, and never touched again: nothing is
     forgotten, and no image is kept.
@@ -45,6 +45,7 @@ class PaDiM(PlacedDensity):
     many Gaussians for all positions, which gives a map ``anywhere``; the score
     ``"product_of_experts"`` is of both.
 
+    >>> import torch
     >>> model = PaDiM(FeatureLayout(((4, 4, 2),)), cells=2)
     >>> x = torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
     >>> model.fit_experience([(x, torch.zeros(8, dtype=torch.long))])
