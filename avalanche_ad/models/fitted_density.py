@@ -241,10 +241,8 @@ class FittedDensity(DensityModel):
                 some = level.flatten(1, 2)[:, positions]
                 found = self.log_likelihood(index, some, known, positions)
                 few.append(found / roots[index])
-            if self.training:  # nothing that a step needs hangs on the close calls
-                found = torch.stack([level.mean(1) for level in few]).mean(0)
-            else:
-                found = affinities(few, of_all)
+            # nothing that a training step needs hangs on the close calls
+            found = affinities(few, None if self.training else of_all)
             output[:, known] = found - math.log(len(known))
         return attach_latents(output, FeatureLatents(features, known))
 
