@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -27,11 +28,13 @@ from avalanche_ad.benchmarks.items import (
     TrainItems,
 )
 from avalanche_ad.benchmarks.order import split_categories
+from avalanche_ad.benchmarks.painted import painted_items
 from avalanche_ad.benchmarks.regions import PackedRegions
 from avalanche_ad.datasets.digest import category_digests
 from avalanche_ad.datasets.loading import image_size as image_size_of
 from avalanche_ad.datasets.masks import resize_mask
 from avalanche_ad.datasets.notes import Remarks, mask_and_remarks, tell
+from avalanche_ad.datasets.painted import PaintedDefects
 from avalanche_ad.datasets.sample import AnomalyData, Sample
 from avalanche_ad.datasets.validation import mask_of_another_size, verify
 from avalanche_ad.errors import DatasetError
@@ -67,6 +70,8 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
         no image.
     :param training_images: fingerprints of each category's training images.
     :param regions: defects of the test images, by path, if the data set knows them.
+    :param painted: of each train experience the items of its images with painted
+        defects, as test items; they are its attribute ``painted``.
 
     >>> from avalanche_ad.datasets import SyntheticAD
     >>> counts = {"train_images": 2, "test_normals": 1, "test_anomalies": 1}
@@ -90,6 +95,7 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
         learned: int = 0,
         training_images: Mapping[str, Sequence[str]] | None = None,
         regions: PackedRegions | None = None,
+        painted: Sequence[Any] = (),
     ) -> None:
         super().__init__(list(streams))
         self.experiences = tuple(tuple(names) for names in experiences)
@@ -107,6 +113,8 @@ class AnomalyBenchmark(CLScenario):  # type: ignore[misc]
             for experience in stream:
                 # for metrics alone, as Avalanche hides the rest of a stream in training
                 experience.benchmark = ExperienceAttribute(self)
+        for experience, items in zip(self.train_stream, painted, strict=False):
+            experience.painted = ExperienceAttribute(items, use_in_train=True)
 
     @property
     def category_names(self) -> tuple[str, ...]:
@@ -156,6 +164,7 @@ def anomaly_benchmark(
     device: str = "cpu",
     progress: Progress | None = None,
     learned: Sequence[Sequence[str]] = (),
+    painted: bool = False,
 ) -> AnomalyBenchmark:
     """Turn a data set into a class-incremental stream of anomaly experiences.
 
@@ -187,6 +196,9 @@ def anomaly_benchmark(
     :param learned: names of the categories that a model has learned before, by
         experience, where the stream goes on with new ones: theirs are the first
         targets and the first experiences, which hold no image.
+    :param painted: give train experiences their images with painted defects too, see
+        :class:`~avalanche_ad.datasets.painted.PaintedDefects`: the backbone runs
+        once more for each.
     :raises DatasetError: when names or sizes do not fit, or a file cannot be read.
     """
     split = split_categories(
@@ -226,25 +238,45 @@ def anomaly_benchmark(
     }
     rows: dict[Sample, tuple[Any, int]] = {}
     layout: FeatureLayout | None = None
+    defects = PaintedDefects(data) if painted else None
     if backbone is not None:
         cache = cache or FeatureCache()
+        extract = partial(
+            cache.features,
+            backbone,
+            image_size=image_size,
+            dtype=feature_dtype,
+            device=device,
+        )
         for name, samples in by_category.items():
-            features = cache.features(
-                backbone,
+            features = extract(
                 data,
                 samples,
-                image_size,
-                dtype=feature_dtype,
-                device=device,
                 progress=_about(progress, f"features of {name}"),
                 fingerprints=[fingerprints[sample] for sample in samples],
             )
             rows.update((sample, (features, row)) for row, sample in enumerate(samples))
             layout = features.layout
+            if defects is None:
+                continue
+            normals = [sample for sample in samples if sample.split == "train"]
+            own = [defects.sample_of(sample) for sample in normals]
+            features = extract(
+                defects,
+                own,
+                progress=_about(progress, f"features of {name} with painted defects"),
+                fingerprints=[
+                    defects.fingerprint_from(sample, fingerprints[normal])
+                    for sample, normal in zip(own, normals, strict=True)
+                ],
+            )
+            rows.update((sample, (features, row)) for row, sample in enumerate(own))
 
-    def source(samples: Sequence[Sample]) -> FeatureSource | ImageSource:
+    def source(
+        samples: Sequence[Sample], of: AnomalyData
+    ) -> FeatureSource | ImageSource:
         if backbone is None:
-            return ImageSource(data, samples, image_size)
+            return ImageSource(of, samples, image_size)
         return FeatureSource([rows[sample] for sample in samples])
 
     arriving: list[list[Sample]] = [[] for _ in split]
@@ -267,7 +299,9 @@ def anomaly_benchmark(
         brought = arriving[task]
         targets = [index_of[sample.category] for sample in brought]
         train.append(
-            _dataset(TrainItems(source(brought), targets), brought, targets, label)
+            _dataset(
+                TrainItems(source(brought, data), targets), brought, targets, label
+            )
         )
         members = [sample for name in experience for sample in by_category[name]]
         tested = [sample for sample in members if sample.split == "test"]
@@ -278,7 +312,7 @@ def anomaly_benchmark(
         )
         packed.append(masks)
         anomalous = [sample.is_anomaly for sample in tested]
-        items = TestItems(source(tested), targets, anomalous, masks)
+        items = TestItems(source(tested, data), targets, anomalous, masks)
         test.append(_dataset(items, tested, targets, label))
     if remarks.unmasked:
         for masks in packed:  # of one type, for loaders of several experiences
@@ -309,6 +343,9 @@ def anomaly_benchmark(
             (s for own in by_category.values() for s in own if s.split == "test"),
             mask_size,
         ),
+        painted_items(defects, arriving, index_of, mask_size, source)
+        if defects is not None
+        else (),
     )
 
 

@@ -51,6 +51,7 @@ from avalanche_ad.training.plugins import (
     FitExperiencePlugin,
     GradientClippingPlugin,
     IntraClassWarmupPlugin,
+    PaintedDefectsPlugin,
     WarmupCosinePlugin,
 )
 from avalanche_ad.training.plugins.statistics_keeper import (
@@ -147,6 +148,7 @@ def build_benchmark(
         device=str(device),
         progress=progress,
         learned=learned,
+        painted=recipe.model.learns_defects,
     )
 
 
@@ -228,6 +230,8 @@ def build_strategy(
     fits = any(isinstance(plugin, FitExperiencePlugin) for plugin in plugins)
     if not model.trained and not fits:
         plugins = [FitExperiencePlugin(), *plugins]
+    if recipe.benchmark.model.learns_defects:
+        plugins += [PaintedDefectsPlugin()]
     plugins += [CalibrationPlugin(training.calibration_images, mask_size)]
     plugins += extra_plugins
     strategy = _strategy(recipe)

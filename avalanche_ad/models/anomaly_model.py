@@ -168,6 +168,26 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
         """
         return image_loss(output, target)
 
+    def defect_loss(
+        self, x: Tensor, target: Tensor, defects: Tensor, where: Tensor
+    ) -> Tensor:
+        """Return the loss of telling images from themselves with painted defects.
+
+        It comes on top of :meth:`loss` where the model's options say
+        ``learns_defects``; here there is none.
+
+        :param x: features of a minibatch, (N, layout.size).
+        :param target: category indices (N,).
+        :param defects: features of painted images of the same categories, (N, size).
+        :param where: masks of their defects, (N, M, M).
+        :return: a scalar.
+        :raises TrainingError: when the model does not learn from them.
+        """
+        raise TrainingError(
+            f"{type(self).__name__} does not learn from painted defects: leave the "
+            "plugin out, or take a model that has a defect_loss"
+        )
+
     def criterion(self, **options: Any) -> nn.Module:
         """Return what strategies are given as ``criterion(output, target)``.
 

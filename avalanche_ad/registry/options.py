@@ -68,6 +68,11 @@ class ModelOptions(Options):
     position_calibration: bool = True
 
     @property
+    def learns_defects(self) -> bool:
+        """Whether the model is trained on painted defects as well, here not."""
+        return False
+
+    @property
     def arguments(self) -> dict[str, object]:
         """The keyword arguments for the model's class."""
         return self.model_dump(exclude={"type"})

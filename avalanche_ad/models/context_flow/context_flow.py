@@ -7,17 +7,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.calibrated_maps import Levels
 from avalanche_ad.models.context_flow.alignment import InputAlignment
 from avalanche_ad.models.context_flow.flow import ContextFlow
 from avalanche_ad.models.context_flow.low_rank import adapted
-from avalanche_ad.models.context_flow.networks import CategoryNetworks
+from avalanche_ad.models.context_flow.networks import (
+    CategoryNetworks,
+    with_surroundings,
+)
 from avalanche_ad.models.context_flow.objectives import (
     contrast_loss,
     noised,
     noised_regions,
+    painted_positions,
     tail_aware,
 )
 from avalanche_ad.models.context_flow.options import ContextFlowOptions
@@ -29,6 +34,9 @@ from avalanche_ad.models.placed_density import PlacedDensity
 from avalanche_ad.models.position_code import position_code
 
 __all__ = ["ContextFlowGMM"]
+
+POSITIONS = 256
+"""So many of either kind a critic sees of a category in a step."""
 
 
 class ContextFlowGMM(PlacedDensity):
@@ -51,11 +59,12 @@ class ContextFlowGMM(PlacedDensity):
     A training step sees a crop of ``crop`` x ``crop`` positions of every image. Its
     loss is
 
-        λ_l · tail_aware(−log p/D) + λ_c · (contrast by the flow + by the critic),
+        λ_l · tail_aware(−log p/D) + λ_c · contrast,
 
     see :mod:`~avalanche_ad.models.context_flow.objectives`. Likelihood alone makes a
     flow sure of what it models, defects too; noise as negatives has it say where
-    features leave the normal ones.
+    features leave the normal ones. Beside the flow a critic is told from painted
+    defects, see :meth:`defect_loss`.
 
     >>> model = ContextFlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2, hidden=8)
     >>> x = torch.randn(6, 128, generator=torch.Generator().manual_seed(0))
@@ -84,7 +93,6 @@ class ContextFlowGMM(PlacedDensity):
     :param noise: deviation of the noise that a flow is told from, in aligned features.
     :param head: hidden width of the network of a flow's latents, 0 for none.
     :param critic: hidden width of the network of features, 0 for none.
-    :param critic_noise: deviation of the noise that it is told from.
     :param score_kind: see :class:`DensityModel`, as ``smoothing_sigma``,
         ``likelihood_map`` and ``position_calibration``.
     :param doubt: see :class:`PlacedDensity`.
@@ -122,7 +130,6 @@ class ContextFlowGMM(PlacedDensity):
         noise: float = 0.5,
         head: int = 256,
         critic: int = 256,
-        critic_noise: float = 1.0,
         doubt: float = 1.0,
         score_kind: str = "product_with_context",
         smoothing_sigma: float = 4.0,
@@ -148,7 +155,6 @@ class ContextFlowGMM(PlacedDensity):
         self.tail_share = tail_share
         self.contrast_weight = contrast_weight
         self.noise = noise
-        self.critic_noise = critic_noise
         self.seed = seed
         self.max_positions = max_positions
         self._shape = (condition_channels, couplings, hidden, kernel, clamp)
@@ -269,15 +275,62 @@ class ContextFlowGMM(PlacedDensity):
                 regions = noised_regions((len(x), *x.shape[2:])).to(x)
                 mixed = noised(x, regions, self.noise)
                 contrast = contrast_loss(own.by_flow(index, mixed, code), regions)
-                if len(own.critics):
-                    # it sees no neighbours: a quarter of the positions will do
-                    x, regions = x[..., ::2, ::2], regions[..., ::2, ::2]
-                    mixed = noised(x, regions, self.critic_noise)
-                    by_critic = own.by_critic(index, mixed)
-                    contrast = contrast + contrast_loss(by_critic, regions)
                 loss = loss + self.contrast_weight * contrast
             losses.append(loss)
         return torch.stack(losses).mean(0)
+
+    def defect_loss(
+        self, x: Tensor, target: Tensor, defects: Tensor, where: Tensor
+    ) -> Tensor:
+        """Return the loss of telling images from painted defects by the critics.
+
+        See :class:`AnomalyModel`. It is the mean over images of
+
+            λ_c · (mean softplus(−c(normal)) + mean softplus(c(painted))),
+
+        c a critic's log-odds at :data:`POSITIONS` positions drawn of either kind, mean
+        over levels.
+        """
+        loss = x.new_zeros(())
+        for category in sorted(set(target.tolist())):
+            if str(category) not in self.categories:
+                continue
+            rows = target == category
+            own, normals = self._of(category), self.layout.unflatten(x[rows])
+            painted = self.layout.unflatten(defects[rows])
+            for index, level in enumerate(normals):
+                size = level.shape[1:3]
+                of_normals = torch.stack(
+                    [torch.randint(n, (POSITIONS,)) for n in level.shape[:3]], 1
+                ).to(x.device)
+                on_defects = painted_positions(where[rows], (size[0], size[1]))
+                losses = [
+                    softplus(-self._judged(own, index, category, level, of_normals))
+                ]
+                if len(on_defects):
+                    drawn = torch.randint(len(on_defects), (POSITIONS,)).to(x.device)
+                    judged = self._judged(
+                        own, index, category, painted[index], on_defects[drawn]
+                    )
+                    losses.append(softplus(judged))
+                share = rows.sum() / (len(x) * len(normals))
+                loss = loss + share * sum(one.mean() for one in losses)
+        return self.contrast_weight * loss
+
+    def _judged(
+        self,
+        own: CategoryNetworks,
+        index: int,
+        category: int,
+        level: Tensor,
+        positions: Tensor,
+    ) -> Tensor:
+        """Return a critic's log-odds of positions (K, 3) of a level (N, H, W, D)."""
+        level = with_surroundings(level.movedim(3, 1)).movedim(1, 3)
+        chosen = level[tuple(positions.T)]
+        chosen = chosen.view(len(chosen), 2, -1)
+        aligned = self.alignments[index](chosen, category).flatten(1)  # (K, 2D)
+        return own.by_critic(index, aligned.T[None, ..., None])
 
     def _drawn_crop(self, index: int) -> tuple[slice, slice]:
         slices = []

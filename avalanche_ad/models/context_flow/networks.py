@@ -1,4 +1,4 @@
-"""What is trained for a category: its flows, and what tells features from noise."""
+"""What is trained for a category: its flows, and what tells features from defects."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from avalanche_ad.models.context_flow.flow import ContextFlow
 from avalanche_ad.models.context_flow.objectives import log_density
 from avalanche_ad.models.evaluating import seeded
 
-__all__ = ["CategoryNetworks"]
+__all__ = ["CategoryNetworks", "with_surroundings"]
 
 
 class CategoryNetworks(nn.Module):
@@ -21,9 +22,10 @@ class CategoryNetworks(nn.Module):
 
         e^a · log p/D + b + head(z)
 
-    by the flow z = f(x) and a network of its latents, and critic(x) by a network of the
-    features. The head sees what the flow's standard normal does not: the two are told
-    from noise together, and the flow's own density stays part of the answer.
+    by the flow z = f(x) and a network of its latents. The head sees what the flow's
+    standard normal does not: the two are told from noise together, and the flow's own
+    density stays part of the answer. It is held to be normal, and not painted on, with
+    log-odds critic(x, x̄), x̄ the mean of 3x3 positions.
 
     :param flows: a :class:`ContextFlow` per level.
     :param head: hidden width of the heads, 0 for none.
@@ -31,7 +33,7 @@ class CategoryNetworks(nn.Module):
     :param seed: decides where heads and critics start.
 
     A critic is SimpleNet's discriminator (Liu et al., CVPR 2023, arXiv 2303.15140), of
-    three layers.
+    three layers and with the surroundings beside the features.
 
     >>> made = CategoryNetworks([ContextFlow(4, couplings=1)], head=8, critic=8)
     >>> made.normality(0, torch.randn(2, 4, 3, 3), None).shape
@@ -55,7 +57,7 @@ class CategoryNetworks(nn.Module):
         with seeded(seed):
             self.heads = nn.ModuleList(_layers(width, head) for width in widths if head)
             self.critics = nn.ModuleList(
-                _layers(width, critic, critic) for width in widths if critic
+                _layers(2 * width, critic, critic) for width in widths if critic
             )
 
     def log_density(self, index: int, x: Tensor, code: Tensor | None) -> Tensor:
@@ -77,14 +79,31 @@ class CategoryNetworks(nn.Module):
         return found
 
     def by_critic(self, index: int, x: Tensor) -> Tensor:
-        """Return the log-odds of the critic, see :meth:`log_density`."""
+        """Return the log-odds of the critic, (N, H, W).
+
+        :param index: of the level.
+        :param x: aligned features :func:`with_surroundings`, (N, 2D, H, W).
+        """
         found: Tensor = self.critics[index](x)[:, 0]
         return found
 
     def normality(self, index: int, x: Tensor, code: Tensor | None) -> Tensor:
         """Return the sum of all log-odds, see :meth:`log_density`."""
         found = self.by_flow(index, x, code)
-        return found + self.by_critic(index, x) if len(self.critics) else found
+        if len(self.critics):
+            found = found + self.by_critic(index, with_surroundings(x))
+        return found
+
+
+def with_surroundings(x: Tensor) -> Tensor:
+    """Return features beside the mean of 3x3 positions, (N, 2D, H, W).
+
+    :param x: (N, D, H, W).
+
+    >>> with_surroundings(torch.ones(1, 2, 4, 4)).shape
+    torch.Size([1, 4, 4, 4])
+    """
+    return torch.cat([x, avg_pool2d(x, 3, 1, 1, count_include_pad=False)], 1)
 
 
 def _layers(*widths: int) -> nn.Sequential:

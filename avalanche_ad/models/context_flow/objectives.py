@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["contrast_loss", "log_density", "noised", "noised_regions", "tail_aware"]
+__all__ = [
+    "contrast_loss",
+    "log_density",
+    "noised",
+    "noised_regions",
+    "painted_positions",
+    "tail_aware",
+]
 
 
 def log_density(z: Tensor, log_det: Tensor) -> Tensor:
@@ -58,6 +65,20 @@ def noised(x: Tensor, regions: Tensor, deviation: float) -> Tensor:
     """
     noise = torch.randn(x.shape, dtype=x.dtype).to(x.device)
     return x + deviation * regions[:, None] * noise
+
+
+def painted_positions(where: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the positions of which a defect covers a third or more, (K, 3).
+
+    :param where: masks of defects (N, M, M).
+    :param size: rows and columns of positions, (H, W).
+    :return: image, row and column of each.
+
+    >>> painted_positions(torch.eye(4)[None], (2, 2)).tolist()
+    [[0, 0, 0], [0, 1, 1]]
+    """
+    share = F.adaptive_avg_pool2d(where[:, None].float(), size)[:, 0]
+    return (share >= 1 / 3).nonzero()
 
 
 def contrast_loss(normal: Tensor, regions: Tensor) -> Tensor:

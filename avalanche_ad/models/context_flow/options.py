@@ -42,9 +42,13 @@ class ContextFlowOptions(PlacedDensityOptions):
     noise: AboveZero = 0.5
     head: Annotated[int, Field(ge=0)] = 256
     critic: Annotated[int, Field(ge=0)] = 256
-    critic_noise: AboveZero = 1.0
     doubt: NonNegative = 1.0
     score_kind: str = "product_with_context"
+
+    @property
+    def learns_defects(self) -> bool:
+        """Whether there is a critic to train, see :class:`ModelOptions`."""
+        return bool(self.critic and self.contrast_weight)
 
     @model_validator(mode="after")
     def _can_train(self) -> ContextFlowOptions:

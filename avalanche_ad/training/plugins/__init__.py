@@ -25,6 +25,7 @@ from avalanche_ad.training.plugins.latent_pseudo_rehearsal import (
     LatentPseudoRehearsalPlugin,
 )
 from avalanche_ad.training.plugins.packnet import PackNetPlugin
+from avalanche_ad.training.plugins.painted_defects import PaintedDefectsPlugin
 from avalanche_ad.training.plugins.schedule import WarmupCosinePlugin
 from avalanche_ad.training.plugins.statistics_rehearsal import StatisticsRehearsalPlugin
 from avalanche_ad.training.plugins.synaptic_intelligence import (
@@ -49,6 +50,7 @@ __all__ = [
     "IntraClassWarmupPlugin",
     "LatentPseudoRehearsalPlugin",
     "PackNetPlugin",
+    "PaintedDefectsPlugin",
     "SelfGenerativeReplayPlugin",
     "StatisticsRehearsalPlugin",
     "SynapticIntelligencePlugin",

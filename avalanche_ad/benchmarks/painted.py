@@ -1,0 +1,57 @@
+"""The images of train experiences with painted defects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from avalanche_ad.benchmarks.items import (
+    FeatureSource,
+    ImageSource,
+    PackedMasks,
+    TestItems,
+)
+from avalanche_ad.datasets.masks import resize_mask
+from avalanche_ad.datasets.painted import PaintedDefects
+from avalanche_ad.datasets.sample import AnomalyData, Sample
+
+__all__ = ["painted_items"]
+
+
+def painted_items(
+    data: PaintedDefects,
+    experiences: Sequence[Sequence[Sample]],
+    targets: Mapping[str, int],
+    mask_size: int,
+    source: Callable[[Sequence[Sample], AnomalyData], FeatureSource | ImageSource],
+) -> list[TestItems]:
+    """Return of every experience its images with defects, as test items.
+
+    :param data: the data set, painted on.
+    :param experiences: training images of each.
+    :param targets: index of every category.
+    :param mask_size: edge of the masks in pixels.
+    :param source: of samples' images or features.
+
+    >>> from avalanche_ad.datasets import SyntheticAD
+    >>> data = PaintedDefects(SyntheticAD(64, train_images=2, categories=["gear"]))
+    >>> normals = [one for one in data.data.samples if one.split == "train"]
+    >>> [items] = painted_items(
+    ...     data, [normals], {"gear": 0}, 64, lambda some, of: ImageSource(of, some, 64)
+    ... )
+    >>> x, y, is_anomaly, mask = items[0]
+    >>> x.shape, y, is_anomaly, mask.shape
+    (torch.Size([3, 64, 64]), 0, True, torch.Size([64, 64]))
+    """
+    found = []
+    for normals in experiences:
+        samples = [data.sample_of(one) for one in normals]
+        masks = [resize_mask(data.mask(one), mask_size) for one in samples]
+        found.append(
+            TestItems(
+                source(samples, data),
+                [targets[one.category] for one in samples],
+                [True] * len(samples),
+                PackedMasks(masks, (mask_size, mask_size)),
+            )
+        )
+    return found
