@@ -73,7 +73,7 @@ class _Colours:
         flat = pixels.reshape(-1, 3)
         flat = flat[:: max(1, len(flat) // 4096)]
         self.mean = flat.mean(0)
-        values, vectors = np.linalg.eigh(np.cov(flat.T))
+        values, vectors = np.linalg.eigh(np.cov(flat.T, bias=True))
         self.root = vectors * np.sqrt(values.clip(0))
 
     def difference(self, rng: np.random.Generator, scale: float = 1.0) -> _Pixels:

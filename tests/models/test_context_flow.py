@@ -9,6 +9,7 @@ from avalanche_ad.models import ContextFlowGMM, FeatureGMM, PaDiM
 from avalanche_ad.models.context_flow.alignment import partly_whitening
 from avalanche_ad.models.context_flow.flow import ContextFlow
 from avalanche_ad.models.context_flow.low_rank import adapted
+from avalanche_ad.models.context_flow.networks import with_surroundings
 from avalanche_ad.models.context_flow.objectives import (
     contrast_loss,
     log_density,
@@ -16,6 +17,7 @@ from avalanche_ad.models.context_flow.objectives import (
     noised_regions,
     tail_aware,
 )
+from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.storage import load_model, save_model
 from avalanche_ad.recipes import load_experiment
 
@@ -338,3 +340,114 @@ def test_memory_of_a_category_stays_small():
 def test_options_that_cannot_be_are_refused(setting, said):
     with pytest.raises(RecipeError, match=said):
         load_experiment("synthetic_5x3", "context_flow", [setting])
+
+
+def holed(x, seed=0):
+    """Return features with a square of other values in them, and its mask."""
+    generator = torch.Generator().manual_seed(seed)
+    where = torch.zeros(len(x), 16, 16, dtype=torch.bool)
+    where[:, 4:12, 4:12] = True
+    levels = [level.clone() for level in LAYOUT.unflatten(x)]
+    for level, (height, width, _) in zip(levels, LAYOUT.levels, strict=True):
+        inside = torch.nn.functional.adaptive_avg_pool2d(
+            where[:, None].float(), (height, width)
+        )
+        noise = torch.randn(level.shape, generator=generator)
+        level += 2 * noise.abs() * inside.movedim(1, 3)
+    return LAYOUT.flatten(levels), where
+
+
+def test_critics_learn_to_tell_painted_positions():
+    model = made((0, 1), critic=16).train()
+    target = torch.tensor([0] * 4 + [1] * 4)
+    losses = []
+    optimizer = torch.optim.Adam(model.parameter_groups(1e-2, 0.0), 1e-2)
+    flows = copy.deepcopy(model.categories["0"].flows.state_dict())
+    for step in range(60):
+        torch.manual_seed(step)
+        x = torch.cat([features(4, one, step) for one in (0, 1)])
+        defects, where = holed(x, step)
+        loss = model.defect_loss(x, target, defects, where)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(2 * torch.tensor(2.0).log().item(), abs=0.3)
+    assert losses[-1] < 0.6 * losses[0]
+    for name, value in model.categories["0"].flows.state_dict().items():
+        assert torch.equal(value, flows[name])
+    # and the map that it is part of says where
+    x = features(6, 1, seed=99)
+    defects, where = holed(x, 99)
+    model.eval()
+    maps = model.normality_levels(
+        "context", latents_of(model(defects)), torch.ones(6, dtype=torch.long)
+    )[0]
+    inside = torch.zeros(8, 9, dtype=torch.bool)
+    inside[2:6, 3:6] = True
+    assert maps[:, inside].mean() < maps[:, ~inside].mean() - 1
+
+
+def test_a_defect_that_covers_no_position_trains_by_normals_alone():
+    model = made().train()
+    x = features(4)
+    target, where = torch.zeros(4, dtype=torch.long), torch.zeros(4, 16, 16)
+    loss = model.defect_loss(x, target, x, where)
+    assert 0.4 < loss.item() < 1.0
+    unknown = model.defect_loss(x, target + 7, x, where)
+    assert not unknown
+
+
+def test_the_critic_sees_the_surroundings():
+    x = torch.randn(2, 3, 5, 5)
+    own, around = with_surroundings(x).split(3, 1)
+    assert torch.equal(own, x)
+    torch.testing.assert_close(around[:, :, 2, 3], x[:, :, 1:4, 2:5].mean((2, 3)))
+    torch.testing.assert_close(around[:, :, 0, 0], x[:, :, :2, :2].mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "learns"),
+    [
+        ([], True),
+        (["model.critic=0"], False),
+        (["model.contrast_weight=0.0", "model.likelihood_weight=1.0"], False),
+    ],
+)
+def test_defects_are_painted_for_a_critic_alone(settings, learns):
+    recipe = load_experiment("synthetic_5x3", "context_flow", settings)
+    assert recipe.benchmark.model.learns_defects is learns
+    other = load_experiment("synthetic_5x3", "decoflow", [])
+    assert not other.benchmark.model.learns_defects
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_categories_that_arrive_before_the_first_step_are_trained_together(rank):
+    """As under joint training."""
+    model = made((0,), rank=rank)
+    add(model, 1)
+    start = copy.deepcopy(model.state_dict())
+    trained(model, 0, 1)
+    for part in ("categories.0.", "categories.1.", *(["base."] if rank else [])):
+        now = {n: v for n, v in model.state_dict().items() if n.startswith(part)}
+        assert any(not torch.equal(value, start[name]) for name, value in now.items())
+
+
+def test_a_minibatch_of_earlier_categories_alone_moves_nothing():
+    model = trained(made((0, 1)), 0, 1)
+    add(model, 2)
+    before = copy.deepcopy(model.state_dict())
+    trained(model, 0, steps=2)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value.nan_to_num(), before[name].nan_to_num()), name
+
+
+def test_a_model_read_back_leaves_its_categories_alone(tmp_path):
+    save_model(trained(made((0, 1)), 0, 1), tmp_path, "context_flow", SMALL, {})
+    model, _ = load_model(tmp_path)
+    before = copy.deepcopy(model.state_dict())
+    add(model, 2)
+    trained(model, 0, 2)
+    for name, value in before.items():
+        if name.startswith(("categories.0.", "categories.1.")):
+            assert torch.equal(model.state_dict()[name], value), name

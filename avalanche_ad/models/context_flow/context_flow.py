@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -159,6 +158,7 @@ class ContextFlowGMM(PlacedDensity):
         self.max_positions = max_positions
         self._shape = (condition_channels, couplings, hidden, kernel, clamp)
         self._added = (head, critic) if contrast_weight else (0, 0)
+        self._trains = False  # whether a step was taken since categories were added
         widths = [width for _, _, width in layout.levels]
         self.alignments = nn.ModuleList(
             InputAlignment(width, whitening) for width in widths
@@ -187,7 +187,8 @@ class ContextFlowGMM(PlacedDensity):
     ) -> None:
         """Fit densities and alignments of new categories, and start their flows.
 
-        Those known already are left alone, and from here on nothing trains them.
+        Those known already are left alone, and those that were trained are not any
+        more.
 
         :param categories: category indices.
         :param features: features (N, size) of each.
@@ -197,8 +198,11 @@ class ContextFlowGMM(PlacedDensity):
         new = [one for one in categories if one not in known]
         if not new:
             return
-        self.categories.requires_grad_(False)
-        self.base.requires_grad_(not known)
+        # under joint training all arrive before the first step
+        if self._trains:
+            self.categories.requires_grad_(False)
+            self.base.requires_grad_(False)
+            self._trains = False
         for category in new:
             if features is not None and category in features:
                 self.fit_category(category, features[category])
@@ -250,12 +254,15 @@ class ContextFlowGMM(PlacedDensity):
         latents = latents_of(output)
         if not self.training or not isinstance(latents, FeatureLatents):
             return image_loss(output, target)
+        self._trains = True
         loss = output.new_zeros(len(target))
         for category in sorted(set(target.tolist())):
             rows = (target == category).nonzero().flatten()
             if str(category) in self.categories:
                 levels = [level[rows] for level in latents.features]
                 loss = loss.index_add(0, rows, self._loss_of(category, levels))
+        if not loss.requires_grad and torch.is_grad_enabled():
+            loss.requires_grad_()  # all of earlier experiences: a step of nothing
         return loss
 
     def _loss_of(self, category: int, levels: Sequence[Tensor]) -> Tensor:
@@ -291,46 +298,44 @@ class ContextFlowGMM(PlacedDensity):
         c a critic's log-odds at :data:`POSITIONS` positions drawn of either kind, mean
         over levels.
         """
-        loss = x.new_zeros(())
+        images = [self.layout.unflatten(self.features_of(one)) for one in (x, defects)]
+        loss = images[0][0].new_zeros(())
         for category in sorted(set(target.tolist())):
-            if str(category) not in self.categories:
-                continue
             rows = target == category
-            own, normals = self._of(category), self.layout.unflatten(x[rows])
-            painted = self.layout.unflatten(defects[rows])
-            for index, level in enumerate(normals):
-                size = level.shape[1:3]
-                of_normals = torch.stack(
-                    [torch.randint(n, (POSITIONS,)) for n in level.shape[:3]], 1
-                ).to(x.device)
-                on_defects = painted_positions(where[rows], (size[0], size[1]))
-                losses = [
-                    softplus(-self._judged(own, index, category, level, of_normals))
-                ]
-                if len(on_defects):
-                    drawn = torch.randint(len(on_defects), (POSITIONS,)).to(x.device)
-                    judged = self._judged(
-                        own, index, category, painted[index], on_defects[drawn]
-                    )
-                    losses.append(softplus(judged))
-                share = rows.sum() / (len(x) * len(normals))
-                loss = loss + share * sum(one.mean() for one in losses)
+            if str(category) in self.categories:
+                normals, painted = ([level[rows] for level in one] for one in images)
+                losses = self._defect_loss_of(category, normals, painted, where[rows])
+                loss = loss + rows.sum() / len(x) * losses
         return self.contrast_weight * loss
 
-    def _judged(
+    def _defect_loss_of(
         self,
-        own: CategoryNetworks,
-        index: int,
         category: int,
-        level: Tensor,
-        positions: Tensor,
+        normals: Sequence[Tensor],
+        painted: Sequence[Tensor],
+        where: Tensor,
+    ) -> Tensor:
+        """Return the loss of one category's critics, a scalar."""
+        losses = []
+        for index, level in enumerate(normals):
+            drawn = [torch.randint(size, (POSITIONS,)) for size in level.shape[:3]]
+            every = torch.stack(drawn, 1).to(level.device)
+            losses.append(softplus(-self._judged(category, index, level, every)).mean())
+            covered = painted_positions(where, (level.shape[1], level.shape[2]))
+            if len(covered):
+                some = covered[torch.randint(len(covered), (POSITIONS,)).to(every)]
+                judged = self._judged(category, index, painted[index], some)
+                losses.append(softplus(judged).mean())
+        return torch.stack(losses).sum() / len(normals)
+
+    def _judged(
+        self, category: int, index: int, level: Tensor, positions: Tensor
     ) -> Tensor:
         """Return a critic's log-odds of positions (K, 3) of a level (N, H, W, D)."""
         level = with_surroundings(level.movedim(3, 1)).movedim(1, 3)
-        chosen = level[tuple(positions.T)]
-        chosen = chosen.view(len(chosen), 2, -1)
+        chosen = level[tuple(positions.T)].view(len(positions), 2, -1)
         aligned = self.alignments[index](chosen, category).flatten(1)  # (K, 2D)
-        return own.by_critic(index, aligned.T[None, ..., None])
+        return self._of(category).by_critic(index, aligned.T[None, ..., None])
 
     def _drawn_crop(self, index: int) -> tuple[slice, slice]:
         slices = []
@@ -339,12 +344,6 @@ class ContextFlowGMM(PlacedDensity):
             first = int(torch.randint(size - side + 1, ()))
             slices.append(slice(first, first + side))
         return slices[0], slices[1]
-
-    def parameter_groups(
-        self, lr: float, weight_decay: float, **options: Any
-    ) -> list[dict[str, Any]]:
-        """Return one group, in which new categories' parameters find their place."""
-        return [{"params": list(self.parameters()), "weight_decay": weight_decay}]
 
     # Scores ---------------------------------------------------------------------
 
@@ -394,4 +393,5 @@ class ContextFlowGMM(PlacedDensity):
         self.categories = nn.ModuleDict(kept)
         for name in sorted(names - set(self.categories), key=int):
             self._start(int(name))
+        self._trains = bool(names)
         super().make_room(state)
