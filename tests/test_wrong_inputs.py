@@ -568,6 +568,11 @@ def _(place):
     return place.run("-s", "center_freeze", "--set", "blurry=0.2")
 
 
+@wrong(RECIPES, "neighbours for what draws single positions", "kernel = 3", "= 1, or")
+def _(place):
+    return place.run("-s", "statistics_rehearsal", "--set", "model.kernel=3")
+
+
 @wrong(RECIPES, "synthetic images of a data set on disk", "[synthetic]", "'folder'")
 def _(place):
     return place.run_on(place.data(), FOLDER + "[synthetic]\nseed = 1\n")

@@ -32,6 +32,7 @@ from avalanche_ad.experiments.unsupported import (
 )
 from avalanche_ad.features import Backbone, FeatureCache, make_backbone
 from avalanche_ad.models import AnomalyModel
+from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.models.registry import MODELS
 from avalanche_ad.recipes import (
     BenchmarkRecipe,
@@ -54,6 +55,7 @@ from avalanche_ad.training.plugins import (
     PaintedDefectsPlugin,
     WarmupCosinePlugin,
 )
+from avalanche_ad.training.plugins.requirements import check_positions
 from avalanche_ad.training.plugins.statistics_keeper import (
     StatisticsKeeper,
     agreed_options,
@@ -264,8 +266,8 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
 
     :raises RecipeError: when a class or an argument does not exist, an argument is
         known to break, or the strategy does not fit the stream.
-    :raises TrainingError: when plugins contradict each other, or an option has no
-        effect.
+    :raises TrainingError: when plugins contradict each other or the model's kernel, or
+        an option has no effect.
     """
     stream = recipe.benchmark
     # modules beside the recipes' files are found by their names alone from here on
@@ -288,6 +290,9 @@ def check_strategy(recipe: ExperimentRecipe) -> None:
             f"{stream.blurry:g}, where categories come back after their task is over: "
             "set blurry = 0, or take another strategy"
         )
+    if issubclass(made, FlowModel):
+        for plugin, _ in plugins:
+            check_positions(getattr(stream.model, "kernel", 1), plugin)
     keepers = [
         built(made, arguments, f"plugin {made.__name__}")
         for made, arguments in plugins

@@ -39,6 +39,8 @@ class FlowModel(DensityModel):
     seed: int
     flow_per_task: bool = False
     """Whether tasks have flows of their own, so that no mixture can follow one."""
+    kernel: int = 1
+    """Positions a side that a flow sees at once; above 1 it maps whole maps alone."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

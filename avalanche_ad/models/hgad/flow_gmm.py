@@ -17,10 +17,10 @@ from avalanche_ad.models.hgad.earlier_states import updated
 from avalanche_ad.models.hgad.flow import ConditionalFlow, FlowStart
 from avalanche_ad.models.hgad.held_out import likelihoods_without
 from avalanche_ad.models.hgad.latents import Latents, LevelLatents
+from avalanche_ad.models.hgad.levels import MapsLevels
 from avalanche_ad.models.hgad.mixture import (
     CenterInit,
     HierarchicalMixture,
-    inner_centers,
     orthogonal_centers,
     pattern_centers,
     squared_distances,
@@ -35,7 +35,7 @@ from avalanche_ad.models.scoped_entropy import ScopedEntropy
 __all__ = ["FlowGMM"]
 
 
-class FlowGMM(TrainsAsHGAD, ScopedEntropy):
+class FlowGMM(MapsLevels, TrainsAsHGAD, ScopedEntropy):
     """HGAD's density model: normalizing flows into mixtures that grow by category.
 
     Per level: z = f(x; position) and J = log |det ∂f/∂x|, every spatial position a
@@ -65,6 +65,7 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
         step sees, drawn by the minibatch's content, so that a teacher sees what its
         student sees; neighbours are much alike, so an eighth of them trains nearly as
         well as all. Minibatches of one image would show the same ones every time.
+        With a ``kernel`` above 1 they are one window of the image.
     :param score_kind: see :class:`DensityModel`, as ``smoothing_sigma``,
         ``likelihood_map`` and ``position_calibration``.
     :param seed: decides initial weights and centres.
@@ -72,6 +73,7 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
         outputs of one fixed meaning, such as distillation of the outputs of categories
         still to come. They may be inferred before they are learned; an image taken for
         one that never was is scored by the largest calibrated constant.
+    :param kernel: positions a side that a coupling network sees, odd; HGAD sees one.
 
     Source: Yao et al., "Hierarchical Gaussian Mixture Normalizing Flow Modeling for
     Unified Anomaly Detection", ECCV 2024, arXiv 2403.13349.
@@ -104,6 +106,7 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
         seed: int = 0,
         categories_at_start: bool = False,
         position_calibration: bool = True,
+        kernel: int = 1,
     ) -> None:
         super().__init__(
             layout, score_kind, smoothing_sigma, likelihood_map, position_calibration
@@ -116,6 +119,7 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
         self.center_init = center_init
         self.pattern_period = pattern_period
         self.position_fraction = position_fraction
+        self.kernel = kernel
         self.seed = seed
         self.categories_at_start = categories_at_start
         self.flows = nn.ModuleList()
@@ -131,6 +135,7 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
                     clamp,
                     level_seed,
                     flow_start,
+                    kernel,
                 )
             )
             self.mixtures.append(
@@ -156,11 +161,6 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
     def known_categories(self) -> Tensor:
         """Indices of the categories started so far, ascending."""
         return self._mixture(0).known.nonzero().flatten()
-
-    def _mixture(self, index: int) -> HierarchicalMixture:
-        mixture = self.mixtures[index]
-        assert isinstance(mixture, HierarchicalMixture)
-        return mixture
 
     def resize(self, num_categories: int) -> None:
         """Make room for categories without starting them."""
@@ -219,75 +219,6 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
             means.append(total / len(features[category]))
         return torch.stack(means)
 
-    def latent_level(
-        self, index: int, features: Tensor, positions: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Push one level's features through its flow.
-
-        :param index: level.
-        :param features: (N, H, W, D).
-        :param positions: indices (P,) of the positions wanted, all of H·W by default.
-        :return: latents (N, P, D) and log-determinants (N, P).
-        """
-        x = features.flatten(1, 2)
-        code: Tensor = getattr(self, f"position_code_{index}")
-        if positions is not None:
-            x, code = x[:, positions], code[positions]
-        count, width, channels = x.shape
-        if not self.training and not torch.is_grad_enabled():
-            flow = self.flows[index]
-            assert isinstance(flow, ConditionalFlow)
-            return flow.of_images(x, code if code.shape[1] else None)
-        condition = code.repeat(count, 1) if code.shape[1] else None
-        z, log_det = self.flows[index](x.reshape(-1, channels), condition)
-        return z.view(count, width, channels), log_det.view(count, width)
-
-    def condition(self, index: int, positions: Tensor) -> Tensor | None:
-        """Return what a level's flow is conditioned on.
-
-        :param index: level.
-        :param positions: indices (P,) into the level's H·W positions.
-        :return: (P, condition_channels), ``None`` where the flow has no condition.
-        """
-        code: Tensor = getattr(self, f"position_code_{index}")
-        return code[positions] if code.shape[1] else None
-
-    @torch.no_grad()
-    def sample_level(
-        self,
-        index: int,
-        categories: Tensor,
-        positions: Tensor,
-        generator: torch.Generator | None = None,
-        inner: bool = True,
-    ) -> tuple[Tensor, Tensor]:
-        """Draw latents of one level and the features that the flow maps to them.
-
-        Per row k ~ softmax(ψ_c), z ~ N(μ_ck, I), x = f⁻¹(z; position). HGAD fits a
-        category by its main Gaussian N(μ_c, I) and by its inner mixture, separately:
-        while the inner mixture has been trained for a few epochs only, its initial
-        offsets make it too wide, and the main Gaussian gives the better samples.
-
-        :param index: level.
-        :param categories: known category indices (P,).
-        :param positions: indices (P,) into the level's H·W positions.
-        :param generator: source of the draws, on the model's device.
-        :param inner: draw from the inner mixture; else z ~ N(μ_c, I).
-        :return: latents z (P, D) and features x (P, D).
-        """
-        mixture = self._mixture(index)
-        if inner:
-            weights = mixture.inner_logits[categories].softmax(-1)
-            drawn = torch.multinomial(weights, 1, generator=generator).squeeze(1)
-            centers = inner_centers(mixture.centers)[categories, drawn]
-        else:
-            centers = mixture.centers[categories, 0]
-        noise = torch.randn(centers.shape, generator=generator, device=centers.device)
-        z = centers + noise
-        flow, condition = self.flows[index], self.condition(index, positions)
-        x: Tensor = flow.inverse(z, condition)  # type: ignore[operator]
-        return z, x
-
     def levels_without(
         self,
         category: int,
@@ -321,7 +252,9 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
             count, height, width, dimensions = features.shape
             positions = None
             if self.training:
-                positions = drawn_positions(features, self.position_fraction)
+                positions = drawn_positions(
+                    features, self.position_fraction, self.kernel
+                )
             z, log_det = self.latent_level(index, features, positions)
             centers = mixture.centers[known]
             class_logits = mixture.class_logits[known]
@@ -342,7 +275,9 @@ class FlowGMM(TrainsAsHGAD, ScopedEntropy):
                 found = torch.where(found.isnan(), -0.5 * distance - constant, found)
                 found = found + log_det[:, some, None]
                 few.append(found / scale + log_prior)
-            grid = (height, width) if positions is None else (1, len(positions))
+            grid = (height, width)
+            if positions is not None:  # of a window, or in one row
+                grid = (positions.numel() // positions.shape[-1], positions.shape[-1])
             levels.append(
                 LevelLatents(
                     z.view(count, *grid, dimensions),

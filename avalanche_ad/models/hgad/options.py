@@ -29,6 +29,7 @@ class FlowGMMOptions(DensityOptions):
     clamp: Annotated[float, Field(gt=0)] = 1.9
     condition_channels: Annotated[int, Field(ge=0, multiple_of=4)] = 256
     flow_start: Literal["random", "rotation"] = "random"
+    kernel: Annotated[int, Field(ge=1, le=9)] = 1
     centers_per_category: Positive = 10
     center_init: Literal["pattern", "orthogonal", "data"] = "pattern"
     pattern_period: Positive = 16
@@ -39,6 +40,10 @@ class FlowGMMOptions(DensityOptions):
 
     @model_validator(mode="after")
     def _can_start(self) -> FlowGMMOptions:
+        if self.kernel % 2 == 0:
+            raise ValueError(
+                f"expected kernel as an odd number of positions, got {self.kernel}"
+            )
         if self.categories_at_start and self.center_init == "data":
             raise ValueError(
                 "categories_at_start starts categories without data: expected "

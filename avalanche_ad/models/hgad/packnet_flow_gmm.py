@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.anomaly_model import MASKED
+from avalanche_ad.models.hgad.flow import Neighbours
 from avalanche_ad.models.hgad.flow_gmm import FlowGMM
 from avalanche_ad.models.hgad.latents import Latents
 from avalanche_ad.models.hgad.mixture import HierarchicalMixture
@@ -36,6 +37,10 @@ class TaskBlock(TaskModule, AllInOneBlock):  # type: ignore[misc]
     """A coupling block whose global affine is kept once a task."""
 
 
+class TaskNeighbours(TaskModule, Neighbours):
+    """A convolution of neighbours that is kept once a task."""
+
+
 class OwnedMixture(TaskModule, HierarchicalMixture):
     """A mixture whose categories belong each to one task."""
 
@@ -48,12 +53,12 @@ class PackNetFlowGMM(FlowGMM):
     Of each linear layer of the coupling networks a task owns the weights that it did
     not give up when it was pruned, and it computes with those of its own and of the
     tasks before it. A task also owns the mixtures of its categories: centres, φ and ψ.
-    Biases and the blocks' global affine are kept once a task, a few hundredths of the
-    weights, where Avalanche's PackNet freezes biases with the first task: they set the
-    location and the volume of a density, and a flow that must keep the first task's
-    gives its own images a lower likelihood, so that more of them are taken for
-    another task's. What a finished task owns is guarded against the optimizer itself:
-    gradient masks alone do not stop momentum and weight decay.
+    Biases, the blocks' global affine and the convolutions of neighbours are kept once a
+    task, a few hundredths of the weights, where Avalanche's PackNet freezes biases with
+    the first task: they set the location and the volume of a density, and a flow that
+    must keep the first task's gives its own images a lower likelihood, so that more of
+    them are taken for another task's. What a finished task owns is guarded against the
+    optimizer itself: gradient masks alone do not stop momentum and weight decay.
 
     Training sees the current task alone: its subset, its centres, and φ normalised over
     its categories. In evaluation every task's subset computes its own latents, so the
@@ -127,6 +132,8 @@ class PackNetFlowGMM(FlowGMM):
         for module in list(self.flows.modules()):
             if isinstance(module, nn.Linear):
                 PrunedLinear.of(module, self.router)
+            elif isinstance(module, Neighbours):
+                TaskNeighbours.of(module, self.router)
             elif isinstance(module, AllInOneBlock):
                 TaskBlock.of(module, self.router)
         for mixture in self.mixtures if own_mixtures else ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -129,18 +130,35 @@ class TrainsAsHGAD(FlowModel):
         self._mean_latents.note(output, latents)
 
 
-def drawn_positions(features: Tensor, share: float) -> Tensor | None:
+def drawn_positions(features: Tensor, share: float, kernel: int = 1) -> Tensor | None:
     """Return the positions that a training step sees, ``None`` for all.
+
+    With a kernel above 1 they are a window, where neighbours are neighbours: √share of
+    the rows and of the columns, at least as many as the kernel's, around a position
+    drawn evenly and moved inside, so that edges are seen about half as often as the
+    middle and not hardly ever.
 
     :param features: one level (N, H, W, D).
     :param share: of the positions, in (0, 1].
-    :return: indices (P,) into the H·W positions. They are drawn from the minibatch
-        itself, so that a teacher sees what its student sees.
+    :param kernel: of the flow.
+    :return: indices into the H·W positions, (P,), or (H', W') of a window. They are
+        drawn from the minibatch itself, so that a teacher sees what its student sees.
     """
     if share >= 1.0:
         return None
-    total = features.shape[1] * features.shape[2]
-    count = max(1, round(share * total))
+    sizes = features.shape[1:3]
+    total = sizes[0] * sizes[1]
     digest = features.sum(dtype=torch.float32).view(torch.int32).item()
     generator = torch.Generator().manual_seed(int(digest))
-    return torch.randperm(total, generator=generator)[:count].to(features.device)
+    if kernel == 1:
+        count = max(1, round(share * total))
+        drawn = torch.randperm(total, generator=generator)[:count]
+        return drawn.to(features.device)
+    window = []
+    for size in sizes:
+        side = min(size, max(kernel, round(math.sqrt(share) * size)))
+        middle = int(torch.randint(size, (), generator=generator))
+        first = min(max(middle - side // 2, 0), size - side)
+        window.append(torch.arange(first, first + side, device=features.device))
+    rows, columns = window
+    return rows[:, None] * sizes[1] + columns

@@ -10,7 +10,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
 from avalanche_ad.models.flow_model import FlowModel
-from avalanche_ad.training.plugins.requirements import required
+from avalanche_ad.training.plugins.requirements import check_positions, required
 
 __all__ = ["FlowRehearsalPlugin", "LevelSamples", "even_categories", "sample_pools"]
 
@@ -94,6 +94,7 @@ class FlowRehearsalPlugin(SupervisedPlugin, Generic[Pool]):  # type: ignore[misc
 
     # a stray early image would count as the category learned
     needs_disjoint_categories = True
+    needs_positions = False  # whether it maps single ones
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,6 +112,7 @@ class FlowRehearsalPlugin(SupervisedPlugin, Generic[Pool]):  # type: ignore[misc
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Draw the pool; there is nothing to draw before the first experience."""
         model = required(strategy.model, FlowModel, self, "samples from the flow of")
+        check_positions(model.kernel, type(self))
         if self.learned:
             self.pool = self.draw_pool(model, self.learned)
 

@@ -65,6 +65,8 @@ class FunctionalRegularizationPlugin(FlowRehearsalPlugin[list[LevelSamples]]):
     0.0
     """
 
+    needs_positions = True
+
     def __init__(
         self, alpha: float = 100.0, batch_size: Count = 512, pool_size: Count = 16384
     ) -> None:

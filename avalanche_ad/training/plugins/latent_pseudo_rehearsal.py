@@ -91,6 +91,8 @@ class LatentPseudoRehearsalPlugin(FlowRehearsalPlugin[list[Pool]]):
     0.0
     """
 
+    needs_positions = True
+
     def __init__(
         self, alpha: float = 300.0, batch_size: Count = 512, pool_size: Count = 16384
     ) -> None:

@@ -7,9 +7,24 @@ from typing import TypeVar
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.registry import MODELS
 
-__all__ = ["required"]
+__all__ = ["check_positions", "required"]
 
 T = TypeVar("T")
+
+
+def check_positions(kernel: int, plugin: type) -> None:
+    """Refuse a plugin that draws single positions, for a flow that maps whole maps.
+
+    :param kernel: positions a side that the flow sees.
+    :param plugin: the plugin's class.
+    :raises TrainingError: when the two cannot go together.
+    """
+    if kernel > 1 and getattr(plugin, "needs_positions", False):
+        raise TrainingError(
+            f"{plugin.__name__} draws positions one by one, and with model.kernel = "
+            f"{kernel} a flow maps them with their neighbours: set model.kernel = 1, "
+            "or take a strategy without it, such as replay"
+        )
 
 
 def required(model: object, kind: type[T], plugin: object, does: str) -> T:

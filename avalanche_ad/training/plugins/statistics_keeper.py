@@ -21,7 +21,7 @@ from avalanche_ad.models.gaussians import (
 )
 from avalanche_ad.registry.options import AtLeastTwo, Count, NonNegative, Seed
 from avalanche_ad.training.dynamic import features_by_category
-from avalanche_ad.training.plugins.requirements import required
+from avalanche_ad.training.plugins.requirements import check_positions, required
 
 __all__ = ["StatisticsKeeper", "agreed_options"]
 
@@ -73,6 +73,7 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
 
     # statistics of more images take the place of a stray few's
     needs_disjoint_categories = False
+    needs_positions = True
     keeps_statistics = True
     aligns = False  # whether it gives a model aligned mixtures
 
@@ -136,6 +137,7 @@ class StatisticsKeeper(SupervisedPlugin):  # type: ignore[misc]
                 f"{type(self).__name__} follows one flow, and under PackNet every task "
                 "has its own: leave one of the two out"
             )
+        check_positions(model.kernel, type(self))
         kept = model.alignment.statistics if self.keeps_statistics else None
         agreed = agreed_options(
             [*getattr(strategy, "plugins", ()), self],
