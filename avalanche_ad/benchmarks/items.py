@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -117,6 +117,13 @@ class TrainItems(Dataset[tuple[Tensor, int]]):
         return self.source[index], self.targets[index]
 
 
+class Masks(Protocol):
+    """Masks of items, each (H, W)."""
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Return the mask of an item."""
+
+
 class TestItems(Dataset[tuple[Tensor, int, bool, Tensor]]):
     """Test items (x, category, is_anomaly, mask).
 
@@ -134,7 +141,7 @@ class TestItems(Dataset[tuple[Tensor, int, bool, Tensor]]):
         source: ImageSource | FeatureSource,
         targets: Sequence[int],
         anomalous: Sequence[bool],
-        masks: PackedMasks,
+        masks: Masks,
     ) -> None:
         self.source = source
         self.targets = list(targets)

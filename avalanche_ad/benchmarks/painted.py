@@ -4,17 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from avalanche_ad.benchmarks.items import (
-    FeatureSource,
-    ImageSource,
-    PackedMasks,
-    TestItems,
-)
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from avalanche_ad.benchmarks.items import FeatureSource, ImageSource, TestItems
 from avalanche_ad.datasets.masks import resize_mask
 from avalanche_ad.datasets.painted import PaintedDefects
 from avalanche_ad.datasets.sample import AnomalyData, Sample
 
-__all__ = ["painted_items"]
+__all__ = ["PaintedMasks", "painted_items"]
+
+
+class PaintedMasks:
+    """Where defects are painted, eight pixels a byte; each is painted when asked for.
+
+    :param data: the data set, painted on.
+    :param samples: of it.
+    :param size: side of the masks in pixels.
+
+    >>> from avalanche_ad.datasets import SyntheticAD
+    >>> data = PaintedDefects(SyntheticAD(64, train_images=2, categories=["gear"]))
+    >>> PaintedMasks(data, data.samples, 32)[0].shape
+    torch.Size([32, 32])
+    """
+
+    def __init__(
+        self, data: PaintedDefects, samples: Sequence[Sample], size: int
+    ) -> None:
+        self.data = data
+        self.samples = list(samples)
+        self.size = size
+        self._bits: dict[int, npt.NDArray[np.uint8]] = {}
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index not in self._bits:
+            mask = resize_mask(self.data.mask(self.samples[index]), self.size)
+            self._bits[index] = np.packbits(mask)
+        flat = np.unpackbits(self._bits[index], count=self.size**2)
+        return torch.from_numpy(flat.reshape(self.size, self.size)).bool()
 
 
 def painted_items(
@@ -45,13 +74,12 @@ def painted_items(
     found = []
     for normals in experiences:
         samples = [data.sample_of(one) for one in normals]
-        masks = [resize_mask(data.mask(one), mask_size) for one in samples]
         found.append(
             TestItems(
                 source(samples, data),
                 [targets[one.category] for one in samples],
                 [True] * len(samples),
-                PackedMasks(masks, (mask_size, mask_size)),
+                PaintedMasks(data, samples, mask_size),
             )
         )
     return found

@@ -49,6 +49,15 @@ def test_they_are_there_in_training_alone(build):
         _ = experience.painted
 
 
+def test_masks_are_painted_once(build):
+    painted = build().train_stream[0].painted
+    first = [item[3] for item in painted]
+    painted.masks.data = None
+    assert all(
+        torch.equal(item[3], mask) for item, mask in zip(painted, first, strict=True)
+    )
+
+
 def test_a_blurry_stream_paints_what_arrives(build):
     benchmark = build(blurry=0.5)
     for experience in benchmark.train_stream:

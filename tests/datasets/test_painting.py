@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,7 @@ def test_where_the_data_lies_does_not_matter(data, tmp_path):
     for name in ("here", "there"):
         write_mvtec_layout(data, tmp_path / name)
         painted = PaintedDefects(FolderReader(tmp_path / name).open())
+        painted = pickle.loads(pickle.dumps(painted))  # as a checkpoint does
         images.append([painted.image(one) for one in painted.samples])
     for one, other in zip(*images, strict=True):
         assert np.array_equal(one, other)
