@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from torch import Tensor
 
-from avalanche_ad.benchmarks.items import FeatureSource, ImageSource, TestItems
+from avalanche_ad.benchmarks.items import (
+    FeatureSource,
+    ImageSource,
+    PackedMasks,
+    TestItems,
+)
 from avalanche_ad.datasets.masks import resize_mask
 from avalanche_ad.datasets.painted import PaintedDefects
 from avalanche_ad.datasets.sample import AnomalyData, Sample
@@ -36,14 +38,13 @@ class PaintedMasks:
         self.data = data
         self.samples = list(samples)
         self.size = size
-        self._bits: dict[int, npt.NDArray[np.uint8]] = {}
+        self._painted: dict[int, PackedMasks] = {}
 
     def __getitem__(self, index: int) -> Tensor:
-        if index not in self._bits:
+        if index not in self._painted:
             mask = resize_mask(self.data.mask(self.samples[index]), self.size)
-            self._bits[index] = np.packbits(mask)
-        flat = np.unpackbits(self._bits[index], count=self.size**2)
-        return torch.from_numpy(flat.reshape(self.size, self.size)).bool()
+            self._painted[index] = PackedMasks([mask])
+        return self._painted[index][0]
 
 
 def painted_items(

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from training_step import median_seconds
+from training_step import median_seconds, product_rate
 
 from avalanche_ad.features import FeatureLayout
 from avalanche_ad.models import ContextFlowGMM
@@ -35,9 +35,7 @@ def operations(step: Callable[[], object]) -> int:
 def main() -> None:
     """Print a row per minibatch and part of the step."""
     torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
-    a = torch.randn(1024, 1024)
-    rate = 2 * 1024**3 / median_seconds(lambda: a @ a)
-    print(f"one 1024³ product: {rate / 1e9:.0f} GFLOP/s")
+    rate = product_rate()
     print("| images a step | part | MFLOP | ms | floor ms | times the floor |")
     print("| ---: | :--- | ---: | ---: | ---: | ---: |")
     model = ContextFlowGMM(LAYOUT)

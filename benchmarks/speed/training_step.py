@@ -32,6 +32,14 @@ def median_seconds(step: Callable[[], object], repeats: int = 15) -> float:
     return sorted(times[2:])[repeats // 2]
 
 
+def product_rate() -> float:
+    """Measure and print the machine's rate of one large product, FLOP a second."""
+    a = torch.randn(1024, 1024)
+    rate = 2 * 1024**3 / median_seconds(lambda: a @ a)
+    print(f"one 1024³ product: {rate / 1e9:.0f} GFLOP/s")
+    return rate
+
+
 def step_flops(fraction: float) -> float:
     """Return the floating-point operations of a step's matrix products."""
     total = 0.0
@@ -49,9 +57,7 @@ def step_flops(fraction: float) -> float:
 def main() -> None:
     """Print a row per share of positions."""
     torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
-    a = torch.randn(1024, 1024)
-    rate = 2 * 1024**3 / median_seconds(lambda: a @ a)
-    print(f"one 1024³ product: {rate / 1e9:.0f} GFLOP/s")
+    rate = product_rate()
     print("| positions | MFLOP a step | ms a step | floor ms | times the floor |")
     print("| ---: | ---: | ---: | ---: | ---: |")
     for fraction in (1.0, 0.25, 0.125):
