@@ -14,6 +14,7 @@ import torch
 from avalanche.logging import BaseLogger
 
 from avalanche_ad.errors import ResultsError
+from avalanche_ad.training.experiences import experiences_of
 
 __all__ = ["COLUMNS", "TidyCSVLogger", "learning_experience"]
 
@@ -171,7 +172,7 @@ def learning_experience(strategy: Any) -> int:
     Avalanche's joint training learns the whole stream as its first experience; it
     counts as the last here, since all of it is learned then.
     """
-    together = getattr(strategy, "_experiences", None) or [strategy.experience]
+    together = experiences_of(strategy)
     return max(int(experience.current_experience) for experience in together)
 
 

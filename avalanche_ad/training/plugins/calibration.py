@@ -17,6 +17,7 @@ from avalanche_ad.models.anomaly_model import AnomalyModel
 from avalanche_ad.models.copies import copies_of
 from avalanche_ad.models.thresholds import HeldOutScores, images_needed
 from avalanche_ad.training.dynamic import category_names
+from avalanche_ad.training.experiences import experiences_of
 
 __all__ = ["CalibrationPlugin"]
 
@@ -84,7 +85,7 @@ class CalibrationPlugin(SupervisedPlugin):  # type: ignore[misc]
         """
         if isinstance(strategy.model, AnomalyModel):
             # joint training has several
-            learned = getattr(strategy, "_experiences", None) or [strategy.experience]
+            learned = experiences_of(strategy)
             for experience in learned:
                 strategy.model.name_categories(category_names(experience.dataset))
 

@@ -9,6 +9,7 @@ from avalanche.core import SupervisedPlugin
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.anomaly_model import AnomalyModel
+from avalanche_ad.training.experiences import experiences_of
 from avalanche_ad.training.plugins.requirements import required
 
 __all__ = ["PaintedDefectsPlugin"]
@@ -41,7 +42,7 @@ class PaintedDefectsPlugin(SupervisedPlugin):  # type: ignore[misc]
         :raises TrainingError: when the stream has none.
         """
         # under joint training, those of every experience
-        experiences = getattr(strategy, "_experiences", None) or [strategy.experience]
+        experiences = experiences_of(strategy)
         self.images = {}
         for experience in experiences:
             painted = getattr(experience, "painted", None)
