@@ -70,8 +70,6 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
     """Whether all categories are started at once, and there is no room for more."""
     starts_from_features: bool = False
     """Whether :meth:`add_categories` needs the categories' features."""
-    doubt: float = 0.0
-    """Gap of affinities within which an image is scored as several categories."""
 
     def __init__(
         self,
@@ -314,8 +312,7 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
         """Return anomaly scores of a minibatch from the model's output.
 
         Task-agnostic by default: every image is scored as the category the model
-        infers for it, or as all its :meth:`candidates`, of which each pixel takes the
-        lowest score. With ``category`` it is the oracle score, whose maps are given
+        infers for it. With ``category`` it is the oracle score, whose maps are given
         the true category.
 
         A map is −G ∗ Σ_l U_l v_l, v_l what the positions of level l say, upsampled by
@@ -336,42 +333,19 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
                 "pass score() the tensor that the model returned"
             )
         if category is None:
-            candidates = self.candidates(output)
+            category = self.infer_category(output)
         elif unknown := set(category.tolist()) - set(self.known_categories.tolist()):
             raise TrainingError(
                 f"categories {sorted(unknown)} have not been learned, so they have no "
                 "oracle score: evaluate on the experiences seen so far, or without "
                 "oracle scores"
             )
-        else:
-            candidates = category[:, None]
         score = self.score_of(kind)
-        maps = None
-        for one in candidates.unbind(1):
-            found = {
-                name: self.normality_levels(name, latents, one) for name in score.maps
-            }
-            own = self.score_maps(score, found, one, mask_size)
-            maps = own if maps is None else torch.minimum(maps, own)
-        assert maps is not None
-        return AnomalyScores(score.image(maps), maps, candidates[:, 0])
-
-    def candidates(self, output: Tensor) -> Tensor:
-        """Return the categories that each image is scored as, (N, M), nearest first.
-
-        Those whose affinity is at most ``doubt`` below the nearest one's; an image of
-        which there are fewer than M repeats its last.
-
-        :param output: what :meth:`forward` returned, (N, C).
-        """
-        nearest = self.infer_category(output)[:, None]
-        if not self.doubt:
-            return nearest
-        known = self.known_categories
-        affinity, order = output[:, known].sort(1, descending=True)
-        count = (affinity >= affinity[:, :1] - self.doubt).sum(1, keepdim=True)
-        column = torch.arange(int(count.max()), device=output.device)
-        return known[order.gather(1, torch.minimum(column, count - 1))]
+        found = {
+            name: self.normality_levels(name, latents, category) for name in score.maps
+        }
+        maps = self.score_maps(score, found, category, mask_size)
+        return AnomalyScores(score.image(maps), maps, category)
 
     def infer_category(self, output: Tensor) -> Tensor:
         """Return the nearest known category of each image, (N,)."""

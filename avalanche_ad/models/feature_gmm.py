@@ -51,7 +51,6 @@ class FeatureGMM(FittedDensity):
     :param likelihood_map: see :class:`DensityModel`.
     :param seed: decides the positions drawn and the start of the EM.
     :param position_calibration: see :class:`DensityModel`.
-    :param doubt: see :class:`FittedDensity`.
     """
 
     kind = "feature_gmm"
@@ -69,7 +68,6 @@ class FeatureGMM(FittedDensity):
         likelihood_map: LikelihoodMap = "log",
         seed: int = 0,
         position_calibration: bool = True,
-        doubt: float = 0.0,
     ) -> None:
         super().__init__(
             layout,
@@ -77,7 +75,6 @@ class FeatureGMM(FittedDensity):
             smoothing_sigma,
             likelihood_map,
             position_calibration,
-            doubt,
         )
         self.components = components
         self.covariance_shrinkage = covariance_shrinkage

@@ -31,13 +31,12 @@ __all__ = ["FeatureLatents", "FittedDensity", "FittedDensityOptions"]
 class FittedDensityOptions(DensityOptions):
     """``[model]`` of every density that is fitted to each category once.
 
-    >>> FittedDensityOptions(type="own", doubt=1.0).score_kind
+    >>> FittedDensityOptions(type="own").score_kind
     'likelihood'
     """
 
     covariance_shrinkage: NonNegative = 1e-2
     max_positions: Positive = 20_000
-    doubt: NonNegative = 0.0
 
 
 @dataclass
@@ -70,14 +69,12 @@ class FittedDensity(DensityModel):
 
     every category equally likely. The mean is of a few positions where they tell the
     category (:func:`~avalanche_ad.models.own_levels.affinities`); at all of them only
-    the density is evaluated that an image is scored by, when it is. In training the
-    few positions are all.
+    the density is evaluated that an image is scored by, when it is. In training, where
+    no gradient step moves them, all known categories are alike.
 
     :param layout: see :class:`DensityModel`, like the other parameters.
     :param score_kind: ``"likelihood"`` by default, since there is no entropy that
         training has shaped.
-    :param doubt: gap of affinities within which an image is scored as several
-        categories, see :meth:`AnomalyModel.candidates`.
 
     >>> from avalanche_ad import FeatureGMM
     >>> issubclass(FeatureGMM, FittedDensity), FittedDensity.trained
@@ -94,12 +91,10 @@ class FittedDensity(DensityModel):
         smoothing_sigma: float = 4.0,
         likelihood_map: LikelihoodMap = "log",
         position_calibration: bool = True,
-        doubt: float = 0.0,
     ) -> None:
         super().__init__(
             layout, score_kind, smoothing_sigma, likelihood_map, position_calibration
         )
-        self.doubt = doubt
         self._brought: dict[int, int] = {}  # images of each that an experience brought
         # optimizers refuse a model without parameters
         self.placeholder = nn.Parameter(torch.zeros(0), requires_grad=False)
@@ -224,27 +219,35 @@ class FittedDensity(DensityModel):
         output = x.new_full((len(x), self.num_categories), MASKED)
         known = self.known_categories
         if len(known):
-            roots = [math.sqrt(width) for _, _, width in self.layout.levels]
-
-            def of_all(rows: Tensor, column: int) -> Tensor:
-                some = [level[rows] for level in features]
-                found = self._every(some, known[column, None])
-                means = [
-                    (level / root).flatten(1).mean(1)
-                    for level, root in zip(found, roots, strict=True)
-                ]
-                return torch.stack(means).mean(0)
-
-            few = []
-            for index, level in enumerate(features):
-                positions = spread_positions(*level.shape[1:3]).to(x.device)
-                some = level.flatten(1, 2)[:, positions]
-                found = self.log_likelihood(index, some, known, positions)
-                few.append(found / roots[index])
-            # nothing that a training step needs hangs on the close calls
-            found = affinities(few, None if self.training else of_all)
-            output[:, known] = found - math.log(len(known))
+            output[:, known] = self._affinities(features, known) - math.log(len(known))
         return attach_latents(output, FeatureLatents(features, known))
+
+    def _affinities(self, features: Sequence[Tensor], known: Tensor) -> Tensor:
+        """Return log-likelihoods of images (N, C_known), see :class:`FittedDensity`.
+
+        :param features: one (N, H, W, D) per level.
+        :param known: categories (C_known,), at least one.
+        """
+        if self.training:
+            return features[0].new_zeros(len(features[0]), len(known))
+        roots = [math.sqrt(width) for _, _, width in self.layout.levels]
+
+        def of_all(rows: Tensor, column: int) -> Tensor:
+            some = [level[rows] for level in features]
+            found = self._every(some, known[column, None])
+            means = [
+                (level / root).flatten(1).mean(1)
+                for level, root in zip(found, roots, strict=True)
+            ]
+            return torch.stack(means).mean(0)
+
+        few = []
+        for index, level in enumerate(features):
+            positions = spread_positions(*level.shape[1:3]).to(level.device)
+            some = level.flatten(1, 2)[:, positions]
+            found = self.log_likelihood(index, some, known, positions)
+            few.append(found / roots[index])
+        return affinities(few, of_all)
 
     def own_levels(
         self,

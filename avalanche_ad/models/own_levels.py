@@ -36,7 +36,7 @@ def spread_positions(height: int, width: int, side: int = _SIDE) -> Tensor:
 
 
 def affinities(
-    levels: Sequence[Tensor], of_all: Callable[[Tensor, int], Tensor] | None
+    levels: Sequence[Tensor], of_all: Callable[[Tensor, int], Tensor]
 ) -> Tensor:
     """Return affinities to categories by a few positions, by all where those do not do.
 
@@ -47,7 +47,7 @@ def affinities(
 
     :param levels: affinities of a few positions, (N, P_l, C) per level.
     :param of_all: given rows (M,) and a column of C, returns the affinities by all
-        positions, (M,); ``None`` where the few positions have to do.
+        positions, (M,).
     :return: mean_l mean_p, (N, C).
 
     >>> few = torch.tensor([[[0.0, 0.1], [0.2, 0.0]]])
@@ -55,7 +55,7 @@ def affinities(
     tensor([[0., 1.]])
     """
     output = torch.stack([level.mean(1) for level in levels]).mean(0)
-    if of_all is None or output.shape[1] < 2:
+    if output.shape[1] < 2:
         return output
     best = output.argmax(1)
     gap = output.gather(1, best[:, None]) - output

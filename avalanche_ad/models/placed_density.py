@@ -19,8 +19,8 @@ __all__ = ["PlacedDensity", "PlacedDensityOptions"]
 class PlacedDensityOptions(FittedDensityOptions):
     """``[model]`` of every density that knows the place.
 
-    >>> PlacedDensityOptions(type="own", cells=4).doubt
-    0.0
+    >>> PlacedDensityOptions(type="own").cells
+    8
     """
 
     cells: Count = 8
@@ -54,7 +54,6 @@ class PlacedDensity(FittedDensity):
         smoothing_sigma: float = 4.0,
         likelihood_map: LikelihoodMap = "log",
         position_calibration: bool = True,
-        doubt: float = 0.0,
     ) -> None:
         super().__init__(
             layout,
@@ -62,7 +61,6 @@ class PlacedDensity(FittedDensity):
             smoothing_sigma,
             likelihood_map,
             position_calibration,
-            doubt,
         )
         self.places = nn.ModuleList(
             PlaceDensity(*shape, cells, covariance_shrinkage) for shape in layout.levels

@@ -15,7 +15,7 @@ from avalanche_ad.models.context_flow.flow import ContextFlow
 from avalanche_ad.models.context_flow.low_rank import adapted
 from avalanche_ad.models.context_flow.networks import (
     CategoryNetworks,
-    with_surroundings,
+    surroundings,
 )
 from avalanche_ad.models.context_flow.objectives import (
     contrast_loss,
@@ -30,7 +30,7 @@ from avalanche_ad.models.fitted_density import FeatureLatents
 from avalanche_ad.models.latents import latents_of
 from avalanche_ad.models.losses import image_loss
 from avalanche_ad.models.placed_density import PlacedDensity
-from avalanche_ad.models.position_code import position_code
+from avalanche_ad.models.position_code import position_codes
 
 __all__ = ["ContextFlowGMM"]
 
@@ -94,7 +94,6 @@ class ContextFlowGMM(PlacedDensity):
     :param critic: hidden width of the network of features, 0 for none.
     :param score_kind: see :class:`DensityModel`, as ``smoothing_sigma``,
         ``likelihood_map`` and ``position_calibration``.
-    :param doubt: see :class:`PlacedDensity`.
     :param seed: decides where flows and networks start.
     """
 
@@ -129,7 +128,6 @@ class ContextFlowGMM(PlacedDensity):
         noise: float = 0.5,
         head: int = 256,
         critic: int = 256,
-        doubt: float = 1.0,
         score_kind: str = "product_with_context",
         smoothing_sigma: float = 4.0,
         likelihood_map: LikelihoodMap = "log",
@@ -144,7 +142,6 @@ class ContextFlowGMM(PlacedDensity):
             smoothing_sigma,
             likelihood_map,
             position_calibration,
-            doubt,
         )
         self.rank = rank
         self.auxiliary = auxiliary
@@ -168,9 +165,8 @@ class ContextFlowGMM(PlacedDensity):
             self._new_flow(index, -1) for index in range(len(widths) if rank else 0)
         )
         for index, (height, width, _) in enumerate(layout.levels):
-            code = torch.zeros(1, 0, height, width)
-            if condition_channels:
-                code = position_code(condition_channels, height, width)[None]
+            code = position_codes(condition_channels, height, width)
+            code = code.view(height, width, condition_channels)
             self.register_buffer(f"code_{index}", code, persistent=False)
         self.resize(num_categories)
 
@@ -271,15 +267,15 @@ class ContextFlowGMM(PlacedDensity):
         own = self._of(category)
         for index, level in enumerate(levels):
             where = self._drawn_crop(index)
-            x = self._aligned(index, category, level[:, where[0], where[1]])
-            code = self._code(index)[:, :, where[0], where[1]]
+            x = self.alignments[index](level[:, where[0], where[1]], category)
+            code = self._code(index)[where]
             loss = x.new_zeros(len(x))
             if self.likelihood_weight:
                 surprise = -own.log_density(index, x, code)
                 tail = tail_aware(surprise, self.tail_weight, self.tail_share)
                 loss = loss + self.likelihood_weight * tail
             if self.contrast_weight:
-                regions = noised_regions((len(x), *x.shape[2:])).to(x)
+                regions = noised_regions(x.shape[:3]).to(x)
                 mixed = noised(x, regions, self.noise)
                 contrast = contrast_loss(own.by_flow(index, mixed, code), regions)
                 loss = loss + self.contrast_weight * contrast
@@ -332,10 +328,10 @@ class ContextFlowGMM(PlacedDensity):
         self, category: int, index: int, level: Tensor, positions: Tensor
     ) -> Tensor:
         """Return a critic's log-odds of positions (K, 3) of a level (N, H, W, D)."""
-        level = with_surroundings(level.movedim(3, 1)).movedim(1, 3)
-        chosen = level[tuple(positions.T)].view(len(positions), 2, -1)
+        where = tuple(positions.T)
+        chosen = torch.stack([level[where], surroundings(level)[where]], 1)
         aligned = self.alignments[index](chosen, category).flatten(1)  # (K, 2D)
-        return self._of(category).by_critic(index, aligned.T[None, ..., None])
+        return self._of(category).by_critic(index, aligned)
 
     def _drawn_crop(self, index: int) -> tuple[slice, slice]:
         slices = []
@@ -350,11 +346,6 @@ class ContextFlowGMM(PlacedDensity):
     def _code(self, index: int) -> Tensor:
         return self.get_buffer(f"code_{index}")
 
-    def _aligned(self, index: int, category: int, level: Tensor) -> Tensor:
-        """Return aligned features (N, D, H, W) of a level (N, H, W, D)."""
-        aligned: Tensor = self.alignments[index](level, category)
-        return aligned.movedim(3, 1)
-
     @torch.no_grad()
     def _context(self, category: int, levels: Sequence[Tensor]) -> list[Tensor]:
         """Return how normal features are to a category's networks, see the class."""
@@ -364,7 +355,7 @@ class ContextFlowGMM(PlacedDensity):
         for index, level in enumerate(levels):
             code = self._code(index)
             parts = [
-                evaluate(index, self._aligned(index, category, part), code)
+                evaluate(index, self.alignments[index](part, category), code)
                 for part in torch.split(level, 8)
             ]
             found.append(torch.cat(parts))

@@ -19,9 +19,10 @@ class Coupling(nn.Module):
         v' = v ⊙ exp(s) + t,  s = α tanh(s̃ / α),  (s̃, t) = network(u, position),
 
     so that log |det| of the whole map is the sum of s, and s summed over channels is a
-    position's share of it. The network is a convolution 1x1, a depthwise one of
-    ``kernel`` x ``kernel`` and one 1x1, with a ReLU after the first two; the position
-    code enters beside u. It starts at 0, the coupling as the identity.
+    position's share of it. The network is a layer of each position by itself, a
+    depthwise convolution of ``kernel`` x ``kernel`` and another layer, with a ReLU
+    after the first two; the position code enters beside u. It starts at 0, the coupling
+    as the identity.
 
     :param channels: D, even.
     :param code_channels: of the position code, 0 for none.
@@ -34,7 +35,7 @@ class Coupling(nn.Module):
 
     >>> coupling = Coupling(4, 0, hidden=8)
     >>> _ = nn.init.normal_(coupling.outer.weight)
-    >>> x = torch.randn(2, 4, 5, 5)
+    >>> x = torch.randn(2, 5, 5, 4)
     >>> z, log_det = coupling(x, None)
     >>> torch.allclose(coupling.inverse(z, None), x, atol=1e-5), log_det.shape
     (True, torch.Size([2, 5, 5]))
@@ -52,46 +53,46 @@ class Coupling(nn.Module):
         self.passive = channels // 2
         self.active = channels - self.passive
         self.clamp = clamp
-        self.inner = nn.Conv2d(self.passive, hidden, 1)
+        self.inner = nn.Linear(self.passive, hidden)
         self.coded = (
-            nn.Conv2d(code_channels, hidden, 1, bias=False) if code_channels else None
+            nn.Linear(code_channels, hidden, bias=False) if code_channels else None
         )
         self.context = (
             nn.Conv2d(hidden, hidden, kernel, padding=kernel // 2, groups=hidden)
             if kernel > 1
             else None
         )
-        self.outer = nn.Conv2d(hidden, 2 * self.active, 1)
+        self.outer = nn.Linear(hidden, 2 * self.active)
         nn.init.zeros_(self.outer.weight)
-        nn.init.zeros_(self.outer.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.outer.bias)
 
     def _affine(self, u: Tensor, code: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return s and t, (N, D/2, H, W) each."""
+        """Return s and t, (N, H, W, D/2) each."""
         h = self.inner(u)
         if self.coded is not None and code is not None:
             h = h + self.coded(code)
         h = F.relu(h)
         if self.context is not None:
-            h = F.relu(self.context(h))
-        s, t = self.outer(h).split(self.active, 1)
+            h = F.relu(self.context(h.movedim(3, 1)).movedim(1, 3))
+        s, t = self.outer(h).split(self.active, -1)
         return self.clamp * torch.tanh(s / self.clamp), t
 
     def forward(self, x: Tensor, code: Tensor | None) -> tuple[Tensor, Tensor]:
         """Map features on.
 
-        :param x: (N, D, H, W).
-        :param code: of the positions, (1, code_channels, H, W).
-        :return: (N, D, H, W), and each position's share of log |det|, (N, H, W).
+        :param x: (N, H, W, D).
+        :param code: of the positions, (H, W, code_channels).
+        :return: (N, H, W, D), and each position's share of log |det|, (N, H, W).
         """
-        u, v = torch.split(x, [self.passive, self.active], 1)
+        u, v = torch.split(x, [self.passive, self.active], -1)
         s, t = self._affine(u, code)
-        return torch.cat([u, v * s.exp() + t], 1), s.sum(1)
+        return torch.cat([u, torch.addcmul(t, v, s.exp())], -1), s.sum(-1)
 
     def inverse(self, z: Tensor, code: Tensor | None) -> Tensor:
         """Map back, see :meth:`forward`."""
-        u, v = torch.split(z, [self.passive, self.active], 1)
+        u, v = torch.split(z, [self.passive, self.active], -1)
         s, t = self._affine(u, code)
-        return torch.cat([u, (v - t) * (-s).exp()], 1)
+        return torch.cat([u, (v - t) * (-s).exp()], -1)
 
 
 class ContextFlow(nn.Module):
@@ -105,7 +106,7 @@ class ContextFlow(nn.Module):
     :param seed: decides permutations and initial weights.
 
     >>> flow = ContextFlow(4, couplings=2, hidden=8)
-    >>> x = torch.randn(2, 4, 5, 5)
+    >>> x = torch.randn(2, 5, 5, 4)
     >>> z, log_det = flow(x)
     >>> torch.allclose(flow.inverse(z), x, atol=1e-5), log_det.shape
     (True, torch.Size([2, 5, 5]))
@@ -138,14 +139,14 @@ class ContextFlow(nn.Module):
     def forward(self, x: Tensor, code: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map features to latents.
 
-        :param x: (N, D, H, W).
-        :param code: of the positions, (1, code_channels, H, W).
-        :return: latents (N, D, H, W), and each position's share of log |det ∂z/∂x|,
+        :param x: (N, H, W, D).
+        :param code: of the positions, (H, W, code_channels).
+        :return: latents (N, H, W, D), and each position's share of log |det ∂z/∂x|,
             (N, H, W).
         """
-        log_det = x.new_zeros(len(x), *x.shape[2:])
+        log_det = x.new_zeros(x.shape[:3])
         for order, block in zip(self.orders, self.blocks, strict=True):
-            x, share = block(x.index_select(1, order), code)
+            x, share = block(x.index_select(3, order), code)
             log_det = log_det + share
         return x, log_det
 
@@ -155,5 +156,5 @@ class ContextFlow(nn.Module):
             reversed(self.orders), reversed(self.blocks), strict=True
         ):
             z = block.inverse(z, code)  # type: ignore[operator]
-            z = z.index_select(1, order.argsort())
+            z = z.index_select(3, order.argsort())
         return z

@@ -12,7 +12,7 @@ from avalanche_ad.models.context_flow.flow import ContextFlow
 from avalanche_ad.models.context_flow.objectives import log_density
 from avalanche_ad.models.evaluating import seeded
 
-__all__ = ["CategoryNetworks", "with_surroundings"]
+__all__ = ["CategoryNetworks", "surroundings"]
 
 
 class CategoryNetworks(nn.Module):
@@ -36,7 +36,7 @@ class CategoryNetworks(nn.Module):
     three layers and with the surroundings beside the features.
 
     >>> made = CategoryNetworks([ContextFlow(4, couplings=1)], head=8, critic=8)
-    >>> made.normality(0, torch.randn(2, 4, 3, 3), None).shape
+    >>> made.normality(0, torch.randn(2, 3, 3, 4), None).shape
     torch.Size([2, 3, 3])
     """
 
@@ -64,7 +64,7 @@ class CategoryNetworks(nn.Module):
         """Return log p/D of a level's aligned features, (N, H, W).
 
         :param index: of the level.
-        :param x: features (N, D, H, W).
+        :param x: features (N, H, W, D).
         :param code: of the positions, see :class:`ContextFlow`.
         """
         return log_density(*self.flows[index](x, code))
@@ -75,40 +75,42 @@ class CategoryNetworks(nn.Module):
         a, b = self.logits[index]
         found: Tensor = a.exp() * log_density(z, log_det) + b
         if len(self.heads):
-            found = found + self.heads[index](z)[:, 0]
+            found = found + self.heads[index](z)[..., 0]
         return found
 
     def by_critic(self, index: int, x: Tensor) -> Tensor:
-        """Return the log-odds of the critic, (N, H, W).
+        """Return the log-odds of the critic, (…).
 
         :param index: of the level.
-        :param x: aligned features :func:`with_surroundings`, (N, 2D, H, W).
+        :param x: aligned features and :func:`surroundings`, (…, 2D).
         """
-        found: Tensor = self.critics[index](x)[:, 0]
+        found: Tensor = self.critics[index](x)[..., 0]
         return found
 
     def normality(self, index: int, x: Tensor, code: Tensor | None) -> Tensor:
         """Return the sum of all log-odds, see :meth:`log_density`."""
         found = self.by_flow(index, x, code)
         if len(self.critics):
-            found = found + self.by_critic(index, with_surroundings(x))
+            found = found + self.by_critic(index, torch.cat([x, surroundings(x)], -1))
         return found
 
 
-def with_surroundings(x: Tensor) -> Tensor:
-    """Return features beside the mean of 3x3 positions, (N, 2D, H, W).
+def surroundings(x: Tensor) -> Tensor:
+    """Return the mean of 3x3 positions around each, fewer at the border, (N, H, W, D).
 
-    :param x: (N, D, H, W).
+    :param x: (N, H, W, D).
 
-    >>> with_surroundings(torch.ones(1, 2, 4, 4)).shape
-    torch.Size([1, 4, 4, 4])
+    >>> surroundings(torch.ones(1, 4, 4, 2)).sum()
+    tensor(32.)
     """
-    return torch.cat([x, avg_pool2d(x, 3, 1, 1, count_include_pad=False)], 1)
+    return avg_pool2d(
+        x.movedim(3, 1), 3, stride=1, padding=1, count_include_pad=False
+    ).movedim(1, 3)
 
 
 def _layers(*widths: int) -> nn.Sequential:
     """Return a network of each position by itself, to one number."""
     layers: list[nn.Module] = []
     for inputs, outputs in zip(widths, widths[1:], strict=False):
-        layers += [nn.Conv2d(inputs, outputs, 1), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 1))
+        layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], 1))

@@ -24,15 +24,15 @@ def log_density(z: Tensor, log_det: Tensor) -> Tensor:
 
     log p = −½ ‖z‖² − ½ D log 2π + log |det ∂z/∂x|, at every position.
 
-    :param z: latents (N, D, H, W).
+    :param z: latents (N, H, W, D).
     :param log_det: each position's share (N, H, W).
     :return: (N, H, W).
 
-    >>> log_density(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1)).item()
+    >>> log_density(torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1)).item()
     -0.9189385175704956
     """
-    dimensions = z.shape[1]
-    square = z.square().sum(1)
+    dimensions = z.shape[-1]
+    square = z.square().sum(-1)
     return (log_det - 0.5 * square) / dimensions - 0.5 * math.log(2 * math.pi)
 
 
@@ -59,12 +59,12 @@ def noised_regions(shape: Sequence[int], cell: int = 4) -> Tensor:
 def noised(x: Tensor, regions: Tensor, deviation: float) -> Tensor:
     """Return features with Gaussian noise where the regions are.
 
-    :param x: (N, D, H, W).
+    :param x: (N, H, W, D).
     :param regions: (N, H, W) of 0 and 1.
     :param deviation: of the noise, per channel.
     """
     noise = torch.randn(x.shape, dtype=x.dtype).to(x.device)
-    return x + deviation * regions[:, None] * noise
+    return x + deviation * regions[..., None] * noise
 
 
 def painted_positions(where: Tensor, size: tuple[int, int]) -> Tensor:

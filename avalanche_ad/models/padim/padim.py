@@ -65,7 +65,6 @@ class PaDiM(PlacedDensity):
     :param likelihood_map: see :class:`DensityModel`.
     :param seed: of the second expert.
     :param position_calibration: see :class:`DensityModel`.
-    :param doubt: see :class:`FittedDensity`.
     :raises RecipeError: for a score of a second expert that there is not.
     """
 
@@ -86,7 +85,6 @@ class PaDiM(PlacedDensity):
         likelihood_map: LikelihoodMap = "log",
         seed: int = 0,
         position_calibration: bool = True,
-        doubt: float = 0.0,
     ) -> None:
         super().__init__(
             layout,
@@ -96,7 +94,6 @@ class PaDiM(PlacedDensity):
             smoothing_sigma,
             likelihood_map,
             position_calibration,
-            doubt,
         )
         self.components = components
         _check_score(score_kind, components)
