@@ -9,7 +9,7 @@ from avalanche_ad.models import ContextFlowGMM, PaDiM
 from avalanche_ad.models.context_flow.alignment import partly_whitening
 from avalanche_ad.models.context_flow.flow import ContextFlow
 from avalanche_ad.models.context_flow.low_rank import adapted
-from avalanche_ad.models.context_flow.networks import surroundings
+from avalanche_ad.models.context_flow.networks import surroundings, surroundings_at
 from avalanche_ad.models.context_flow.objectives import (
     contrast_loss,
     log_density,
@@ -365,6 +365,8 @@ def test_the_critic_sees_the_surroundings():
     around = surroundings(x)
     torch.testing.assert_close(around[:, 2, 3], x[:, 1:4, 2:5].mean((1, 2)))
     torch.testing.assert_close(around[:, 0, 0], x[:, :2, :2].mean((1, 2)))
+    every = torch.cartesian_prod(*(torch.arange(size) for size in x.shape[:3]))
+    torch.testing.assert_close(surroundings_at(x, every), around.flatten(0, 2))
     # by the level and by the position alike
     model = made((0,)).eval()
     x = features(4)

@@ -15,7 +15,7 @@ from avalanche_ad.models.context_flow.flow import ContextFlow
 from avalanche_ad.models.context_flow.low_rank import adapted
 from avalanche_ad.models.context_flow.networks import (
     CategoryNetworks,
-    surroundings,
+    surroundings_at,
 )
 from avalanche_ad.models.context_flow.objectives import (
     contrast_loss,
@@ -36,6 +36,19 @@ __all__ = ["ContextFlowGMM"]
 
 POSITIONS = 256
 """So many of either kind a critic sees of a category in a step."""
+
+
+def drawn(level: Tensor, rows: Tensor) -> Tensor:
+    """Return :data:`POSITIONS` positions drawn of some images, (K, 3).
+
+    :param level: features (N, H, W, D).
+    :param rows: of the images (M,).
+    """
+    sizes = (len(rows), *level.shape[1:3])
+    found = torch.stack([torch.randint(size, (POSITIONS,)) for size in sizes], 1)
+    found = found.to(rows)
+    found[:, 0] = rows[found[:, 0]]
+    return found
 
 
 class ContextFlowGMM(PlacedDensity):
@@ -255,19 +268,24 @@ class ContextFlowGMM(PlacedDensity):
         for category in sorted(set(target.tolist())):
             rows = (target == category).nonzero().flatten()
             if str(category) in self.categories:
-                levels = [level[rows] for level in latents.features]
-                loss = loss.index_add(0, rows, self._loss_of(category, levels))
+                own = self._loss_of(category, latents.features, rows)
+                loss = loss.index_add(0, rows, own)
         if not loss.requires_grad and torch.is_grad_enabled():
             loss.requires_grad_()  # all of earlier experiences: a step of nothing
         return loss
 
-    def _loss_of(self, category: int, levels: Sequence[Tensor]) -> Tensor:
-        """Return the loss of one category's images, (N,), mean over levels."""
+    def _loss_of(self, category: int, levels: Sequence[Tensor], rows: Tensor) -> Tensor:
+        """Return the loss of one category's images, (M,), mean over levels.
+
+        :param category: category index.
+        :param levels: features of the minibatch, one (N, H, W, D) per level.
+        :param rows: the category's (M,).
+        """
         losses = []
         own = self._of(category)
         for index, level in enumerate(levels):
             where = self._drawn_crop(index)
-            x = self.alignments[index](level[:, where[0], where[1]], category)
+            x = self.alignments[index](level[:, where[0], where[1]][rows], category)
             code = self._code(index)[where]
             loss = x.new_zeros(len(x))
             if self.likelihood_weight:
@@ -296,40 +314,29 @@ class ContextFlowGMM(PlacedDensity):
         """
         images = [self.layout.unflatten(self.features_of(one)) for one in (x, defects)]
         loss = images[0][0].new_zeros(())
-        for category in sorted(set(target.tolist())):
-            rows = target == category
-            if str(category) in self.categories:
-                normals, painted = ([level[rows] for level in one] for one in images)
-                losses = self._defect_loss_of(category, normals, painted, where[rows])
-                loss = loss + rows.sum() / len(x) * losses
-        return self.contrast_weight * loss
-
-    def _defect_loss_of(
-        self,
-        category: int,
-        normals: Sequence[Tensor],
-        painted: Sequence[Tensor],
-        where: Tensor,
-    ) -> Tensor:
-        """Return the loss of one category's critics, a scalar."""
-        losses = []
-        for index, level in enumerate(normals):
-            drawn = [torch.randint(size, (POSITIONS,)) for size in level.shape[:3]]
-            every = torch.stack(drawn, 1).to(level.device)
-            losses.append(softplus(-self._judged(category, index, level, every)).mean())
-            covered = painted_positions(where, (level.shape[1], level.shape[2]))
-            if len(covered):
-                some = covered[torch.randint(len(covered), (POSITIONS,)).to(every)]
-                judged = self._judged(category, index, painted[index], some)
-                losses.append(softplus(judged).mean())
-        return torch.stack(losses).sum() / len(normals)
+        for index, (normals, painted) in enumerate(zip(*images, strict=True)):
+            covered = painted_positions(where, (normals.shape[1], normals.shape[2]))
+            for category in sorted(set(target.tolist())):
+                if str(category) not in self.categories:
+                    continue
+                rows = (target == category).nonzero().flatten()
+                judged = self._judged(category, index, normals, drawn(normals, rows))
+                own = softplus(-judged).mean()
+                some = covered[target[covered[:, 0]] == category]
+                if len(some):
+                    some = some[torch.randint(len(some), (POSITIONS,)).to(some)]
+                    judged = self._judged(category, index, painted, some)
+                    own = own + softplus(judged).mean()
+                loss = loss + len(rows) / len(x) * own
+        return self.contrast_weight * loss / len(images[0])
 
     def _judged(
         self, category: int, index: int, level: Tensor, positions: Tensor
     ) -> Tensor:
         """Return a critic's log-odds of positions (K, 3) of a level (N, H, W, D)."""
-        where = tuple(positions.T)
-        chosen = torch.stack([level[where], surroundings(level)[where]], 1)
+        chosen = torch.stack(
+            [level[tuple(positions.T)], surroundings_at(level, positions)], 1
+        )
         aligned = self.alignments[index](chosen, category).flatten(1)  # (K, 2D)
         return self._of(category).by_critic(index, aligned)
 

@@ -12,7 +12,7 @@ from avalanche_ad.models.context_flow.flow import ContextFlow
 from avalanche_ad.models.context_flow.objectives import log_density
 from avalanche_ad.models.evaluating import seeded
 
-__all__ = ["CategoryNetworks", "surroundings"]
+__all__ = ["CategoryNetworks", "surroundings", "surroundings_at"]
 
 
 class CategoryNetworks(nn.Module):
@@ -106,6 +106,29 @@ def surroundings(x: Tensor) -> Tensor:
     return avg_pool2d(
         x.movedim(3, 1), 3, stride=1, padding=1, count_include_pad=False
     ).movedim(1, 3)
+
+
+def surroundings_at(x: Tensor, positions: Tensor) -> Tensor:
+    """Return :func:`surroundings` of some positions alone, (K, D).
+
+    :param x: (N, H, W, D).
+    :param positions: image, row and column of each (K, 3).
+
+    >>> surroundings_at(torch.ones(1, 4, 4, 2), torch.tensor([[0, 0, 3]]))
+    tensor([[1., 1.]])
+    """
+    steps = torch.tensor([-1, 0, 1], device=x.device)
+    rows, columns = positions[:, 1:2] + steps, positions[:, 2:] + steps  # (K, 3)
+    inside = ((rows >= 0) & (rows < x.shape[1]))[:, :, None] & (
+        (columns >= 0) & (columns < x.shape[2])
+    )[:, None]
+    near = x[
+        positions[:, 0, None, None],
+        rows.clamp(0, x.shape[1] - 1)[:, :, None],
+        columns.clamp(0, x.shape[2] - 1)[:, None],
+    ]  # (K, 3, 3, D)
+    share = inside / inside.sum((1, 2), keepdim=True)
+    return torch.einsum("kij,kijd->kd", share.to(x), near)
 
 
 def _layers(*widths: int) -> nn.Sequential:
