@@ -53,6 +53,7 @@ from avalanche_ad.training.plugins import (
     GradientClippingPlugin,
     IntraClassWarmupPlugin,
     PaintedDefectsPlugin,
+    StepLimitPlugin,
     WarmupCosinePlugin,
 )
 from avalanche_ad.training.plugins.requirements import check_positions
@@ -221,6 +222,9 @@ def build_strategy(
         for made, arguments in _plugins(recipe)
     ]
     criterion = model.criterion(**training.model_dump())
+    if training.max_steps_per_category:
+        # before those that go by the number of epochs
+        plugins = [StepLimitPlugin(training.max_steps_per_category), *plugins]
     if training.epochs:
         plugins += [
             WarmupCosinePlugin(training.warmup_epochs, training.final_lr_factor),

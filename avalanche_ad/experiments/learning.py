@@ -23,6 +23,7 @@ from avalanche_ad.experiments.run_state import (
     only,
 )
 from avalanche_ad.recipes import ExperimentRecipe
+from avalanche_ad.training.plugins import limited_epochs
 
 AfterTask = Callable[[int, Sequence[Mapping[str, Any]]], None]
 """Called with the index of an experience and its evaluation."""
@@ -118,8 +119,15 @@ def _training_steps(
 ) -> int:
     """Estimate the number of training minibatches still to come."""
     training = recipe.benchmark.training
-    counts = [len(experience.dataset) for experience in benchmark.train_stream]
+    stream = benchmark.train_stream
+    counts = np.array([len(experience.dataset) for experience in stream])
+    categories = np.array([len(e.classes_in_this_experience) for e in stream])
     if isinstance(strategy, Cumulative):
-        counts = np.cumsum(counts).tolist()
-    batches = sum(-(-count // training.batch_size) for count in counts[first:])
-    return max(1, batches * training.epochs)
+        counts, categories = counts.cumsum(), categories.cumsum()
+    steps = 0
+    for count, own in zip(counts[first:], categories[first:], strict=True):
+        batches, epochs = -(-int(count) // training.batch_size), training.epochs
+        if limit := training.max_steps_per_category:
+            epochs = limited_epochs(epochs, limit, int(own), batches)
+        steps += batches * epochs
+    return max(1, steps)

@@ -78,13 +78,15 @@ class TrainingRecipe(Options):
     Not all of it is read by all: a ``feature_gmm`` trains nothing and reads the sizes
     of minibatches and ``calibration_images`` alone; under ``IncrementalMixturePlugin``
     the loss has no ``lambda1``, ``lambda2``, ``label_smoothing`` or
-    ``intra_class_warmup_epochs``.
+    ``intra_class_warmup_epochs``. With ``max_steps_per_category`` an experience of many
+    images has fewer than ``epochs``, 0 for no limit.
 
     >>> TrainingRecipe(epochs=24).batch_size
     8
     """
 
     epochs: Annotated[int, Field(ge=0)] = 200
+    max_steps_per_category: Annotated[int, Field(ge=0)] = 0
     batch_size: Positive = 8
     eval_batch_size: Positive = 16
     lr: Annotated[float, Field(gt=0)] = 2e-4
