@@ -219,6 +219,15 @@ def test_synthesize_check_and_run_on_a_folder(cli, tmp_path):
     assert kept["categories"] == [["bolt"], ["gear"]]
 
 
+def test_what_runs_by_default_learns(cli, tiny_stream, tmp_path):
+    out = tmp_path / "run"
+    done = cli("run", "-b", tiny_stream, "--out", out, "--set", "training.epochs=1")
+    assert done.code == 0, done.err
+    kept = json.loads((out / "results.json").read_text())
+    assert kept["strategy"] == "context_flow"
+    assert kept["final"]["image_auroc"] > 0.5
+
+
 def test_a_folder_that_is_not_read_is_told(cli, tiny_stream, tmp_path):
     command = [
         "run",

@@ -1,4 +1,4 @@
-"""Options of the default strategy: one owner, no contradiction, old records read."""
+"""Options of `gmm_alignment`: one owner, no contradiction, old records read."""
 
 from __future__ import annotations
 

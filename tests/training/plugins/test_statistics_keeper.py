@@ -74,7 +74,7 @@ OPTIONS = {
 def test_every_option_takes_effect_whoever_states_it(
     make_strategy, stream, name, owner
 ):
-    """The default strategy's three plugins, of which one states it."""
+    """The three plugins of `gmm_alignment`, of which one states it."""
     classes = (IncrementalMixturePlugin, StatisticsRehearsalPlugin, GMMAlignmentPlugin)
     short = stream(train=20)
     base = {key: value for key, value in QUICK.items() if key != name}
