@@ -237,6 +237,16 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
         """
         return False
 
+    def held_out_rows(self, category: int, x: Tensor) -> Tensor:
+        """Return which normals :meth:`levels_without` can score as new ones, (N,).
+
+        Here all, as far as it can at all.
+
+        :param category: a category that has been learned.
+        :param x: features (N, layout.size) of its training normals.
+        """
+        return torch.ones(len(x), dtype=torch.bool, device=x.device)
+
     def levels_without(
         self,
         category: int,

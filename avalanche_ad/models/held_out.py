@@ -44,8 +44,8 @@ def held_out_scores(
     :param folds: how many; n at most.
     :param images: of how many images the constants are taken, as for the model's own:
         spread over those there are, or where they are fewer each taken again.
-    :return: (n,), of the category given: none is inferred. Of an image and its copies
-        the first.
+    :return: of those that the model can score as new (``held_out_rows``), of the
+        category given: none is inferred. Of an image and its copies the first.
     :raises TrainingError: for fewer than two images.
     """
     first, group = torch.unique(copies_of(x).cpu(), return_inverse=True)
@@ -79,4 +79,4 @@ def held_out_scores(
             chosen = torch.full((len(held),), category, device=x.device)
             maps = model.score_maps(score, rest_of, chosen, mask_size)
             scores.append(score.image(maps))
-    return torch.cat(scores)
+    return torch.cat(scores)[model.held_out_rows(category, x[first])]

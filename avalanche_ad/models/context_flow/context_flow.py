@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count, takewhile
 
 import torch
 from torch import Tensor, nn
@@ -11,20 +12,23 @@ from torch.nn.functional import softplus
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.calibrated_maps import Levels
 from avalanche_ad.models.context_flow.alignment import InputAlignment
-from avalanche_ad.models.context_flow.flow import ContextFlow
-from avalanche_ad.models.context_flow.low_rank import adapted
+from avalanche_ad.models.context_flow.ensemble import (
+    CategoryEnsemble,
+    fingerprints,
+    left_out,
+)
 from avalanche_ad.models.context_flow.networks import (
     CategoryNetworks,
-    surroundings_at,
+    with_surroundings,
 )
 from avalanche_ad.models.context_flow.objectives import (
-    contrast_loss,
-    noised,
-    noised_regions,
+    Weights,
+    drawn_crop,
+    drawn_positions,
     painted_positions,
-    tail_aware,
 )
 from avalanche_ad.models.context_flow.options import ContextFlowOptions
+from avalanche_ad.models.context_flow.starting import Start
 from avalanche_ad.models.density_model import LikelihoodMap
 from avalanche_ad.models.fitted_density import FeatureLatents
 from avalanche_ad.models.latents import latents_of
@@ -35,20 +39,7 @@ from avalanche_ad.models.position_code import position_codes
 __all__ = ["ContextFlowGMM"]
 
 POSITIONS = 256
-"""So many of either kind a critic sees of a category in a step."""
-
-
-def drawn(level: Tensor, rows: Tensor) -> Tensor:
-    """Return :data:`POSITIONS` positions drawn of some images, (K, 3).
-
-    :param level: features (N, H, W, D).
-    :param rows: of the images (M,).
-    """
-    sizes = (len(rows), *level.shape[1:3])
-    found = torch.stack([torch.randint(size, (POSITIONS,)) for size in sizes], 1)
-    found = found.to(rows)
-    found[:, 0] = rows[found[:, 0]]
-    return found
+"""So many of either kind the critics of a category see in a step."""
 
 
 class ContextFlowGMM(PlacedDensity):
@@ -63,7 +54,12 @@ class ContextFlowGMM(PlacedDensity):
     (:class:`~avalanche_ad.models.context_flow.networks.CategoryNetworks`), or log p/D
     where noise trains nothing. The score is of both.
 
-    A category has a flow of its own; or, with ``rank``, what the categories of the
+    A category has ``networks`` such flows and critics, each trained on all of its
+    images but a sixth, and takes the mean of what they say
+    (:class:`~avalanche_ad.models.context_flow.ensemble.CategoryEnsemble`). Thresholds
+    come from the images that one of them has not seen.
+
+    A category has flows of its own; or, with ``rank``, what the categories of the
     first experience trained together, frozen after it, and matrices of low rank of its
     own. Nothing of a category moves after its experience, so nothing is forgotten but
     by inferring another category.
@@ -74,9 +70,8 @@ class ContextFlowGMM(PlacedDensity):
         λ_l · tail_aware(−log p/D) + λ_c · contrast,
 
     see :mod:`~avalanche_ad.models.context_flow.objectives`. Likelihood alone makes a
-    flow sure of what it models, defects too; noise as negatives has it say where
-    features leave the normal ones. Beside the flow a critic is told from painted
-    defects, see :meth:`defect_loss`.
+    flow sure of what it models, defects too. Beside the flow a critic is told from
+    painted defects, see :meth:`defect_loss`.
 
     >>> model = ContextFlowGMM(FeatureLayout(((4, 4, 8),)), couplings=2, hidden=8)
     >>> x = torch.randn(6, 128, generator=torch.Generator().manual_seed(0))
@@ -93,6 +88,7 @@ class ContextFlowGMM(PlacedDensity):
     :param couplings: of each flow, see
         :class:`~avalanche_ad.models.context_flow.flow.ContextFlow`, as ``hidden``,
         ``kernel`` and ``clamp``.
+    :param networks: how many, at most six; a single one leaves no image out.
     :param condition_channels: of the position code, 0 for none.
     :param whitening: power of the alignment, 0 to 1.
     :param rank: of a category's own matrices, 0 for a flow of its own.
@@ -129,6 +125,7 @@ class ContextFlowGMM(PlacedDensity):
         hidden: int = 128,
         kernel: int = 1,
         clamp: float = 1.5,
+        networks: int = 2,
         condition_channels: int = 16,
         whitening: float = 0.5,
         rank: int = 0,
@@ -156,27 +153,33 @@ class ContextFlowGMM(PlacedDensity):
             likelihood_map,
             position_calibration,
         )
-        self.rank = rank
-        self.auxiliary = auxiliary
+        self.networks = networks
         self.crop = crop
-        self.likelihood_weight = likelihood_weight
-        self.tail_weight = tail_weight
-        self.tail_share = tail_share
-        self.contrast_weight = contrast_weight
-        self.noise = noise
-        self.seed = seed
+        self.weights = Weights(
+            likelihood_weight, tail_weight, tail_share, contrast_weight, noise
+        )
         self.max_positions = max_positions
-        self._shape = (condition_channels, couplings, hidden, kernel, clamp)
-        self._added = (head, critic) if contrast_weight else (0, 0)
         self._trains = False  # whether a step was taken since categories were added
-        widths = [width for _, _, width in layout.levels]
+        widths = tuple(width for _, _, width in layout.levels)
+        self._start = Start(
+            widths,
+            condition_channels,
+            couplings,
+            hidden,
+            kernel,
+            clamp,
+            head,
+            critic,
+            rank,
+            auxiliary,
+            seed,
+            contrast=contrast_weight > 0,
+        )
         self.alignments = nn.ModuleList(
             InputAlignment(width, whitening) for width in widths
         )
         self.categories = nn.ModuleDict()
-        self.base = nn.ModuleList(
-            self._new_flow(index, -1) for index in range(len(widths) if rank else 0)
-        )
+        self.base = self._start.base()
         for index, (height, width, _) in enumerate(layout.levels):
             code = position_codes(condition_channels, height, width)
             code = code.view(height, width, condition_channels)
@@ -223,36 +226,21 @@ class ContextFlowGMM(PlacedDensity):
             rows = level.flatten(0, 2)
             step = max(1, len(rows) // self.max_positions)
             alignment.fit(category, rows[::step])  # type: ignore[operator]
-        self._start(category)
+        self._begin(category, left_out(fingerprints(levels), self.networks))
 
-    def _start(self, category: int) -> None:
-        flows = [
-            self._new_flow(index, category) for index in range(len(self.alignments))
-        ]
-        seed = self.seed * 100_003 + 101 * (category + 1) + 100
-        started = CategoryNetworks(flows, *self._added, seed)
+    def _begin(self, category: int, images: Sequence[Tensor]) -> None:
+        started = self._start.category(category, images, self.base)
         self.categories[str(category)] = started.to(self.device)
 
-    def _new_flow(self, index: int, category: int) -> ContextFlow:
-        """Return a category's flow of a level, or the base where there is none yet."""
-        seed = self.seed * 100_003 + 101 * (category + 1) + index
-        if self.rank and category >= 0:
-            base = self.base[index]
-            assert isinstance(base, ContextFlow)
-            return adapted(base, self.rank, seed, self.auxiliary)
-        code, couplings, hidden, kernel, clamp = self._shape
-        width = self.layout.levels[index][2]
-        return ContextFlow(width, code, couplings, hidden, kernel, clamp, seed)
-
-    def _of(self, category: int) -> CategoryNetworks:
+    def _of(self, category: int) -> CategoryEnsemble:
         found = self.categories[str(category)]
-        assert isinstance(found, CategoryNetworks)
+        assert isinstance(found, CategoryEnsemble)
         return found
 
     # Training -------------------------------------------------------------------
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of the category's own flow per image, (N,).
+        """Return the loss of the category's own flows per image, (N,).
 
         In evaluation, or where a plugin took the latents away, it is minus the image's
         affinity.
@@ -265,39 +253,48 @@ class ContextFlowGMM(PlacedDensity):
             return image_loss(output, target)
         self._trains = True
         loss = output.new_zeros(len(target))
-        for category in sorted(set(target.tolist())):
-            rows = (target == category).nonzero().flatten()
-            if str(category) in self.categories:
-                own = self._loss_of(category, latents.features, rows)
-                loss = loss.index_add(0, rows, own)
+        for category, networks, rows in self._trained_on(latents.features, target):
+            own = self._loss_of(category, networks, latents.features, rows)
+            loss = loss.index_add(0, rows, own)
         if not loss.requires_grad and torch.is_grad_enabled():
             loss.requires_grad_()  # all of earlier experiences: a step of nothing
         return loss
 
-    def _loss_of(self, category: int, levels: Sequence[Tensor], rows: Tensor) -> Tensor:
-        """Return the loss of one category's images, (M,), mean over levels.
+    def _trained_on(
+        self, levels: Sequence[Tensor], target: Tensor
+    ) -> Iterator[tuple[int, CategoryNetworks, Tensor]]:
+        """Yield the networks that a minibatch trains, with category and rows (M,).
 
-        :param category: category index.
+        :param levels: its features, one (N, H, W, D) per level.
+        :param target: category indices (N,).
+        """
+        marks = fingerprints(levels)
+        for category in sorted(set(target.tolist())):
+            if str(category) in self.categories:
+                rows = (target == category).nonzero().flatten()
+                for networks, own in self._of(category).training_rows(marks[rows]):
+                    yield category, networks, rows[own]
+
+    def _loss_of(
+        self,
+        category: int,
+        own: CategoryNetworks,
+        levels: Sequence[Tensor],
+        rows: Tensor,
+    ) -> Tensor:
+        """Return the loss of images that networks train on, (M,), mean over levels.
+
+        :param category: whose they are.
+        :param own: the networks.
         :param levels: features of the minibatch, one (N, H, W, D) per level.
-        :param rows: the category's (M,).
+        :param rows: of the images (M,).
         """
         losses = []
-        own = self._of(category)
         for index, level in enumerate(levels):
-            where = self._drawn_crop(index)
+            where = drawn_crop(level.shape[1:3], self.crop)
             x = self.alignments[index](level[:, where[0], where[1]][rows], category)
-            code = self._code(index)[where]
-            loss = x.new_zeros(len(x))
-            if self.likelihood_weight:
-                surprise = -own.log_density(index, x, code)
-                tail = tail_aware(surprise, self.tail_weight, self.tail_share)
-                loss = loss + self.likelihood_weight * tail
-            if self.contrast_weight:
-                regions = noised_regions(x.shape[:3]).to(x)
-                mixed = noised(x, regions, self.noise)
-                contrast = contrast_loss(own.by_flow(index, mixed, code), regions)
-                loss = loss + self.contrast_weight * contrast
-            losses.append(loss)
+            code = self.get_buffer(f"code_{index}")[where]
+            losses.append(own.flow_loss(index, x, code, self.weights))
         return torch.stack(losses).mean(0)
 
     def defect_loss(
@@ -314,58 +311,40 @@ class ContextFlowGMM(PlacedDensity):
         """
         images = [self.layout.unflatten(self.features_of(one)) for one in (x, defects)]
         loss = images[0][0].new_zeros(())
+        trained = list(self._trained_on(images[0], target))
         for index, (normals, painted) in enumerate(zip(*images, strict=True)):
             covered = painted_positions(where, (normals.shape[1], normals.shape[2]))
-            for category in sorted(set(target.tolist())):
-                if str(category) not in self.categories:
-                    continue
-                rows = (target == category).nonzero().flatten()
-                judged = self._judged(category, index, normals, drawn(normals, rows))
-                own = softplus(-judged).mean()
+            align = self.alignments[index]
+            for category, networks, rows in trained:
+                number = POSITIONS // len(self._of(category))
+                some = drawn_positions(normals, rows, number)
+                seen = align(with_surroundings(normals, some), category).flatten(1)
+                own = softplus(-networks.by_critic(index, seen)).mean()
                 some = covered[target[covered[:, 0]] == category]
                 if len(some):
-                    some = some[torch.randint(len(some), (POSITIONS,)).to(some)]
-                    judged = self._judged(category, index, painted, some)
-                    own = own + softplus(judged).mean()
+                    some = some[torch.randint(len(some), (number,)).to(some)]
+                    seen = align(with_surroundings(painted, some), category).flatten(1)
+                    own = own + softplus(networks.by_critic(index, seen)).mean()
                 loss = loss + len(rows) / len(x) * own
-        return self.contrast_weight * loss / len(images[0])
-
-    def _judged(
-        self, category: int, index: int, level: Tensor, positions: Tensor
-    ) -> Tensor:
-        """Return a critic's log-odds of positions (K, 3) of a level (N, H, W, D)."""
-        chosen = torch.stack(
-            [level[tuple(positions.T)], surroundings_at(level, positions)], 1
-        )
-        aligned = self.alignments[index](chosen, category).flatten(1)  # (K, 2D)
-        return self._of(category).by_critic(index, aligned)
-
-    def _drawn_crop(self, index: int) -> tuple[slice, slice]:
-        slices = []
-        for size in self.layout.levels[index][:2]:
-            side = min(self.crop, size)
-            first = int(torch.randint(size - side + 1, ()))
-            slices.append(slice(first, first + side))
-        return slices[0], slices[1]
+        return self.weights.contrast * loss / len(images[0])
 
     # Scores ---------------------------------------------------------------------
-
-    def _code(self, index: int) -> Tensor:
-        return self.get_buffer(f"code_{index}")
 
     @torch.no_grad()
     def _context(self, category: int, levels: Sequence[Tensor]) -> list[Tensor]:
         """Return how normal features are to a category's networks, see the class."""
         own = self._of(category)
-        evaluate = own.normality if self.contrast_weight else own.log_density
+        shares = own.shares(fingerprints(levels))
         found = []
         for index, level in enumerate(levels):
-            code = self._code(index)
-            parts = [
-                evaluate(index, self.alignments[index](part, category), code)
-                for part in torch.split(level, 8)
-            ]
-            found.append(torch.cat(parts))
+            code = self.get_buffer(f"code_{index}")
+            normal = level.new_zeros(level.shape[:3])
+            for networks, share in zip(own, shares.T, strict=True):
+                for rows in share.nonzero().flatten().split(8):
+                    x = self.alignments[index](level[rows], category)
+                    value = networks.normality(index, x, code)
+                    normal[rows] += share[rows, None, None] * value
+            found.append(normal)
         return found
 
     def normality_levels(self, name: str, latents: object, category: Tensor) -> Levels:
@@ -379,8 +358,32 @@ class ContextFlowGMM(PlacedDensity):
         return self.own_levels(name, latents, category, evaluate)
 
     def holds_out_density(self, category: int, images: int) -> bool:
-        """Whether densities are fitted anew for images held out: the flow is not."""
-        return False
+        """Whether held-out images are as new, see :class:`PlacedDensity`.
+
+        They are where networks leave some out: see :meth:`held_out_rows`.
+        """
+        own = self._of(category).images
+        return bool(len(own)) and super().holds_out_density(category, images)
+
+    def held_out_rows(self, category: int, x: Tensor) -> Tensor:
+        """Return the images that a network leaves out, all if none does, (N,)."""
+        marks = fingerprints(self.layout.unflatten(self.features_of(x)))
+        rows = torch.isin(marks, self._of(category).images)
+        return rows | ~rows.any()
+
+    def likelihood_without(
+        self,
+        category: int,
+        features: Sequence[Tensor],
+        parts: Sequence[tuple[Tensor, Tensor]],
+        names: Sequence[str],
+    ) -> Iterator[Mapping[str, list[Tensor]]]:
+        """Yield what positions say without some images, see :class:`FittedDensity`."""
+        context = self._context(category, features) if "context" in names else None
+        found = super().likelihood_without(category, features, parts, names)
+        for (_, rows), own in zip(parts, found, strict=True):
+            added = {} if context is None else {"context": [m[rows] for m in context]}
+            yield {**own, **added}
 
     # States ---------------------------------------------------------------------
 
@@ -390,6 +393,8 @@ class ContextFlowGMM(PlacedDensity):
         kept = {name: part for name, part in self.categories.items() if name in names}
         self.categories = nn.ModuleDict(kept)
         for name in sorted(names - set(self.categories), key=int):
-            self._start(int(name))
+            parts = (f"categories.{name}.images_{part}" for part in count())
+            sizes = takewhile(state.__contains__, parts)
+            self._begin(int(name), [torch.empty_like(state[key]) for key in sizes])
         self._trains = bool(names)
         super().make_room(state)

@@ -9,10 +9,17 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from avalanche_ad.models.context_flow.flow import ContextFlow
-from avalanche_ad.models.context_flow.objectives import log_density
+from avalanche_ad.models.context_flow.objectives import (
+    Weights,
+    contrast_loss,
+    log_density,
+    noised,
+    noised_regions,
+    tail_aware,
+)
 from avalanche_ad.models.evaluating import seeded
 
-__all__ = ["CategoryNetworks", "surroundings", "surroundings_at"]
+__all__ = ["CategoryNetworks", "surroundings", "with_surroundings"]
 
 
 class CategoryNetworks(nn.Module):
@@ -31,6 +38,7 @@ class CategoryNetworks(nn.Module):
     :param head: hidden width of the heads, 0 for none.
     :param critic: hidden width of the critics, 0 for none.
     :param seed: decides where heads and critics start.
+    :param contrast: whether they are told from anything; else log p/D is all they say.
 
     A critic is SimpleNet's discriminator (Liu et al., CVPR 2023, arXiv 2303.15140), of
     three layers and with the surroundings beside the features.
@@ -48,8 +56,11 @@ class CategoryNetworks(nn.Module):
         head: int = 0,
         critic: int = 0,
         seed: int = 0,
+        contrast: bool = True,
     ) -> None:
         super().__init__()
+        self.contrast = contrast
+        head, critic = contrast * head, contrast * critic
         self.flows = nn.ModuleList(flows)
         start = torch.tensor([2.3, 0.0])  # log 10: of log p/D, a few tenths apart
         self.logits = nn.Parameter(start.repeat(len(flows), 1))
@@ -87,8 +98,30 @@ class CategoryNetworks(nn.Module):
         found: Tensor = self.critics[index](x)[..., 0]
         return found
 
+    def flow_loss(
+        self, index: int, x: Tensor, code: Tensor | None, weights: Weights
+    ) -> Tensor:
+        """Return λ_l · tail_aware(−log p/D) + λ_c · contrast, (N,).
+
+        See :mod:`~avalanche_ad.models.context_flow.objectives`, and :meth:`log_density`
+        for the arguments.
+        """
+        loss = x.new_zeros(len(x))
+        if weights.likelihood:
+            surprise = -self.log_density(index, x, code)
+            tail = tail_aware(surprise, weights.tail, weights.tail_share)
+            loss = loss + weights.likelihood * tail
+        if weights.contrast:
+            regions = noised_regions(x.shape[:3]).to(x)
+            mixed = noised(x, regions, weights.noise)
+            contrast = contrast_loss(self.by_flow(index, mixed, code), regions)
+            loss = loss + weights.contrast * contrast
+        return loss
+
     def normality(self, index: int, x: Tensor, code: Tensor | None) -> Tensor:
         """Return the sum of all log-odds, see :meth:`log_density`."""
+        if not self.contrast:
+            return self.log_density(index, x, code)
         found = self.by_flow(index, x, code)
         if len(self.critics):
             found = found + self.by_critic(index, torch.cat([x, surroundings(x)], -1))
@@ -108,14 +141,15 @@ def surroundings(x: Tensor) -> Tensor:
     ).movedim(1, 3)
 
 
-def surroundings_at(x: Tensor, positions: Tensor) -> Tensor:
-    """Return :func:`surroundings` of some positions alone, (K, D).
+def with_surroundings(x: Tensor, positions: Tensor) -> Tensor:
+    """Return some positions' features and :func:`surroundings`, (K, 2, D).
 
     :param x: (N, H, W, D).
     :param positions: image, row and column of each (K, 3).
 
-    >>> surroundings_at(torch.ones(1, 4, 4, 2), torch.tensor([[0, 0, 3]]))
-    tensor([[1., 1.]])
+    >>> with_surroundings(torch.ones(1, 4, 4, 2), torch.tensor([[0, 0, 3]]))
+    tensor([[[1., 1.],
+             [1., 1.]]])
     """
     steps = torch.tensor([-1, 0, 1], device=x.device)
     rows, columns = positions[:, 1:2] + steps, positions[:, 2:] + steps  # (K, 3)
@@ -128,7 +162,8 @@ def surroundings_at(x: Tensor, positions: Tensor) -> Tensor:
         columns.clamp(0, x.shape[2] - 1)[:, None],
     ]  # (K, 3, 3, D)
     share = inside / inside.sum((1, 2), keepdim=True)
-    return torch.einsum("kij,kijd->kd", share.to(x), near)
+    around = torch.einsum("kij,kijd->kd", share.to(x), near)
+    return torch.stack([near[:, 1, 1], around], 1)
 
 
 def _layers(*widths: int) -> nn.Sequential:

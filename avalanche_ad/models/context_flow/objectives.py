@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = [
+    "Weights",
     "contrast_loss",
+    "drawn_crop",
+    "drawn_positions",
     "log_density",
     "noised",
     "noised_regions",
     "painted_positions",
     "tail_aware",
 ]
+
+
+class Weights(NamedTuple):
+    """How much each part of a flow's objective counts, see :class:`ContextFlowGMM`.
+
+    >>> Weights(likelihood=1.0).contrast
+    1.0
+    """
+
+    likelihood: float = 0.0
+    tail: float = 0.0
+    tail_share: float = 0.05
+    contrast: float = 1.0
+    noise: float = 0.5
 
 
 def log_density(z: Tensor, log_det: Tensor) -> Tensor:
@@ -65,6 +83,33 @@ def noised(x: Tensor, regions: Tensor, deviation: float) -> Tensor:
     """
     noise = torch.randn(x.shape, dtype=x.dtype).to(x.device)
     return x + deviation * regions[..., None] * noise
+
+
+def drawn_crop(size: Sequence[int], side: int) -> tuple[slice, slice]:
+    """Return the rows and columns of a square drawn from a map.
+
+    :param size: rows and columns of the map.
+    :param side: of the square, at most those.
+    """
+    firsts = [int(torch.randint(max(1, length - side + 1), ())) for length in size]
+    rows, columns = (slice(first, first + side) for first in firsts)
+    return rows, columns
+
+
+def drawn_positions(level: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Return positions drawn of some images, (K, 3): image, row and column of each.
+
+    :param level: features (N, H, W, D).
+    :param rows: of the images (M,).
+    :param count: K.
+
+    >>> drawn_positions(torch.zeros(5, 4, 4, 2), torch.tensor([3]), 2)[:, 0]
+    tensor([3, 3])
+    """
+    sizes = (len(rows), *level.shape[1:3])
+    found = torch.stack([torch.randint(size, (count,)) for size in sizes], 1).to(rows)
+    found[:, 0] = rows[found[:, 0]]
+    return found
 
 
 def painted_positions(where: Tensor, size: tuple[int, int]) -> Tensor:

@@ -30,6 +30,7 @@ class ContextFlowOptions(PlacedDensityOptions):
     hidden: Positive = 128
     kernel: Annotated[int, Field(ge=1, le=9)] = 1
     clamp: AboveZero = 1.5
+    networks: Annotated[int, Field(ge=1, le=6)] = 2
     condition_channels: Annotated[int, Field(ge=0, multiple_of=4)] = 16
     whitening: Share = 0.5
     rank: Annotated[int, Field(ge=0)] = 0
