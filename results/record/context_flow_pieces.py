@@ -46,11 +46,12 @@ def silent(index: int, x: Tensor, code: Tensor | None) -> Tensor:
 def without(model: ContextFlowGMM, piece: str) -> ContextFlowGMM:
     """Return a copy that lacks the critics, the flows or nothing."""
     found = copy.deepcopy(model)
-    for own in found.categories.values():
-        if piece == "critic":
-            own.critics = nn.ModuleList()
-        if piece == "flow":
-            own.by_flow = silent  # type: ignore[method-assign]
+    for ensemble in found.categories.values():
+        for own in ensemble.networks:
+            if piece == "critic":
+                own.critics = nn.ModuleList()
+            if piece == "flow":
+                own.by_flow = silent  # type: ignore[method-assign]
     return found.eval()
 
 
