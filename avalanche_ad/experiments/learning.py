@@ -23,7 +23,7 @@ from avalanche_ad.experiments.run_state import (
     only,
 )
 from avalanche_ad.recipes import ExperimentRecipe
-from avalanche_ad.training.plugins import limited_epochs
+from avalanche_ad.training.plugins.step_limit import limited_epochs
 
 AfterTask = Callable[[int, Sequence[Mapping[str, Any]]], None]
 """Called with the index of an experience and its evaluation."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any, ClassVar
 
 import torch
@@ -70,6 +71,8 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
     """Whether all categories are started at once, and there is no room for more."""
     starts_from_features: bool = False
     """Whether :meth:`add_categories` needs the categories' features."""
+    doubt: float = 0.0
+    """Gap of affinities within which an image may be of several categories."""
 
     def __init__(
         self,
@@ -322,8 +325,10 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
         """Return anomaly scores of a minibatch from the model's output.
 
         Task-agnostic by default: every image is scored as the category the model
-        infers for it. With ``category`` it is the oracle score, whose maps are given
-        the true category.
+        infers for it. Of its :meth:`candidates` the map is the nearest's; the image
+        score is that of the map whose pixels take the lowest of all theirs, since what
+        is normal for one of them is no defect. With ``category`` it is the oracle
+        score, whose maps are given the true category.
 
         A map is −G ∗ Σ_l U_l v_l, v_l what the positions of level l say, upsampled by
         U_l and smoothed by G. With position calibration the terms are w_l, at most 0:
@@ -343,19 +348,41 @@ class AnomalyModel(CalibratedMaps, PredictsImages, LoadsWhole, ABC):
                 "pass score() the tensor that the model returned"
             )
         if category is None:
-            category = self.infer_category(output)
+            candidates = self.candidates(output)
         elif unknown := set(category.tolist()) - set(self.known_categories.tolist()):
             raise TrainingError(
                 f"categories {sorted(unknown)} have not been learned, so they have no "
                 "oracle score: evaluate on the experiences seen so far, or without "
                 "oracle scores"
             )
+        else:
+            candidates = category[:, None]
         score = self.score_of(kind)
-        found = {
-            name: self.normality_levels(name, latents, category) for name in score.maps
-        }
-        maps = self.score_maps(score, found, category, mask_size)
-        return AnomalyScores(score.image(maps), maps, category)
+        maps = []
+        for one in candidates.unbind(1):
+            found = {
+                name: self.normality_levels(name, latents, one) for name in score.maps
+            }
+            maps.append(self.score_maps(score, found, one, mask_size))
+        lowest = reduce(torch.minimum, maps)
+        return AnomalyScores(score.image(lowest), maps[0], candidates[:, 0])
+
+    def candidates(self, output: Tensor) -> Tensor:
+        """Return the categories that each image may be of, (N, M), nearest first.
+
+        Those whose affinity is at most ``doubt`` below the nearest one's; an image of
+        which there are fewer than M repeats its last.
+
+        :param output: what :meth:`forward` returned, (N, C).
+        """
+        nearest = self.infer_category(output)[:, None]
+        if not self.doubt:
+            return nearest
+        known = self.known_categories
+        affinity, order = output[:, known].sort(1, descending=True)
+        count = (affinity >= affinity[:, :1] - self.doubt).sum(1, keepdim=True)
+        column = torch.arange(int(count.max()), device=output.device)
+        return known[order.gather(1, torch.minimum(column, count - 1))]
 
     def infer_category(self, output: Tensor) -> Tensor:
         """Return the nearest known category of each image, (N,)."""

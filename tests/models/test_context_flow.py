@@ -280,6 +280,42 @@ def test_a_saved_model_scores_as_it_did(rank, tmp_path):
     assert torch.equal(ours.category, theirs.category)
 
 
+def test_an_image_in_doubt_is_as_normal_as_the_likeliest_category_says():
+    """Nothing changes by far categories; within the gap every one is looked at."""
+    model = made((0, 1, 2))
+    x = torch.cat([features(4, one, seed=5) for one in (0, 1, 2)])
+    model.calibrate([(x, torch.arange(3).repeat_interleave(4))])
+    model.eval()
+    output = model(x)
+    every = torch.stack(
+        [model.score(output, (16, 16), torch.full((12,), c)).maps for c in (0, 1, 2)]
+    )
+    nearest = model.infer_category(output)
+    own = every[nearest, torch.arange(12)]
+
+    model.doubt = 0.0
+    assert torch.equal(model.candidates(output), nearest[:, None])
+    sure = model.score(output, (16, 16))
+    torch.testing.assert_close(sure.maps, own)
+    torch.testing.assert_close(sure.image, own.amax((1, 2)))
+
+    model.doubt = 1e9
+    unsure = model.score(output, (16, 16))
+    torch.testing.assert_close(unsure.maps, own)
+    torch.testing.assert_close(unsure.image, every.amin(0).amax((1, 2)))
+    assert torch.equal(unsure.category, nearest)
+
+    gaps = output[:, nearest.unique()].sort(1, descending=True).values
+    model.doubt = float((gaps[:, 0] - gaps[:, 1]).median())
+    some = model.candidates(output)
+    assert torch.equal(some[:, 0], nearest)
+    near = output >= output.amax(1, keepdim=True) - model.doubt
+    for row, said in zip(near, some, strict=True):
+        assert row.nonzero().flatten().tolist() == said.unique().tolist()
+    lowest = torch.where(near.T[:, :, None, None], every, torch.inf).amin(0)
+    torch.testing.assert_close(model.score(output, (16, 16)).image, lowest.amax((1, 2)))
+
+
 def test_memory_of_a_category_stays_small():
     layout = FeatureLayout(((32, 32, 128),))
     model = ContextFlowGMM(layout)

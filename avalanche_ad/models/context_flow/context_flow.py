@@ -38,8 +38,7 @@ from avalanche_ad.models.position_code import position_codes
 
 __all__ = ["ContextFlowGMM"]
 
-POSITIONS = 256
-"""So many of either kind the critics of a category see in a step."""
+POSITIONS = 256  # of either kind that the critics of a category see in a step
 
 
 class ContextFlowGMM(PlacedDensity):
@@ -101,6 +100,7 @@ class ContextFlowGMM(PlacedDensity):
     :param noise: deviation of the noise that a flow is told from, in aligned features.
     :param head: hidden width of the network of a flow's latents, 0 for none.
     :param critic: hidden width of the network of features, 0 for none.
+    :param doubt: see :meth:`AnomalyModel.candidates`.
     :param score_kind: see :class:`DensityModel`, as ``smoothing_sigma``,
         ``likelihood_map`` and ``position_calibration``.
     :param seed: decides where flows and networks start.
@@ -138,6 +138,7 @@ class ContextFlowGMM(PlacedDensity):
         noise: float = 0.5,
         head: int = 256,
         critic: int = 256,
+        doubt: float = 1.0,
         score_kind: str = "product_with_context",
         smoothing_sigma: float = 4.0,
         likelihood_map: LikelihoodMap = "log",
@@ -154,6 +155,7 @@ class ContextFlowGMM(PlacedDensity):
             position_calibration,
         )
         self.networks = networks
+        self.doubt = doubt
         self.crop = crop
         self.weights = Weights(
             likelihood_weight, tail_weight, tail_share, contrast_weight, noise
@@ -199,8 +201,7 @@ class ContextFlowGMM(PlacedDensity):
     ) -> None:
         """Fit densities and alignments of new categories, and start their flows.
 
-        Those known already are left alone, and those that were trained are not any
-        more.
+        Those known already are left alone; those that were trained are not any more.
 
         :param categories: category indices.
         :param features: features (N, size) of each.
@@ -223,9 +224,8 @@ class ContextFlowGMM(PlacedDensity):
         """Fit one category's density and alignments, and start its networks."""
         super().fit_levels(category, levels)
         for alignment, level in zip(self.alignments, levels, strict=True):
-            rows = level.flatten(0, 2)
-            step = max(1, len(rows) // self.max_positions)
-            alignment.fit(category, rows[::step])  # type: ignore[operator]
+            step = max(1, level[..., 0].numel() // self.max_positions)
+            alignment.fit(category, level.flatten(0, 2)[::step])  # type: ignore[operator]
         self._begin(category, left_out(fingerprints(levels), self.networks))
 
     def _begin(self, category: int, images: Sequence[Tensor]) -> None:

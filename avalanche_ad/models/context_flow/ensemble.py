@@ -71,6 +71,12 @@ class CategoryEnsemble(nn.Module):
     :param images: the fingerprints of those that each leaves out.
 
     Shapes: ``images_k`` (N_k,).
+
+    >>> marks = torch.arange(6)
+    >>> made = CategoryEnsemble([CategoryNetworks([])] * 2, left_out(marks, 2))
+    >>> made.shares(marks)[2:4]
+    tensor([[0.5000, 0.5000],
+            [0.0000, 1.0000]])
     """
 
     memory_kind = "parameters"

@@ -43,6 +43,7 @@ class ContextFlowOptions(PlacedDensityOptions):
     noise: AboveZero = 0.5
     head: Annotated[int, Field(ge=0)] = 256
     critic: Annotated[int, Field(ge=0)] = 256
+    doubt: NonNegative = 1.0
     score_kind: str = "product_with_context"
 
     @property

@@ -28,7 +28,7 @@ from avalanche_ad.training.plugins.packnet import PackNetPlugin
 from avalanche_ad.training.plugins.painted_defects import PaintedDefectsPlugin
 from avalanche_ad.training.plugins.schedule import WarmupCosinePlugin
 from avalanche_ad.training.plugins.statistics_rehearsal import StatisticsRehearsalPlugin
-from avalanche_ad.training.plugins.step_limit import StepLimitPlugin, limited_epochs
+from avalanche_ad.training.plugins.step_limit import StepLimitPlugin
 from avalanche_ad.training.plugins.synaptic_intelligence import (
     SynapticIntelligencePlugin,
 )
@@ -58,5 +58,4 @@ __all__ = [
     "SynapticIntelligencePlugin",
     "TrainingModePlugin",
     "WarmupCosinePlugin",
-    "limited_epochs",
 ]

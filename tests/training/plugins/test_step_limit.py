@@ -7,8 +7,8 @@ from avalanche_ad.recipes import load_experiment
 from avalanche_ad.training.plugins import (
     StepLimitPlugin,
     WarmupCosinePlugin,
-    limited_epochs,
 )
+from avalanche_ad.training.plugins.step_limit import limited_epochs
 
 
 def test_whole_epochs_that_give_the_steps():
