@@ -69,8 +69,8 @@ class FittedDensity(DensityModel):
 
     every category equally likely. The mean is of a few positions where they tell the
     category (:func:`~avalanche_ad.models.own_levels.affinities`); at all of them only
-    the density is evaluated that an image is scored by, when it is. In training, where
-    no gradient step moves them, all known categories are alike.
+    the density is evaluated that an image is scored by, when it is. While a subclass
+    is trained by gradient, which moves no density, all known categories are alike.
 
     :param layout: see :class:`DensityModel`, like the other parameters.
     :param score_kind: ``"likelihood"`` by default, since there is no entropy that
@@ -228,7 +228,7 @@ class FittedDensity(DensityModel):
         :param features: one (N, H, W, D) per level.
         :param known: categories (C_known,), at least one.
         """
-        if self.training:
+        if self.training and self.trained:
             return features[0].new_zeros(len(features[0]), len(known))
         roots = [math.sqrt(width) for _, _, width in self.layout.levels]
 
