@@ -75,8 +75,8 @@ def scores_of(run: Path, roots: list[Path]) -> dict[str, tuple[float, float]]:
             bench.calibrate(scorer, categories)
         for name, kind in kinds.items():
             image, pixel = bench.auroc(scorer, tasks, kind)
-            found[name] = (image, pixel or float("nan"))
-            print(f"{run}: {name} {image:.3f} / {pixel:.3f}", flush=True)
+            found[name] = (image, float("nan") if pixel is None else pixel)
+            print(f"{run}:", name, *(f"{one:.3f}" for one in found[name]), flush=True)
     return found
 
 

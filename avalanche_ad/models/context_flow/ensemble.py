@@ -97,18 +97,20 @@ class CategoryEnsemble(nn.Module):
             assert isinstance(networks, CategoryNetworks)
             yield networks
 
+    def _parts(self) -> list[Tensor]:
+        return [self.get_buffer(f"images_{k}") for k in range(len(self))]
+
     @property
     def images(self) -> Tensor:
         """The fingerprints of all images that a network leaves out."""
-        return torch.cat([self.get_buffer(f"images_{k}") for k in range(len(self))])
+        return torch.cat(self._parts())
 
     def leaves_out(self, marks: Tensor) -> Tensor:
         """Return which images each network has left out, (N, K).
 
         :param marks: fingerprints (N,).
         """
-        own = [self.get_buffer(f"images_{k}") for k in range(len(self))]
-        return torch.stack([torch.isin(marks, images) for images in own], 1)
+        return torch.stack([torch.isin(marks, own) for own in self._parts()], 1)
 
     def training_rows(self, marks: Tensor) -> Iterator[tuple[CategoryNetworks, Tensor]]:
         """Yield the networks that a minibatch trains, each with its rows (M,).
