@@ -117,6 +117,7 @@ def test_every_plugin_pickles(name):
         "SelfGenerativeReplayPlugin": {"replay_size": 4},
         "SynapticIntelligencePlugin": {"si_lambda": 1.0},
         "FrozenFlowPlugin": {"share": 0.5},
+        "StepLimitPlugin": {"steps": 5},
     }
     plugin = getattr(plugins, name)(**needed.get(name, {}))
     again = pickle.loads(pickle.dumps(plugin))
