@@ -224,7 +224,7 @@ def test_what_runs_by_default_learns(cli, tiny_stream, tmp_path):
     done = cli("run", "-b", tiny_stream, "--out", out, "--set", "training.epochs=1")
     assert done.code == 0, done.err
     kept = json.loads((out / "results.json").read_text())
-    assert kept["strategy"] == "gmm_alignment"
+    assert kept["strategy"] == "context_flow"
     assert kept["final"]["image_auroc"] > 0.5
 
 

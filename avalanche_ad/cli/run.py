@@ -28,7 +28,7 @@ from avalanche_ad.errors import counted
 
 def run(
     benchmark: Benchmark = "synthetic_5x3",
-    strategy: Strategy = "gmm_alignment",
+    strategy: Strategy = "context_flow",
     data: Data = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
