@@ -12,7 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from avalanche_ad.evaluation.anomaly_metric import AnomalyMetric, CurveMetric
-from avalanche_ad.evaluation.detection import DetectionCurve, UndefinedMetricWarning
+from avalanche_ad.evaluation.detection import UndefinedMetricWarning
+from avalanche_ad.evaluation.detection_curve import DetectionCurve
 from avalanche_ad.evaluation.registry import DEFAULT_METRICS, METRICS, metric_names
 
 if TYPE_CHECKING:

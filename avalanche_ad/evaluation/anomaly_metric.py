@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy.typing as npt
 
 from avalanche_ad.datasets.regions import Region
-from avalanche_ad.evaluation.detection import DetectionCurve
+from avalanche_ad.evaluation.detection_curve import DetectionCurve
 
 __all__ = ["AnomalyMetric", "CurveMetric", "RegionMetric"]
 

@@ -17,7 +17,7 @@ from avalanche_ad.evaluation.anomaly_metric import (
     CurveMetric,
     RegionMetric,
 )
-from avalanche_ad.evaluation.detection import DetectionCurve
+from avalanche_ad.evaluation.detection_curve import DetectionCurve
 
 __all__ = ["computed", "known_masks", "level_values"]
 

@@ -18,7 +18,8 @@ from avalanche_ad.errors import AvalancheADError, counted
 from avalanche_ad.evaluation.anomaly_metric import AnomalyMetric, RegionMetric
 from avalanche_ad.evaluation.continual import difference, mean_defined
 from avalanche_ad.evaluation.csv_logger import learning_experience
-from avalanche_ad.evaluation.detection import UndefinedMetricWarning, missing_class
+from avalanche_ad.evaluation.detection import UndefinedMetricWarning
+from avalanche_ad.evaluation.detection_curve import missing_class
 from avalanche_ad.evaluation.measures.aupro import AUPRO
 from avalanche_ad.evaluation.measuring import computed, known_masks, level_values
 from avalanche_ad.evaluation.region_order import next_regions, regions_of

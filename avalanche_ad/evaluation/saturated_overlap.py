@@ -11,11 +11,12 @@ from scipy import ndimage
 
 from avalanche_ad.datasets.regions import Region
 from avalanche_ad.errors import AvalancheADError
-from avalanche_ad.evaluation.detection import (
-    UndefinedMetricWarning,
+from avalanche_ad.evaluation.detection import UndefinedMetricWarning
+from avalanche_ad.evaluation.detection_curve import (
+    area_to_limit,
+    check_limit,
     check_scores,
 )
-from avalanche_ad.evaluation.overlap_curve import area_to_limit, check_limit
 
 __all__ = ["au_spro", "connected_regions", "mean_au_spro"]
 

@@ -18,9 +18,9 @@ from avalanche_ad.evaluation.detection import (
     average_precision,
     binary_metrics,
     f1_max,
-    missing_class,
     pixel_metrics,
 )
+from avalanche_ad.evaluation.detection_curve import missing_class
 
 
 def sklearn_f1_max(labels, scores):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from avalanche_ad.evaluation.anomaly_metric import CurveMetric
-from avalanche_ad.evaluation.detection import DetectionCurve
+from avalanche_ad.evaluation.detection_curve import DetectionCurve
 
 __all__ = ["ImageF1Max", "PixelF1Max"]
 

@@ -1,0 +1,296 @@
+"""Make Avalanche's patches from this project's files, and try them on a source tree.
+
+    python upstream/patches.py make TREE      # write NAME/NAME.patch
+    python upstream/patches.py check TREE     # apply, test, run the examples
+
+``TREE`` is the source distribution of avalanche-lib, a folder or the ``.tar.gz`` that
+``pip download --no-deps --no-binary :all: avalanche-lib`` leaves. Every folder beside
+this file that has a ``pull_request.toml`` is a pull request: its ``edits`` replace a
+piece of a file of Avalanche's, its ``files`` are taken from this repository, with the
+``imports`` renamed. A patch is the difference that they make.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+KEPT = ("avalanche", "tests", "examples", "pyproject.toml", "setup.cfg")
+
+RUNNER = """
+import json, sys, unittest, warnings
+warnings.simplefilter("ignore")
+passed = []
+class Result(unittest.TextTestResult):
+    def addSuccess(self, test):
+        super().addSuccess(test)
+        passed.append(test.id())
+suite = unittest.defaultTestLoader.loadTestsFromNames(sys.argv[2:])
+found = unittest.TextTestRunner(resultclass=Result, verbosity=0).run(suite)
+failed = [test.id() for test, _ in found.failures + found.errors]
+with open(sys.argv[1], "w") as file:
+    json.dump({"passed": passed, "failed": failed, "skipped": len(found.skipped)}, file)
+"""
+"""Runs unit tests in a process of its own, and notes how each ended."""
+
+
+class PatchError(Exception):
+    """A pull request that cannot be made, or does not hold."""
+
+
+@dataclass(frozen=True)
+class PullRequest:
+    """What one pull request changes, and what must hold with it.
+
+    :param name: of its folder.
+    :param title: of the pull request.
+    :param suites: Avalanche's own test modules of what it touches.
+    :param edits: file, text before and text after, in this order.
+    :param files: target in Avalanche's tree, and source: in the pull request's folder,
+        or from the root of this repository with a leading ``/``.
+    :param imports: modules of this project, and what they are called there.
+    :param example: target of a script that is run, where there is one.
+    """
+
+    name: str
+    title: str
+    suites: list[str]
+    edits: list[dict[str, str]] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    imports: dict[str, str] = field(default_factory=dict)
+    example: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where it is described."""
+        return HERE / self.name
+
+    @property
+    def patch(self) -> Path:
+        """The patch as it is kept."""
+        return self.folder / f"{self.name}.patch"
+
+    @property
+    def tests(self) -> list[str]:
+        """Modules of the tests that it adds."""
+        return [
+            target.removesuffix(".py").replace("/", ".")
+            for target in self.files
+            if Path(target).name.startswith("test_")
+        ]
+
+    def text(self, source: str) -> str:
+        """Return a file as Avalanche gets it."""
+        path = ROOT / source[1:] if source.startswith("/") else self.folder / source
+        text = path.read_text("utf-8")
+        for ours, theirs in self.imports.items():
+            text = text.replace(ours, theirs)
+        if path.suffix == ".py" and "avalanche_ad" in text:
+            line = next(one for one in text.splitlines() if "avalanche_ad" in one)
+            raise PatchError(f"{path}: still names this project: {line.strip()}")
+        return text
+
+    def change(self, tree: Path) -> None:
+        """Make the changes in a tree.
+
+        :raises PatchError: where a text to replace is not there exactly once.
+        """
+        for edit in self.edits:
+            path = tree / edit["file"]
+            text = path.read_text("utf-8")
+            if text.count(edit["before"]) != 1:
+                raise PatchError(
+                    f"{self.name}: {edit['file']} has {text.count(edit['before'])} "
+                    f"times, not once:\n{edit['before']}"
+                )
+            path.write_text(text.replace(edit["before"], edit["after"]), "utf-8")
+        for target, source in self.files.items():
+            path = tree / target
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self.text(source), "utf-8")
+
+
+def pull_requests(names: Iterable[str] = ()) -> list[PullRequest]:
+    """Return all pull requests, or those named, ordered by name."""
+    found = []
+    for path in sorted(HERE.glob("*/pull_request.toml")):
+        if not names or path.parent.name in names:
+            values = tomllib.loads(path.read_text("utf-8"))
+            found.append(PullRequest(path.parent.name, **values))
+    return found
+
+
+def unpack(source: Path, target: Path) -> Path:
+    """Copy Avalanche's sources, with line ends of one character.
+
+    :param source: a folder with ``avalanche`` and ``tests``, or an archive of one.
+    :param target: a folder to make.
+    """
+    if source.is_file():
+        with tarfile.open(source) as archive:
+            archive.extractall(target.with_name("archive"), filter="data")
+        (source,) = target.with_name("archive").iterdir()
+    target.mkdir(parents=True)
+    for name in KEPT:
+        if (source / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+            shutil.copytree(source / name, target / name, ignore=ignored)
+        elif (source / name).is_file():
+            shutil.copy(source / name, target / name)
+    for path in target.rglob("*.py"):
+        path.write_bytes(path.read_bytes().replace(b"\r\n", b"\n"))
+    return target
+
+
+def difference(request: PullRequest, tree: Path) -> str:
+    """Return the patch that a pull request is, made on a copy of a tree."""
+    with tempfile.TemporaryDirectory() as folder:
+        changed = Path(folder) / "changed"
+        shutil.copytree(tree, changed)
+        request.change(changed)
+        names = dict.fromkeys([edit["file"] for edit in request.edits])
+        parts = []
+        for name in sorted([*names, *request.files]):
+            before, after = tree / name, changed / name
+            new = not before.exists()
+            old = [] if new else before.read_text("utf-8").splitlines(keepends=True)
+            lines = after.read_text("utf-8").splitlines(keepends=True)
+            parts.append(f"diff --git a/{name} b/{name}\n")
+            parts += ["new file mode 100644\n"] if new else []
+            parts += difflib.unified_diff(
+                old, lines, "/dev/null" if new else f"a/{name}", f"b/{name}"
+            )
+    return "".join(parts)
+
+
+def run(command: list[str], tree: Path) -> subprocess.CompletedProcess[str]:
+    """Run Python in a tree, which stands before what is installed."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tree),
+        "FAST_TEST": "true",
+        "GITHUB_ACTION": "1",  # nothing is downloaded
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=tree,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def tested(modules: list[str], tree: Path) -> dict[str, list[str]]:
+    """Return the names of the tests that passed and of those that failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        notes = Path(folder) / "notes.json"
+        done = run(["-c", RUNNER, str(notes), *modules], tree)
+        if not notes.exists():
+            raise PatchError(f"{modules} ended early:\n{done.stderr[-2000:]}")
+        found: dict[str, list[str]] = json.loads(notes.read_text("utf-8"))
+    return found
+
+
+def apply(request: PullRequest, tree: Path) -> None:
+    """Apply the patch that is kept, by git."""
+    for options in (["--check"], []):
+        done = subprocess.run(
+            ["git", "apply", "--whitespace=error-all", *options, str(request.patch)],
+            cwd=tree,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise PatchError(f"{request.name} does not apply:\n{done.stderr}")
+
+
+def check(request: PullRequest, tree: Path, known: dict[str, set[str]]) -> str:
+    """Hold one pull request against a tree; return a line of a table.
+
+    :param tree: of Avalanche, unchanged.
+    :param known: which tests pass there, by module; filled as they are run.
+    :raises PatchError: where the patch is not of these files, does not apply, breaks a
+        test, or adds one that passes without it.
+    """
+    if difference(request, tree) != request.patch.read_text("utf-8"):
+        raise PatchError(f"{request.patch} is not up to date: make it anew")
+    with tempfile.TemporaryDirectory() as folder:
+        bare, patched = Path(folder) / "bare", Path(folder) / "patched"
+        shutil.copytree(tree, bare)
+        shutil.copytree(tree, patched)
+        for target, source in request.files.items():
+            if Path(target).name.startswith("test_"):
+                (bare / target).parent.mkdir(parents=True, exist_ok=True)
+                (bare / target).write_text(request.text(source), "utf-8")
+        apply(request, patched)
+        added = tested(request.tests, patched)
+        without = tested(request.tests, bare)
+        if added["failed"] or not added["passed"]:
+            raise PatchError(f"{request.name}: new tests fail: {added['failed']}")
+        if without["passed"]:
+            raise PatchError(
+                f"{request.name}: new tests pass without it: {without['passed']}"
+            )
+        for module in request.suites:
+            if module not in known:
+                known[module] = set(tested([module], tree)["passed"])
+        own = set(tested(request.suites, patched)["passed"])
+        before = set().union(*(known[module] for module in request.suites))
+        if before - own:
+            raise PatchError(f"{request.name} breaks {sorted(before - own)}")
+        seconds = "–"
+        if request.example:
+            start = time.monotonic()
+            done = run([request.example], patched)
+            if done.returncode:
+                raise PatchError(f"{request.example} fails:\n{done.stderr[-2000:]}")
+            seconds = f"{time.monotonic() - start:.0f}"
+    return f"| {request.name} | {len(added['passed'])} | {len(own)} | {seconds} |"
+
+
+def main() -> None:
+    """Make or check the pull requests."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=["make", "check"])
+    parser.add_argument("tree", type=Path, help="sources of avalanche-lib")
+    parser.add_argument("names", nargs="*", help="some of them; all by default")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        tree = unpack(given.tree, Path(folder) / "tree")
+        known: dict[str, set[str]] = {}
+        print("| pull request | new tests | tests of Avalanche's | example, s |")
+        print("| :--- | ---: | ---: | ---: |")
+        for request in pull_requests(given.names):
+            if given.what == "make":
+                request.patch.write_text(difference(request, tree), "utf-8")
+            else:
+                print(check(request, tree, known), flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except PatchError as error:
+        raise SystemExit(f"error: {error}") from None
