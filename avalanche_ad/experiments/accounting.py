@@ -28,6 +28,7 @@ from avalanche_ad.benchmarks.items import FeatureSource
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.features import Backbone
 from avalanche_ad.models.memory import KINDS, kept_tensors
+from avalanche_ad.training.plugins.feature_statistics_replay import GaussianStatistics
 
 __all__ = ["KINDS", "memory_bytes", "memory_mb"]
 
@@ -154,6 +155,8 @@ class _Count:
             else:
                 if isinstance(thing, ExemplarsBuffer):
                     kind = "exemplars"
+                if isinstance(thing, GaussianStatistics):
+                    kind = "statistics"
                 declared = getattr(thing, "memory_kind", None)
                 kind = declared if declared in KINDS else kind
                 if isinstance(thing, nn.Module):

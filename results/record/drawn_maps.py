@@ -30,6 +30,7 @@ from avalanche_ad.models.evaluating import evaluating
 from avalanche_ad.models.gaussians.place_statistics import PlaceStatistics
 from avalanche_ad.recipes import load_experiment
 from avalanche_ad.reporting.tables import Section, sections_markdown
+from avalanche_ad.training.plugins.feature_statistics_replay import GaussianStatistics
 
 BATCH = 8
 MODES = 32  # of whole maps
@@ -80,6 +81,9 @@ def sources(layout: FeatureLayout, x: Tensor) -> dict[str, Draw]:
     }
     modes = MapGaussian(layout, x, MODES)
     found[f"{MODES} modes of the map, the rest by position"] = modes.draw
+    alone = GaussianStatistics(MODES)
+    alone.update(x)
+    found[f"{MODES} modes of the map, the rest by feature"] = alone.sample
     return found
 
 

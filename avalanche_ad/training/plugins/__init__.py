@@ -4,6 +4,9 @@ from avalanche_ad.training.plugins.calibration import CalibrationPlugin
 from avalanche_ad.training.plugins.center_freeze import CenterFreezePlugin
 from avalanche_ad.training.plugins.drift_regularization import DriftRegularizationPlugin
 from avalanche_ad.training.plugins.entropy_calibration import EntropyCalibrationPlugin
+from avalanche_ad.training.plugins.feature_statistics_replay import (
+    FeatureStatisticsReplayPlugin,
+)
 from avalanche_ad.training.plugins.finite_loss import FiniteLossPlugin
 from avalanche_ad.training.plugins.fit_experience import (
     FitExperiencePlugin,
@@ -39,6 +42,7 @@ __all__ = [
     "CenterFreezePlugin",
     "DriftRegularizationPlugin",
     "EntropyCalibrationPlugin",
+    "FeatureStatisticsReplayPlugin",
     "FiniteLossPlugin",
     "FitExperiencePlugin",
     "FitFeatureGMMPlugin",
