@@ -68,6 +68,7 @@ class PullRequest:
         or from the root of this repository with a leading ``/``.
     :param imports: modules of this project, and what they are called there.
     :param example: target of a script that is run, where there is one.
+    :param after: pull requests that it needs, in order.
     """
 
     name: str
@@ -77,6 +78,7 @@ class PullRequest:
     files: dict[str, str] = field(default_factory=dict)
     imports: dict[str, str] = field(default_factory=dict)
     example: str = ""
+    after: list[str] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -163,22 +165,35 @@ def unpack(source: Path, target: Path) -> Path:
 def difference(request: PullRequest, tree: Path) -> str:
     """Return the patch that a pull request is, made on a copy of a tree."""
     with tempfile.TemporaryDirectory() as folder:
-        changed = Path(folder) / "changed"
-        shutil.copytree(tree, changed)
+        before, changed = Path(folder) / "before", Path(folder) / "changed"
+        shutil.copytree(tree, before)
+        for needed in needed_by(request):
+            needed.change(before)
+        shutil.copytree(before, changed)
         request.change(changed)
         names = dict.fromkeys([edit["file"] for edit in request.edits])
         parts = []
         for name in sorted([*names, *request.files]):
-            before, after = tree / name, changed / name
-            new = not before.exists()
-            old = [] if new else before.read_text("utf-8").splitlines(keepends=True)
-            lines = after.read_text("utf-8").splitlines(keepends=True)
+            new = not (before / name).exists()
+            old = [] if new else _lines(before / name)
             parts.append(f"diff --git a/{name} b/{name}\n")
             parts += ["new file mode 100644\n"] if new else []
             parts += difflib.unified_diff(
-                old, lines, "/dev/null" if new else f"a/{name}", f"b/{name}"
+                old,
+                _lines(changed / name),
+                "/dev/null" if new else f"a/{name}",
+                f"b/{name}",
             )
     return "".join(parts)
+
+
+def needed_by(request: PullRequest) -> list[PullRequest]:
+    """Return the pull requests that must be applied before one."""
+    return [one for name in request.after for one in pull_requests([name])]
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text("utf-8").splitlines(keepends=True)
 
 
 def run(command: list[str], tree: Path) -> subprocess.CompletedProcess[str]:
@@ -239,7 +254,9 @@ def check(request: PullRequest, tree: Path, known: dict[str, set[str]]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         bare, patched = Path(folder) / "bare", Path(folder) / "patched"
         shutil.copytree(tree, bare)
-        shutil.copytree(tree, patched)
+        for needed in needed_by(request):
+            apply(needed, bare)
+        shutil.copytree(bare, patched)
         for target, source in request.files.items():
             if Path(target).name.startswith("test_"):
                 (bare / target).parent.mkdir(parents=True, exist_ok=True)
