@@ -1,13 +1,13 @@
 """Make Avalanche's patches from this project's files, and try them on a source tree.
 
-    python upstream/patches.py make TREE      # write NAME/NAME.patch
-    python upstream/patches.py check TREE     # apply, test, run the examples
+    python upstream/patches.py make [NAME …]     # write NAME/NAME.patch
+    python upstream/patches.py check [NAME …]    # apply, test, run the examples
 
-``TREE`` is the source distribution of avalanche-lib, a folder or the ``.tar.gz`` that
-``pip download --no-deps --no-binary :all: avalanche-lib`` leaves. Every folder beside
-this file that has a ``pull_request.toml`` is a pull request: its ``edits`` replace a
-piece of a file of Avalanche's, its ``files`` are taken from this repository, with the
-``imports`` renamed. A patch is the difference that they make.
+Every folder beside this file that has a ``pull_request.toml`` is a pull request: its
+``edits`` replace a piece of a file of Avalanche's, its ``files`` are taken from this
+repository, with the ``imports`` renamed. A patch is the difference that they make to
+the source distribution of avalanche-lib that pip downloads, or to ``--tree``: its
+archive, or a folder of sources.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 if sys.version_info >= (3, 11):
@@ -140,6 +142,18 @@ def pull_requests(names: Iterable[str] = ()) -> list[PullRequest]:
     return found
 
 
+def downloaded(folder: Path) -> Path:
+    """Return the archive of Avalanche's sources, of the version that is installed."""
+    wanted = f"avalanche-lib=={version('avalanche-lib')}"
+    options = ["--no-deps", "--no-binary", ":all:", "--dest", str(folder)]
+    command = [sys.executable, "-m", "pip", "download", "-q", *options, wanted]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise PatchError(f"pip cannot download {wanted}:\n{done.stderr[-2000:]}")
+    (archive,) = folder.glob("*.tar.gz")
+    return archive
+
+
 def unpack(source: Path, target: Path) -> Path:
     """Copy Avalanche's sources, with line ends of one character.
 
@@ -205,6 +219,7 @@ def run(command: list[str], tree: Path) -> subprocess.CompletedProcess[str]:
         "GITHUB_ACTION": "1",  # nothing is downloaded
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
     }
     return subprocess.run(
         [sys.executable, *command],
@@ -241,11 +256,22 @@ def apply(request: PullRequest, tree: Path) -> None:
             raise PatchError(f"{request.name} does not apply:\n{done.stderr}")
 
 
+def check_style(request: PullRequest, tree: Path) -> None:
+    """Hold the files that a pull request adds against Python 3.8 and Black's style."""
+    added = [name for name in request.files if name.endswith(".py")]
+    linted = ["check", "--select", "E9,F", "--ignore", "F403"]
+    for command in (linted, ["format", "--check"]):
+        options = ["--isolated", "--no-cache", "--target-version", "py38"]
+        done = run(["-m", "ruff", *command, *options, *added], tree)
+        if done.returncode:
+            raise PatchError(f"{request.name}: {done.stdout}{done.stderr}")
+
+
 def check(request: PullRequest, tree: Path, known: dict[str, set[str]]) -> str:
     """Hold one pull request against a tree; return a line of a table.
 
     :param tree: of Avalanche, unchanged.
-    :param known: which tests pass there, by module; filled as they are run.
+    :param known: which tests pass there, by module.
     :raises PatchError: where the patch is not of these files, does not apply, breaks a
         test, or adds one that passes without it.
     """
@@ -262,17 +288,15 @@ def check(request: PullRequest, tree: Path, known: dict[str, set[str]]) -> str:
                 (bare / target).parent.mkdir(parents=True, exist_ok=True)
                 (bare / target).write_text(request.text(source), "utf-8")
         apply(request, patched)
+        check_style(request, patched)
         added = tested(request.tests, patched)
         without = tested(request.tests, bare)
         if added["failed"] or not added["passed"]:
             raise PatchError(f"{request.name}: new tests fail: {added['failed']}")
-        if without["passed"]:
+        if set(added["passed"]) & set(without["passed"]):
             raise PatchError(
                 f"{request.name}: new tests pass without it: {without['passed']}"
             )
-        for module in request.suites:
-            if module not in known:
-                known[module] = set(tested([module], tree)["passed"])
         own = set(tested(request.suites, patched)["passed"])
         before = set().union(*(known[module] for module in request.suites))
         if before - own:
@@ -287,23 +311,34 @@ def check(request: PullRequest, tree: Path, known: dict[str, set[str]]) -> str:
     return f"| {request.name} | {len(added['passed'])} | {len(own)} | {seconds} |"
 
 
+def check_all(requests: list[PullRequest], tree: Path) -> None:
+    """Check pull requests, two at a time, and print a table."""
+    modules = sorted({module for request in requests for module in request.suites})
+    with ThreadPoolExecutor(2) as pool:
+        passed = pool.map(lambda module: set(tested([module], tree)["passed"]), modules)
+        known = dict(zip(modules, passed, strict=True))
+        print("| pull request | new tests | tests of Avalanche's | example, s |")
+        print("| :--- | ---: | ---: | ---: |", flush=True)
+        for line in pool.map(lambda request: check(request, tree, known), requests):
+            print(line, flush=True)
+
+
 def main() -> None:
     """Make or check the pull requests."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=["make", "check"])
-    parser.add_argument("tree", type=Path, help="sources of avalanche-lib")
     parser.add_argument("names", nargs="*", help="some of them; all by default")
+    parser.add_argument("--tree", type=Path, help="sources of avalanche-lib")
     given = parser.parse_args()
+    requests = pull_requests(given.names)
     with tempfile.TemporaryDirectory() as folder:
-        tree = unpack(given.tree, Path(folder) / "tree")
-        known: dict[str, set[str]] = {}
-        print("| pull request | new tests | tests of Avalanche's | example, s |")
-        print("| :--- | ---: | ---: | ---: |")
-        for request in pull_requests(given.names):
-            if given.what == "make":
-                request.patch.write_text(difference(request, tree), "utf-8")
-            else:
-                print(check(request, tree, known), flush=True)
+        source = given.tree or downloaded(Path(folder))
+        tree = unpack(source, Path(folder) / "tree")
+        if given.what == "check":
+            check_all(requests, tree)
+        for request in requests if given.what == "make" else ():
+            request.patch.write_text(difference(request, tree), "utf-8")
+            print(request.patch.relative_to(ROOT))
 
 
 if __name__ == "__main__":
