@@ -16,6 +16,7 @@ import argparse
 import difflib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,8 @@ class PullRequest:
         text = path.read_text("utf-8")
         for ours, theirs in self.imports.items():
             text = text.replace(ours, theirs)
+        # Avalanche is typed there, and is not where this project's types are checked
+        text = re.sub(r"  # type: ignore\[[\w-]+\]$", "", text, flags=re.MULTILINE)
         if path.suffix == ".py" and "avalanche_ad" in text:
             line = next(one for one in text.splitlines() if "avalanche_ad" in one)
             raise PatchError(f"{path}: still names this project: {line.strip()}")

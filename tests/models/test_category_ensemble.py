@@ -68,7 +68,7 @@ def test_fingerprints_tell_images_apart_and_their_copies_together():
 @pytest.mark.parametrize("networks", [2, 3, 6])
 def test_every_network_leaves_a_sixth_out_and_none_the_same(count, networks):
     marks = torch.arange(count) + 1000
-    out = left_out(marks, networks)
+    out = left_out(marks, torch.arange(count), networks)
     every = torch.cat(out)
     assert len(every) == len(every.unique())
     assert torch.isin(every, marks).all()
@@ -80,12 +80,26 @@ def test_every_network_leaves_a_sixth_out_and_none_the_same(count, networks):
 
 
 def test_copies_go_together_and_few_images_are_all_trained_on():
-    marks = torch.tensor([7, 3, 7, 9, 5, 3, 1, 1, 8, 8, 2])
-    first, second = left_out(marks, 2)
-    assert len(first) == len(first.unique()) == 2
-    assert not torch.isin(first, second).any()
-    assert [len(own) for own in left_out(torch.tensor([4, 4, 2, 8]), 2)] == [0, 0]
-    assert [len(own) for own in left_out(torch.arange(60), 1)] == [0]
+    copies = torch.tensor([0, 1, 0, 3, 4, 1, 6, 6, 8, 8, 10])
+    marks = 100 + torch.arange(11)  # copies differ in their last bits
+    parts = left_out(marks, copies, 2)
+    first, second = ({int(copies[mark - 100]) for mark in own} for own in parts)
+    assert (first, second) == ({0, 10}, {4})
+    for own, group in zip(parts, (first, second), strict=True):
+        assert len(own) == sum(int((copies == one).sum()) for one in group)
+    few = torch.tensor([0, 0, 2, 3])
+    assert [len(own) for own in left_out(marks[:4], few, 2)] == [0, 0]
+    assert [len(own) for own in left_out(marks, torch.arange(11), 1)] == [0]
+
+
+def test_near_copies_are_left_out_together():
+    x = features(12)
+    x = torch.cat([x, x + 1e-4 * torch.randn(x.shape)])
+    model = made(x)
+    first, second = model.categories["0"].leaves_out(marks_of(x)).T
+    for out in (first, second):
+        assert out.sum() == 4
+        assert torch.equal(out[:12], out[12:])
 
 
 def test_an_image_is_scored_by_the_network_that_has_left_it_out():

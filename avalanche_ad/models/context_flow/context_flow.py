@@ -29,6 +29,7 @@ from avalanche_ad.models.context_flow.objectives import (
 )
 from avalanche_ad.models.context_flow.options import ContextFlowOptions
 from avalanche_ad.models.context_flow.starting import Start
+from avalanche_ad.models.copies import copies_of
 from avalanche_ad.models.density_model import LikelihoodMap
 from avalanche_ad.models.fitted_density import FeatureLatents
 from avalanche_ad.models.latents import latents_of
@@ -226,7 +227,8 @@ class ContextFlowGMM(PlacedDensity):
         for alignment, level in zip(self.alignments, levels, strict=True):
             step = max(1, level[..., 0].numel() // self.max_positions)
             alignment.fit(category, level.flatten(0, 2)[::step])  # type: ignore[operator]
-        self._begin(category, left_out(fingerprints(levels), self.networks))
+        copies = copies_of(torch.cat([level.flatten(1) for level in levels], 1))
+        self._begin(category, left_out(fingerprints(levels), copies, self.networks))
 
     def _begin(self, category: int, images: Sequence[Tensor]) -> None:
         started = self._start.category(category, images, self.base)
@@ -351,11 +353,9 @@ class ContextFlowGMM(PlacedDensity):
         """Return how normal every position is, see :class:`AnomalyModel`."""
         if name != "context":
             return super().normality_levels(name, latents, category)
-
-        def evaluate(features: list[Tensor], index: int) -> list[Tensor]:
-            return self._context(index, features)
-
-        return self.own_levels(name, latents, category, evaluate)
+        return self.own_levels(
+            name, latents, category, lambda x, index: self._context(index, x)
+        )
 
     def holds_out_density(self, category: int, images: int) -> bool:
         """Whether held-out images are as new, see :class:`PlacedDensity`.

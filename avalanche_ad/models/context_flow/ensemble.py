@@ -33,7 +33,7 @@ def fingerprints(levels: Sequence[Tensor]) -> Tensor:
     return bits.to(torch.int64).sum(1)
 
 
-def left_out(marks: Tensor, networks: int) -> list[Tensor]:
+def left_out(marks: Tensor, copies: Tensor, networks: int) -> list[Tensor]:
     """Return the images that each network leaves out, as fingerprints (N_k,).
 
     A sixth of them each, none by two networks: two blocks of neighbours, since near
@@ -41,22 +41,21 @@ def left_out(marks: Tensor, networks: int) -> list[Tensor]:
     network leaves none out, nor do any of fewer than four images.
 
     :param marks: fingerprints of a category's images, in their order (N,).
+    :param copies: which of them each is a copy of (N,), see
+        :func:`~avalanche_ad.models.copies.copies_of`.
     :param networks: K, at most six.
 
-    >>> left_out(torch.arange(12), 2)
+    >>> left_out(torch.arange(12), torch.arange(12), 2)
     [tensor([0, 6]), tensor([3, 9])]
     """
-    unique, index = torch.unique(marks, return_inverse=True)
-    count = len(unique)
-    places = torch.arange(len(marks), device=marks.device)
-    first = places.new_full((count,), len(marks)).scatter_reduce(
-        0, index, places, "amin"
-    )
-    ordered = unique[first.argsort()]
-    group = places[:count] * min(2 * _SHARE, count) // count % _SHARE
+    first, index = torch.unique(copies, return_inverse=True)
+    count = len(first)
+    place = torch.arange(count, device=marks.device)
+    group = place * min(2 * _SHARE, count) // count % _SHARE
     if networks == 1 or count < 4:
         group = group - _SHARE
-    return [ordered[group == _SHARE * k // networks] for k in range(networks)]
+    group = group[index]
+    return [marks[group == _SHARE * k // networks] for k in range(networks)]
 
 
 class CategoryEnsemble(nn.Module):
@@ -73,7 +72,8 @@ class CategoryEnsemble(nn.Module):
     Shapes: ``images_k`` (N_k,).
 
     >>> marks = torch.arange(6)
-    >>> made = CategoryEnsemble([CategoryNetworks([])] * 2, left_out(marks, 2))
+    >>> parts = left_out(marks, marks, 2)
+    >>> made = CategoryEnsemble([CategoryNetworks([])] * 2, parts)
     >>> made.shares(marks)[2:4]
     tensor([[0.5000, 0.5000],
             [0.0000, 1.0000]])
