@@ -38,10 +38,11 @@ Draw = Callable[[int], Tensor]
 """Gives feature maps (N, size) of a category."""
 
 OBJECTIVES = {
-    "likelihood, 3x3": {"kernel": 3, "contrast_weight": 0.0, "likelihood_weight": 1.0},
-    "contrast, 3x3": {"kernel": 3},
+    "By likelihood": {"kernel": 3, "contrast_weight": 0.0, "likelihood_weight": 1.0},
+    "Told from noise": {"kernel": 3},
 }
 """Options of the flow, by name."""
+CAPTION = "A flow whose networks see 3x3 positions, by itself and with the Gaussians."
 
 
 class MapGaussian:
@@ -180,7 +181,7 @@ def main() -> None:
     bench = Bench(recipe, load, stream, given.output.parent, given.data, device, cache)
     head = ["trained on", "flow: image", "pixel", "with positions: image", "pixel"]
     sections = [
-        Section(name, "", head, rows(bench, options, given.steps, given.seed))
+        Section(name, CAPTION, head, rows(bench, options, given.steps, given.seed))
         for name, options in OBJECTIVES.items()
     ]
     names = ", ".join(stream.category_names[c] for c in bench.categories(0))
