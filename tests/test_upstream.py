@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from avalanche_ad.datasets import SyntheticAD, open_dataset, write_mvtec_layout
+from avalanche_ad.models.gaussians.algebra import mixture_log_likelihood
 
 ROOT = Path(__file__).parent.parent
 UPSTREAM = ROOT / "upstream"
@@ -94,3 +95,22 @@ def test_mvtec_ad_is_read_as_the_projects_reader_reads_it(tmp_path):
                 assert bool(item[2]) == known.is_anomaly
                 mask = torch.as_tensor(ours.mask(known)).float()
                 assert torch.equal(item[3], mask)
+
+
+def test_the_minimal_flow_gmm_has_the_projects_density():
+    upstream = module_of(UPSTREAM / "gmm_alignment" / "flow_gmm.py")
+    torch.manual_seed(0)
+    model = upstream.FlowGMM(6, num_classes=3).eval()
+    x = torch.randn(30, 6)
+    for coupling in model.flow:
+        torch.nn.init.normal_(coupling.layers[-1].weight, std=0.1)
+    z, log_det = model.latents(x)
+    for label in range(3):
+        model.align(label, (label + 1) * z)
+    roots = torch.linalg.inv(model.aligned_roots).transpose(1, 2)[:, None]
+    with torch.no_grad():
+        means = model.aligned_means[:, None]
+        expected = mixture_log_likelihood(z, torch.zeros(3, 1), means, roots)
+        assert torch.allclose(
+            model(x), (expected + log_det[:, None]) / 6, rtol=1e-4, atol=1e-5
+        )

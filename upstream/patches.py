@@ -262,10 +262,13 @@ def apply(request: PullRequest, tree: Path) -> None:
 def check_style(request: PullRequest, tree: Path) -> None:
     """Hold the files that a pull request adds against Python 3.8 and Black's style."""
     added = [name for name in request.files if name.endswith(".py")]
-    linted = ["check", "--select", "E9,F", "--ignore", "F403"]
-    for command in (linted, ["format", "--check"]):
-        options = ["--isolated", "--no-cache", "--target-version", "py38"]
-        done = run(["-m", "ruff", *command, *options, *added], tree)
+    ruff = ["--isolated", "--no-cache", "--target-version", "py38"]
+    for command in (
+        ["-m", "ruff", "check", "--select", "E9,F", "--ignore", "F403", *ruff],
+        ["-m", "ruff", "format", "--check", *ruff],
+        ["-c", "import vermin; vermin.main()", "--violations", "-t=3.8-"],
+    ):
+        done = run([*command, *added], tree)
         if done.returncode:
             raise PatchError(f"{request.name}: {done.stdout}{done.stderr}")
 
