@@ -21,43 +21,14 @@ from torchvision.datasets.folder import default_loader
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
+from avalanche.benchmarks.datasets.anomaly.categories import (
+    MVTEC_AD_CATEGORIES,
+    VISA_CATEGORIES,
+)
 from avalanche.benchmarks.datasets.dataset_utils import default_dataset_location
 from avalanche.checkpointing import constructor_based_serialization
 
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
-
-MVTEC_AD_CATEGORIES = (
-    "bottle",
-    "cable",
-    "capsule",
-    "carpet",
-    "grid",
-    "hazelnut",
-    "leather",
-    "metal_nut",
-    "pill",
-    "screw",
-    "tile",
-    "toothbrush",
-    "transistor",
-    "wood",
-    "zipper",
-)
-
-VISA_CATEGORIES = (
-    "candle",
-    "capsules",
-    "cashew",
-    "chewinggum",
-    "fryum",
-    "macaroni1",
-    "macaroni2",
-    "pcb1",
-    "pcb2",
-    "pcb3",
-    "pcb4",
-    "pipe_fryum",
-)
 
 
 class AnomalySample(NamedTuple):

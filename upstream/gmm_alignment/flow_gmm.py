@@ -8,12 +8,13 @@
 A normalizing flow with a Gaussian of its latents for each class.
 """
 
-import math
 from typing import Tuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from avalanche.models.gaussians import component_log_likelihood, precision_roots
 
 
 class Coupling(nn.Module):
@@ -110,26 +111,20 @@ class FlowGMM(nn.Module):
         covariance = covariance + extra * torch.eye(self.size).to(z)
         self.aligned[label] = True
         self.aligned_means[label] = mean
-        self.aligned_roots[label] = torch.linalg.cholesky(covariance)
+        self.aligned_roots[label] = precision_roots(covariance[None])[0]
 
     def forward(self, x: Tensor) -> Tensor:
         z, log_det = self.latents(x)
-        if self.training or not bool(self.aligned.any()):
-            squares = torch.cdist(z, self.means).square()
-            log_roots = z.new_zeros(len(self.means))
+        aligned = not self.training and bool(self.aligned.any())
+        if aligned:
+            means, roots = self.aligned_means, self.aligned_roots
         else:
-            difference = (z[None] - self.aligned_means[:, None]).mT  # (C, D, N)
-            whitened = torch.linalg.solve_triangular(
-                self.aligned_roots, difference, upper=False
-            )
-            squares = whitened.square().sum(1).T
-            diagonals = self.aligned_roots.diagonal(dim1=1, dim2=2)
-            log_roots = diagonals.log().sum(1)
-        constant = 0.5 * self.size * math.log(2 * math.pi)
-        log_p = log_det[:, None] - 0.5 * squares - log_roots - constant
-        if not self.training and bool(self.aligned.any()):
+            means = self.means
+            roots = torch.eye(self.size).to(z).expand(len(means), -1, -1)
+        log_p = component_log_likelihood(z, z.new_zeros(len(means)), means, roots)
+        if aligned:
             log_p = log_p.masked_fill(~self.aligned, -1e9)
-        return log_p / self.size
+        return (log_p + log_det[:, None]) / self.size
 
 
 class FlowGMMLoss(nn.Module):

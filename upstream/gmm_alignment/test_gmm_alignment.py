@@ -37,8 +37,9 @@ class FlowGMMTests(unittest.TestCase):
         model.align(7, 2 + z[20:])
         output = model(x)
         for label in (3, 7):
+            root = model.aligned_roots[label]
             gaussian = MultivariateNormal(
-                model.aligned_means[label], scale_tril=model.aligned_roots[label]
+                model.aligned_means[label], precision_matrix=root @ root.T
             )
             expected = (gaussian.log_prob(z) + log_det) / 6
             self.assertTrue(torch.allclose(output[:, label], expected, atol=1e-4))

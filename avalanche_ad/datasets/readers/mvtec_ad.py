@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
+from avalanche_ad.datasets.categories import MVTEC_AD_CATEGORIES
 from avalanche_ad.datasets.reader import DiskReader
 from avalanche_ad.datasets.scanning import Scan, scan_official
 from avalanche_ad.datasets.tree import Layout
 
 __all__ = ["MVTEC_AD_CATEGORIES", "MVTecADReader"]
-
-MVTEC_AD_CATEGORIES = (
-    "bottle",
-    "cable",
-    "capsule",
-    "carpet",
-    "grid",
-    "hazelnut",
-    "leather",
-    "metal_nut",
-    "pill",
-    "screw",
-    "tile",
-    "toothbrush",
-    "transistor",
-    "wood",
-    "zipper",
-)
 
 
 class MVTecADReader(DiskReader):

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+from avalanche_ad.datasets.categories import VISA_CATEGORIES
 from avalanche_ad.datasets.disk import Problem
 from avalanche_ad.datasets.loading import IMAGE_SUFFIXES
 from avalanche_ad.datasets.reader import DiskReader
@@ -21,21 +22,6 @@ from avalanche_ad.datasets.scanning import (
 from avalanche_ad.errors import counted
 
 __all__ = ["VISA_CATEGORIES", "VisAReader"]
-
-VISA_CATEGORIES = (
-    "candle",
-    "capsules",
-    "cashew",
-    "chewinggum",
-    "fryum",
-    "macaroni1",
-    "macaroni2",
-    "pcb1",
-    "pcb2",
-    "pcb3",
-    "pcb4",
-    "pipe_fryum",
-)
 
 _TABLE = Path("split_csv", "1cls.csv")
 _COLUMNS = ("object", "split", "label", "image", "mask")

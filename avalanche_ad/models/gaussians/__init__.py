@@ -1,15 +1,16 @@
 """Gaussians: algebra, mixtures, stepwise EM, statistics of features, drift."""
 
 from avalanche_ad.models.gaussians.algebra import (
-    Covariance,
     component_log_likelihood,
-    low_rank_plus_diagonal,
-    mixture_log_likelihood,
     precision_roots,
     squared_mahalanobis,
-    woodbury_update,
 )
 from avalanche_ad.models.gaussians.category_mixtures import CategoryMixtures
+from avalanche_ad.models.gaussians.covariances import (
+    Covariance,
+    low_rank_plus_diagonal,
+    woodbury_update,
+)
 from avalanche_ad.models.gaussians.drift import (
     linear_drift,
     moved_gaussians,
@@ -25,6 +26,7 @@ from avalanche_ad.models.gaussians.kept_statistics import (
 )
 from avalanche_ad.models.gaussians.level_mixtures import LevelMixtures
 from avalanche_ad.models.gaussians.mixture import CompactMixture
+from avalanche_ad.models.gaussians.mixture_likelihood import mixture_log_likelihood
 from avalanche_ad.models.gaussians.moments import Moments
 from avalanche_ad.models.gaussians.place import moments_without
 from avalanche_ad.models.gaussians.place_density import PlaceDensity

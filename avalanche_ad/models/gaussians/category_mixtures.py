@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from avalanche_ad.models.category_table import CategoryTable
-from avalanche_ad.models.gaussians.algebra import mixture_log_likelihood
+from avalanche_ad.models.gaussians.mixture_likelihood import mixture_log_likelihood
 
 __all__ = ["CategoryMixtures"]
 

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models.gaussians.algebra import (
-    Covariance,
     component_log_likelihood,
-    low_rank_plus_diagonal,
     precision_roots,
+)
+from avalanche_ad.models.gaussians.covariances import (
+    Covariance,
+    low_rank_plus_diagonal,
 )
 from avalanche_ad.models.gaussians.fitting import drawn_rows, fit_mixture, refitted
 from avalanche_ad.models.gaussians.kept_statistics import (

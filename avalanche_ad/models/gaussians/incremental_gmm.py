@@ -7,7 +7,7 @@ from scipy.stats import chi2
 from sklearn.cluster import kmeans_plusplus
 from torch import Tensor, nn
 
-from avalanche_ad.models.gaussians.algebra import Covariance, woodbury_update
+from avalanche_ad.models.gaussians.covariances import Covariance, woodbury_update
 from avalanche_ad.models.gaussians.mixture import CompactMixture, Rows
 from avalanche_ad.models.gaussians.moments import Moments
 
@@ -38,7 +38,7 @@ class IncrementalGMM(CompactMixture):
     subtracts ⅛ (x−μ)(x−μ)ᵀ). As theirs it never inverts a full covariance while
     minibatches are small (at most D/4 rows): precisions and log-determinants are
     updated, by as many columns at once as the minibatch has rows
-    (:func:`~avalanche_ad.models.gaussians.algebra.woodbury_update`).
+    (:func:`~avalanche_ad.models.gaussians.covariances.woodbury_update`).
 
     As scikit-learn's mixtures it has :meth:`partial_fit`, and
     :class:`~avalanche_ad.models.gaussians.mixture.CompactMixture` the rest.

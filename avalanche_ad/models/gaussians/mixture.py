@@ -12,11 +12,13 @@ from torch import Tensor
 
 from avalanche_ad.errors import TrainingError
 from avalanche_ad.models.gaussians.algebra import (
-    Covariance,
     component_log_likelihood,
-    low_rank_plus_diagonal,
     precision_roots,
     squared_mahalanobis,
+)
+from avalanche_ad.models.gaussians.covariances import (
+    Covariance,
+    low_rank_plus_diagonal,
 )
 from avalanche_ad.models.gaussians.moments import Moments
 from avalanche_ad.models.loading import LoadsWhole
