@@ -110,6 +110,11 @@ class FeatureStatisticsReplayTests(unittest.TestCase):
         self.assertEqual(sorted(set(y.tolist())), [0, 1, 3])
         self.assertLessEqual(int(y.bincount()[[0, 1, 3]].max()), 11)
 
+    def test_sizes_that_mean_nothing_are_refused(self):
+        for wrong in ({"rank": -1}, {"batch_size": 0}):
+            with self.assertRaises(ValueError):
+                FeatureStatisticsReplayPlugin(**wrong)
+
     def test_it_survives_a_copy_and_keeps_the_mode(self):
         plugin = FeatureStatisticsReplayPlugin(features="features", head="classifier")
         strategy, _ = self.train([plugin], experiences=1 + 1)

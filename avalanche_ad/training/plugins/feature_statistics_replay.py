@@ -123,6 +123,11 @@ class FeatureStatisticsReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
         head: Optional[str] = None,
     ) -> None:
         super().__init__()
+        if batch_size < 1 or rank < 0:
+            raise ValueError(
+                "Expected batch_size of at least 1 and rank of at least 0, got "
+                f"batch_size = {batch_size} and rank = {rank}"
+            )
         self.batch_size = batch_size
         self.rank = rank
         self.alpha = alpha

@@ -90,3 +90,9 @@ def test_classes_are_drawn_evenly(count):
     x, y = plugin.draw([2, 5, 7], count)
     assert torch.equal(x, y[:, None].float().expand(-1, 3))
     assert y.bincount(minlength=8)[[2, 5, 7]].max() <= -(-count // 3)
+
+
+@pytest.mark.parametrize("wrong", [{"rank": -1}, {"batch_size": 0}])
+def test_sizes_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(ValueError, match="at least 1 and rank of at least 0, got"):
+        FeatureStatisticsReplayPlugin(**wrong)
