@@ -227,19 +227,21 @@ class AnomalyPluginMetric(GenericPluginMetric[float, AnomalyMeasure]):  # type: 
     """
     Base class of the anomaly detection plugin metrics. A value that is undefined
     is not emitted.
+
+    :param measure: what is measured.
+    :param scores: shared with other metrics. Defaults to None, for its own.
     """
 
     suffix = ""
+    """Ends its name."""
+    when = "experience"
+    """When it is emitted, and reset."""
+    mode = "eval"
 
     def __init__(
-        self,
-        measure: AnomalyMeasure,
-        scores: Optional[MinibatchScores],
-        reset_at: str,
-        emit_at: str,
-        mode: str,
+        self, measure: AnomalyMeasure, scores: Optional[MinibatchScores] = None
     ) -> None:
-        super().__init__(measure, reset_at=reset_at, emit_at=emit_at, mode=mode)
+        super().__init__(measure, reset_at=self.when, emit_at=self.when, mode=self.mode)
         self._scores = scores or MinibatchScores()
 
     def update(self, strategy: Any) -> None:
@@ -261,19 +263,13 @@ class MinibatchAnomalyMetric(AnomalyPluginMetric):
     A measure of a single training minibatch, reported after each iteration.
     This metric only works at training time, with labels of anomalies.
 
-    :param measure: what is measured.
-    :param scores: shared with other metrics. Defaults to None, for its own.
-
     >>> print(MinibatchAnomalyMetric(AUPRO()))
     AUPRO_MB
     """
 
     suffix = "MB"
-
-    def __init__(
-        self, measure: AnomalyMeasure, scores: Optional[MinibatchScores] = None
-    ) -> None:
-        super().__init__(measure, scores, "iteration", "iteration", "train")
+    when = "iteration"
+    mode = "train"
 
 
 class EpochAnomalyMetric(AnomalyPluginMetric):
@@ -281,19 +277,13 @@ class EpochAnomalyMetric(AnomalyPluginMetric):
     A measure over a training epoch, reported after it.
     This metric only works at training time, with labels of anomalies.
 
-    :param measure: what is measured.
-    :param scores: shared with other metrics. Defaults to None, for its own.
-
     >>> print(EpochAnomalyMetric(AUPRO()))
     AUPRO_Epoch
     """
 
     suffix = "Epoch"
-
-    def __init__(
-        self, measure: AnomalyMeasure, scores: Optional[MinibatchScores] = None
-    ) -> None:
-        super().__init__(measure, scores, "epoch", "epoch", "train")
+    when = "epoch"
+    mode = "train"
 
 
 class ExperienceAnomalyMetric(AnomalyPluginMetric):
@@ -301,19 +291,11 @@ class ExperienceAnomalyMetric(AnomalyPluginMetric):
     A measure over an experience, mean over its classes.
     This metric only works at eval time.
 
-    :param measure: what is measured.
-    :param scores: shared with other metrics. Defaults to None, for its own.
-
     >>> print(ExperienceAnomalyMetric(AUPRO()))
     AUPRO_Exp
     """
 
     suffix = "Exp"
-
-    def __init__(
-        self, measure: AnomalyMeasure, scores: Optional[MinibatchScores] = None
-    ) -> None:
-        super().__init__(measure, scores, "experience", "experience", "eval")
 
 
 class StreamAnomalyMetric(AnomalyPluginMetric):
@@ -321,19 +303,12 @@ class StreamAnomalyMetric(AnomalyPluginMetric):
     A measure over a stream, mean over its classes, whose scores are not pooled.
     This metric only works at eval time.
 
-    :param measure: what is measured.
-    :param scores: shared with other metrics. Defaults to None, for its own.
-
     >>> print(StreamAnomalyMetric(AUPRO()))
     AUPRO_Stream
     """
 
     suffix = "Stream"
-
-    def __init__(
-        self, measure: AnomalyMeasure, scores: Optional[MinibatchScores] = None
-    ) -> None:
-        super().__init__(measure, scores, "stream", "stream", "eval")
+    when = "stream"
 
     def after_eval_exp(self, strategy: Any) -> Any:
         """
