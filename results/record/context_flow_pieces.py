@@ -14,13 +14,10 @@ import copy
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from avalanche_ad.experiments.build import build_backbone, build_benchmark, open_data
 from avalanche_ad.experiments.results import read_results
-from avalanche_ad.experiments.studies.bench import Bench
-from avalanche_ad.features import FeatureCache
+from avalanche_ad.experiments.studies.bench import open_bench
 from avalanche_ad.models import ContextFlowGMM
 from avalanche_ad.models.storage import load_model
 from avalanche_ad.recipes import load_experiment
@@ -58,13 +55,8 @@ def without(model: ContextFlowGMM, piece: str) -> ContextFlowGMM:
 def scores_of(run: Path, roots: list[Path]) -> dict[str, tuple[float, float]]:
     """Return image and pixel AUROC of a run's pieces after the last task."""
     results = read_results(run)
-    recipe = load_experiment(results["benchmark"], results["strategy"])
     load = partial(load_experiment, results["benchmark"])
-    data = open_data(recipe.benchmark, roots or None)
-    device, cache = torch.device("cpu"), FeatureCache()
-    backbone = build_backbone(recipe.benchmark)
-    stream = build_benchmark(recipe.benchmark, data, backbone, cache, device)
-    bench = Bench(recipe, load, stream, run, roots, device, cache)
+    bench = open_bench(load, results["strategy"], run, roots)
     model, _ = load_model(run)
     assert isinstance(model, ContextFlowGMM)
     categories, tasks = bench.seen(bench.tasks - 1), range(bench.tasks)

@@ -19,9 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from avalanche_ad.experiments.build import build_backbone, build_benchmark, open_data
-from avalanche_ad.experiments.studies.bench import Bench
-from avalanche_ad.features import FeatureCache
+from avalanche_ad.experiments.studies.bench import Bench, open_bench
 from avalanche_ad.features.layout import FeatureLayout
 from avalanche_ad.models import ContextFlowGMM
 from avalanche_ad.models.context_flow.alignment import InputAlignment
@@ -174,17 +172,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, action="append", default=[])
     given = parser.parse_args()
     load = partial(load_experiment, given.benchmark)
-    recipe = load("context_flow")
-    data, device = open_data(recipe.benchmark, given.data or None), torch.device("cpu")
-    backbone, cache = build_backbone(recipe.benchmark), FeatureCache()
-    stream = build_benchmark(recipe.benchmark, data, backbone, cache, device)
-    bench = Bench(recipe, load, stream, given.output.parent, given.data, device, cache)
+    bench = open_bench(load, "context_flow", given.output.parent, given.data)
     head = ["trained on", "flow: image", "pixel", "with positions: image", "pixel"]
     sections = [
         Section(name, CAPTION, head, rows(bench, options, given.steps, given.seed))
         for name, options in OBJECTIVES.items()
     ]
-    names = ", ".join(stream.category_names[c] for c in bench.categories(0))
+    names = ", ".join(bench.stream.category_names[c] for c in bench.categories(0))
     intro = (
         f"{names}: {given.steps} steps of {BATCH} maps a category, seed {given.seed}; "
         "image and pixel AUROC, mean over the categories, category inferred."

@@ -12,16 +12,15 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from avalanche_ad.experiments.build import build_backbone, build_benchmark, open_data
 from avalanche_ad.experiments.results import read_results
-from avalanche_ad.experiments.studies.bench import Bench
-from avalanche_ad.features import FeatureCache
+from avalanche_ad.experiments.studies.bench import Bench, open_bench
 from avalanche_ad.models import AnomalyModel, FeatureGMM, FlowGMM
 from avalanche_ad.models.evaluating import evaluating, seeded
 from avalanche_ad.models.gaussians import fit_mixture, precision_roots
@@ -130,11 +129,8 @@ def main() -> None:
     """Score, and write the table."""
     run, target = Path(sys.argv[1]), Path(sys.argv[2])
     results = read_results(run)
-    recipe = load_experiment(results["benchmark"], results["strategy"])
-    device, cache = torch.device("cpu"), FeatureCache()
-    data, backbone = open_data(recipe.benchmark, None), build_backbone(recipe.benchmark)
-    stream = build_benchmark(recipe.benchmark, data, backbone, cache, device)
-    bench = Bench(recipe, lambda name: recipe, stream, run, None, device, cache)
+    load = partial(load_experiment, results["benchmark"])
+    bench = open_bench(load, results["strategy"], run)
     model, _ = load_model(run)
     assert isinstance(model, FlowGMM)
     categories = bench.seen(bench.tasks - 1)

@@ -23,8 +23,11 @@ from avalanche_ad.errors import (
 from avalanche_ad.evaluation.continual import mean_defined
 from avalanche_ad.evaluation.diagnostics import CategoryEvaluation, evaluate_categories
 from avalanche_ad.experiments.build import (
+    build_backbone,
+    build_benchmark,
     build_model,
     build_strategy,
+    open_data,
 )
 from avalanche_ad.experiments.progress import RunProgress
 from avalanche_ad.experiments.runner import run_experiment
@@ -35,7 +38,15 @@ from avalanche_ad.models.flow_model import FlowModel
 from avalanche_ad.recipes import ExperimentRecipe
 from avalanche_ad.training.dynamic import features_by_category
 
-__all__ = ["Bench", "Measurements", "Load", "Pair", "flow_model_of", "mean_pairs"]
+__all__ = [
+    "Bench",
+    "Measurements",
+    "Load",
+    "Pair",
+    "flow_model_of",
+    "mean_pairs",
+    "open_bench",
+]
 
 Measurements = dict[str, Any]
 """What one seed gave, as JSON values."""
@@ -221,6 +232,23 @@ class Bench:
         """Show how far the experiment is."""
         if self.progress is not None:
             self.progress.report(what, done, total)
+
+
+def open_bench(
+    load: Load, strategy: str, folder: Path, roots: Sequence[Path] = ()
+) -> Bench:
+    """Open a strategy's stream, to measure on without a run or a command, on the CPU.
+
+    :param load: see :class:`Bench`.
+    :param strategy: its name.
+    :param folder: see :class:`Bench`.
+    :param roots: the data set's folders; the recipe's own otherwise.
+    """
+    recipe = load(strategy)
+    data, device = open_data(recipe.benchmark, list(roots) or None), torch.device("cpu")
+    backbone, cache = build_backbone(recipe.benchmark), FeatureCache()
+    stream = build_benchmark(recipe.benchmark, data, backbone, cache, device)
+    return Bench(recipe, load, stream, folder, list(roots), device, cache)
 
 
 def mean_pairs(pairs: Sequence[Pair]) -> list[float | None]:
