@@ -36,7 +36,7 @@ else:
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-KEPT = ("avalanche", "tests", "examples", "pyproject.toml", "setup.cfg")
+KEPT = ("avalanche", "tests", "examples")
 
 RUNNER = """
 import json, sys, unittest, warnings
@@ -169,22 +169,24 @@ def unpack(source: Path, target: Path) -> Path:
         (source,) = target.with_name("archive").iterdir()
     target.mkdir(parents=True)
     for name in KEPT:
-        if (source / name).is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
-            shutil.copytree(source / name, target / name, ignore=ignored)
-        elif (source / name).is_file():
-            shutil.copy(source / name, target / name)
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(source / name, target / name, ignore=ignored)
     for path in target.rglob("*.py"):
         path.write_bytes(path.read_bytes().replace(b"\r\n", b"\n"))
     return target
 
 
 def difference(request: PullRequest, tree: Path) -> str:
-    """Return the patch that a pull request is, made on a copy of a tree."""
+    """Return the patch that a pull request is, made on copies of the files edited."""
+    earlier = needed_by(request)
     with tempfile.TemporaryDirectory() as folder:
         before, changed = Path(folder) / "before", Path(folder) / "changed"
-        shutil.copytree(tree, before)
-        for needed in needed_by(request):
+        before.mkdir()
+        for edit in [e for one in [*earlier, request] for e in one.edits]:
+            path = before / edit["file"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tree / edit["file"], path)
+        for needed in earlier:
             needed.change(before)
         shutil.copytree(before, changed)
         request.change(changed)

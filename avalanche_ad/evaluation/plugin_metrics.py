@@ -218,9 +218,9 @@ class MinibatchScores:
             self._of = x.detach()
         image, maps = self._scores
         if measure.pixels:
-            measure.update(maps, mask.cpu(), y.cpu())
+            measure.update(maps, mask, y)
         else:
-            measure.update(image, is_anomaly.cpu(), y.cpu())
+            measure.update(image, is_anomaly, y)
 
 
 class AnomalyPluginMetric(GenericPluginMetric[float, AnomalyMeasure]):  # type: ignore[misc]

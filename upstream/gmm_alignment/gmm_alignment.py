@@ -4,14 +4,15 @@
 # See the accompanying LICENSE file for terms.                                 #
 ################################################################################
 
-from typing import Any, Dict, List
+from typing import Any, Dict
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
 
 from avalanche.core import SupervisedPlugin
-from avalanche.training.plugins.feature_statistics_replay import GaussianStatistics
+from avalanche.training.plugins.feature_statistics_replay import (
+    GaussianStatistics,
+    update_statistics,
+)
 
 
 class GMMAlignmentPlugin(SupervisedPlugin):
@@ -47,21 +48,12 @@ class GMMAlignmentPlugin(SupervisedPlugin):
         """
         Take the statistics of the experience's classes, and align all.
         """
+        update_statistics(self.statistics, strategy, self.rank)
         model = strategy.model
         training = model.training
         model.eval()
-        found: Dict[int, List[Tensor]] = {}
         # what is drawn here shall not change the steps to come
         with torch.random.fork_rng(devices=[]):
-            loader = DataLoader(
-                strategy.adapted_dataset.eval(), batch_size=strategy.eval_mb_size
-            )
-            for x, y, *_ in loader:
-                for label in y.unique().tolist():
-                    found.setdefault(label, []).append(x[y == label])
-            for label, parts in found.items():
-                own = self.statistics.setdefault(label, GaussianStatistics(self.rank))
-                own.update(torch.cat(parts).float())
             for label, own in self.statistics.items():
                 x = own.sample(self.samples).to(strategy.device)
                 model.align(label, model.latents(x)[0])

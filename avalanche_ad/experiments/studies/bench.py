@@ -245,10 +245,11 @@ def open_bench(
     :param roots: the data set's folders; the recipe's own otherwise.
     """
     recipe = load(strategy)
-    data, device = open_data(recipe.benchmark, list(roots) or None), torch.device("cpu")
+    given, device = list(roots) or None, torch.device("cpu")
+    data = open_data(recipe.benchmark, given)
     backbone, cache = build_backbone(recipe.benchmark), FeatureCache()
     stream = build_benchmark(recipe.benchmark, data, backbone, cache, device)
-    return Bench(recipe, load, stream, folder, list(roots), device, cache)
+    return Bench(recipe, load, stream, folder, given, device, cache)
 
 
 def mean_pairs(pairs: Sequence[Pair]) -> list[float | None]:

@@ -9,7 +9,11 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-__all__ = ["FeatureStatisticsReplayPlugin", "GaussianStatistics"]
+__all__ = [
+    "FeatureStatisticsReplayPlugin",
+    "GaussianStatistics",
+    "update_statistics",
+]
 
 
 class GaussianStatistics:
@@ -153,29 +157,11 @@ class FeatureStatisticsReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
             output = _part(strategy.model, self.head)(x)
             strategy.loss += self.alpha * strategy._criterion(output, y)
 
-    @torch.no_grad()
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """
         Update the statistics of the classes of the experience.
         """
-        training = strategy.model.training
-        strategy.model.eval()
-        extract = _part(strategy.model, self.features) if self.features else None
-        found: Dict[int, List[Tensor]] = {}
-        # a data loader draws a seed, and the steps to come shall not change by it
-        with torch.random.fork_rng(devices=[]):
-            loader = DataLoader(
-                strategy.adapted_dataset.eval(), batch_size=strategy.eval_mb_size
-            )
-            for x, y, *_ in loader:
-                x = x.to(strategy.device)
-                x = extract(x) if extract else x
-                for label in y.unique().tolist():
-                    found.setdefault(label, []).append(x[y.to(x.device) == label])
-        for label, parts in found.items():
-            own = self.statistics.setdefault(label, GaussianStatistics(self.rank))
-            own.update(torch.cat(parts).float())
-        strategy.model.train(training)
+        update_statistics(self.statistics, strategy, self.rank, self.features)
 
     def draw(self, classes: Sequence[int], count: int) -> Tuple[Tensor, Tensor]:
         """
@@ -186,12 +172,48 @@ class FeatureStatisticsReplayPlugin(SupervisedPlugin):  # type: ignore[misc]
         :return: features (count, ...) and their classes (count,).
         """
         order = torch.randperm(len(classes)).repeat(-(-count // len(classes)))[:count]
+        numbers = order.bincount(minlength=len(classes)).tolist()
         parts, labels = [], []
-        for index, label in enumerate(classes):
-            number = int((order == index).sum())
+        for label, number in zip(classes, numbers):
             parts.append(self.statistics[label].sample(number))
             labels += [label] * number
         return torch.cat(parts), torch.tensor(labels)
+
+
+@torch.no_grad()
+def update_statistics(
+    statistics: Dict[int, GaussianStatistics],
+    strategy: Any,
+    rank: int,
+    features: Optional[str] = None,
+) -> None:
+    """
+    Update statistics with the classes of the experience just trained on.
+
+    :param statistics: by class; those of new classes are added.
+    :param strategy: the strategy after the experience.
+    :param rank: of new statistics.
+    :param features: name of the model's frozen module. Defaults to None: the
+        inputs of the model are features.
+    """
+    training = strategy.model.training
+    strategy.model.eval()
+    extract = _part(strategy.model, features) if features else None
+    found: Dict[int, List[Tensor]] = {}
+    # a data loader draws a seed, and the steps to come shall not change by it
+    with torch.random.fork_rng(devices=[]):
+        loader = DataLoader(
+            strategy.adapted_dataset.eval(), batch_size=strategy.eval_mb_size
+        )
+        for x, y, *_ in loader:
+            x = x.to(strategy.device)
+            x = extract(x) if extract else x
+            for label in y.unique().tolist():
+                found.setdefault(label, []).append(x[y.to(x.device) == label])
+    for label, parts in found.items():
+        own = statistics.setdefault(label, GaussianStatistics(rank))
+        own.update(torch.cat(parts).float())
+    strategy.model.train(training)
 
 
 def _part(model: Any, name: Optional[str]) -> Any:
